@@ -1,0 +1,46 @@
+# Two commands for people: `make run` and `make test`. Each makes the virtual environment that it
+# needs (again, when pyproject.toml has changed) and then runs.
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench clean
+
+help:
+	@echo 'make run    serve openmirage.org on 127.0.0.1, without any privilege (ARGS="--link tap:NAME ...")'
+	@echo 'make test   all tests (ARGS="-k tcp"); as root with the tools of .ci/run, interop too'
+	@echo 'make check  lint, format and types'
+	@echo 'make bench  side by side with nginx and NSD, as root (ROWS="dns-mixed http-1k-c32" ROUNDS=5 JSON=FILE)'
+	@echo 'make format let ruff rewrite the layout'
+	@echo 'make clean  remove the virtual environment and the caches'
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=23.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fast,dev]'
+	touch $@
+
+run: $(STAMP)
+	exec $(BIN)/appliance serve $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	@ROWS='$(ROWS)' ROUNDS='$(ROUNDS)' JSON='$(JSON)' $(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find appliance bench tests -name __pycache__ -type d -prune -exec rm -rf {} +
