@@ -18,7 +18,7 @@ def fold(total: int) -> int:
     return (total - 1) % 0xFFFF + 1 if total else 0
 
 
-def ones_complement_sum(data: bytes | memoryview, initial: int = 0) -> int:
+def ones_complement_sum(data: bytes | bytearray | memoryview, initial: int = 0) -> int:
     """Sum of `data` in 16-bit big-endian words plus `initial`, folded to 16 bits.
 
     An odd octet at the end counts as the high half of a word (RFC 1071 §4.1).
@@ -30,12 +30,12 @@ def ones_complement_sum(data: bytes | memoryview, initial: int = 0) -> int:
     return (total - 1) % 0xFFFF + 1 if total else 0
 
 
-def checksum(data: bytes | memoryview, initial: int = 0) -> int:
+def checksum(data: bytes | bytearray | memoryview, initial: int = 0) -> int:
     """The value to store in a checksum field that is zero (or left out) in `data` (RFC 1071 §1)."""
     return ones_complement_sum(data, initial) ^ 0xFFFF
 
 
-def verify(data: bytes | memoryview, initial: int = 0) -> bool:
+def verify(data: bytes | bytearray | memoryview, initial: int = 0) -> bool:
     """True if `data`, with the checksum that it carries, sums to all ones (RFC 1071 §1)."""
     return ones_complement_sum(data, initial) == 0xFFFF
 

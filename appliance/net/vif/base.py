@@ -11,6 +11,7 @@ Protocol only: nothing here opens anything. Imports the standard library only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Protocol
 
 
@@ -49,3 +50,12 @@ class Vif(Protocol):
     def close(self) -> None:
         """Give the link up; afterwards `receive` returns nothing and `send` drops."""
         ...
+
+
+def derived_mac(name: str) -> bytes:
+    """A locally administered unicast address (six octets) that always belongs to this name.
+
+    IEEE 802 §8.2: the second lowest bit of the first octet says "locally administered". A stable
+    address spares the neighbours' caches a restart of this process.
+    """
+    return b"\x02" + sha256(b"appliance link " + name.encode()).digest()[:5]
