@@ -39,7 +39,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	@ROWS='$(ROWS)' ROUNDS='$(ROUNDS)' JSON='$(JSON)' $(BIN)/python -m bench
+	@ROWS='$(ROWS)' SECONDS='$(SECONDS)' ROUNDS='$(ROUNDS)' JSON='$(JSON)' $(BIN)/python -m bench
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
