@@ -56,6 +56,7 @@ def main() -> int:
         sys.stderr.write(f"bench: {reason}\n")
         return 1
     signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # even where a shell had it ignored
     names = arguments.rows or list(rows.ROWS)
     results: list[rows.Result] = []
     try:
