@@ -43,8 +43,9 @@ IFF_UP: Final = 1
 
 READ_SIZE: Final = VNET_HDR_LEN + HEADER_LEN + 4 + MAX_TOTAL_LEN
 """Octets: the largest frame that the kernel makes, with one 802.1Q tag."""
-JOIN_MAX: Final = 4096
-"""Octets of payload up to which joining costs less than a second element of a gather write."""
+JOIN_MAX: Final = 8192
+"""Octets of payload up to which joining costs less than a second element of a gather write
+(measured on CPython 3.11: 0.33 against 0.40 us at 1,448, equal at about 10,000)."""
 NAME_MAX: Final = 15
 """Octets of an interface name (IFNAMSIZ - 1, linux/if.h)."""
 IP_COMMAND_TIMEOUT: Final = 10.0
