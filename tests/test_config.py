@@ -1,0 +1,180 @@
+"""appliance.toml: what is accepted, and what is said about the rest."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+from pydantic import ValidationError
+
+from appliance import config
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def write(directory: pathlib.Path, text: str) -> pathlib.Path:
+    path = directory / "appliance.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems(path: pathlib.Path, overrides: dict[str, object] | None = None) -> list[str]:
+    """What load() says, with the directory cut off."""
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(path, overrides)
+    return [str(problem).replace(f"{path.parent}/", "") for problem in caught.value.problems]
+
+
+def test_the_file_of_this_repository() -> None:
+    settings = config.load(ROOT / "appliance.toml")
+    assert settings.site.directory == ROOT / "site"
+    assert settings.dns.zones == ROOT / "zones"
+    assert settings.site.base_url == "http://openmirage.org"
+    assert settings.net.link == "pair"
+    assert settings.net.address == ("10.0.0.2/24",)
+    assert (settings.gateway.bind, settings.gateway.http, settings.gateway.dns) == (
+        "127.0.0.1",
+        8080,
+        5353,
+    )
+
+
+def test_the_file_of_this_repository_says_the_defaults_aloud(tmp_path: pathlib.Path) -> None:
+    ours = config.load(ROOT / "appliance.toml")
+    empty = config.load(write(tmp_path, ""))
+    for table in ("dns", "http", "net", "gateway", "log"):
+        stated = getattr(ours, table).model_dump(exclude={"zones"})
+        assert stated == getattr(empty, table).model_dump(exclude={"zones"})
+
+
+def test_paths_are_relative_to_the_file(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, '[site]\ndirectory = "pages"\n[net]\npcap = "/var/x.pcap"\n')
+    settings = config.load(path)
+    assert settings.site.directory == tmp_path / "pages"
+    assert settings.dns.zones == tmp_path / "zones"  # a default, too
+    assert settings.net.pcap == pathlib.Path("/var/x.pcap")
+
+
+def test_settings_cannot_be_changed(tmp_path: pathlib.Path) -> None:
+    settings = config.load(write(tmp_path, ""))
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.net.link = "tap:t0"  # type: ignore[misc]
+
+
+def test_the_command_line_overrides(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, '[net]\nlink = "pair"\n[gateway]\nhttp = 8000\n')
+    settings = config.load(
+        path,
+        {"net.link": "tap:t0", "gateway.http": 9000, "site.directory": pathlib.Path("/pages")},
+    )
+    assert settings.net.link == "tap:t0"
+    assert settings.gateway.http == 9000
+    assert settings.site.directory == pathlib.Path("/pages")
+
+
+def test_an_address_from_the_command_line_leaves_the_files_gateway_behind(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = write(tmp_path, '[net]\ngateway = ["10.0.0.1"]\n')
+    settings = config.load(path, {"net.address": ["192.0.2.7/24"]})
+    assert settings.net.address == ("192.0.2.7/24",)
+    assert settings.net.gateway == ()
+    both = {"net.address": ["192.0.2.7/24"], "net.gateway": ["192.0.2.1"]}
+    assert config.load(path, both).net.gateway == ("192.0.2.1",)
+
+
+@pytest.mark.parametrize(
+    "link", ["pair", "tap:t0", "tap:a-b_c.d", "packet:eth0", "tap:" + 15 * "x"]
+)
+def test_links(tmp_path: pathlib.Path, link: str) -> None:
+    assert config.load(write(tmp_path, f'[net]\nlink = "{link}"\n')).net.link == link
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[net]\nlink = "tun:x"', 'appliance.toml:2: net.link = "tun:x": must be "pair", "tap:N'),
+        ('[net]\nlink = "tap:"', 'appliance.toml:2: net.link = "tap:": must be "pair"'),
+        (f'[net]\nlink = "tap:{16 * "x"}"', "appliance.toml:2: net.link ="),
+        ('[net]\nlink = "tap:a/b"', 'appliance.toml:2: net.link = "tap:a/b": must be'),
+        ('[net]\naddress = ["10.0.0.2"]', 'net.address = "10.0.0.2": must be a list, each an IPv4'),
+        ('[net]\naddress = "10.0.0.2/24"', 'net.address = "10.0.0.2/24": must be a list'),
+        ('[net]\naddress = ["10.0.0.0/24"]', "must be a list, each an IPv4 host address"),
+        ('[net]\naddress = ["10.0.0.255/24"]', "must be a list, each an IPv4 host address"),
+        ('[net]\naddress = ["224.0.0.1/24"]', "must be a list, each an IPv4 host address"),
+        ("[net]\naddress = []", "appliance.toml:2: net.address = []: must be a list"),
+        ('[net]\ngateway = ["10.1.0.1"]', "of a network of ours: 10.0.0.0/24"),
+        ('[net]\ngateway = ["10.0.0.2"]', 'net.gateway = "10.0.0.2": must be an address that is'),
+        ('[net]\nhost_address = "10.0.0.1/24"', "must be absent unless the link is a tap"),
+        ("[gateway]\n\nhttp = 0", "appliance.toml:3: gateway.http = 0: must be an integer from 1"),
+        ('[gateway]\nhttp = "80"', 'gateway.http = "80": must be an integer from 1 to 65535'),
+        ("[gateway]\nhttp = true", "gateway.http = true: must be an integer from 1 to 65535"),
+        ('[gateway]\nbind = "localhost"', 'gateway.bind = "localhost": must be an IP address'),
+        ("[dns]\nudp_size = 100", "dns.udp_size = 100: must be an integer from 512 to 4096"),
+        ("[site]\ndirectory = 7", "site.directory = 7: must be a path"),
+        ('[site]\ntitle = ""', 'site.title = "": must be text that is not empty'),
+        ('[site]\nbase_url = "example.org"', "must be http:// or https://"),
+        ('[site]\nbase_url = "http://example.org/sub"', "without a path"),
+        ('[log]\nlevel = "loud"', 'must be one of "debug", "info"'),
+        ("[net]\nadress = []", "net.adress = []: no such key; did you mean address? known are"),
+        ("[nett]\nx = 1", "appliance.toml:1: nett = {…}: no such table; did you mean net?"),
+        ("colour = 3", "appliance.toml:1: colour = 3: no such table; known are site, dns"),
+        ("net = 3", "appliance.toml:1: net = 3: must be a table, [net]"),
+        ("[net]\nlink =", "appliance.toml:2: is not TOML: Invalid value"),
+        ('[net]\nlink = "pair"\nlink = "pair"', "appliance.toml:3: is not TOML: Cannot overwrite"),
+    ],
+)
+def test_every_error_names_file_line_key_value_and_what_is_allowed(
+    tmp_path: pathlib.Path, text: str, said: str
+) -> None:
+    (problem,) = problems(write(tmp_path, text))
+    assert said in problem
+    assert problem.startswith("appliance.toml:")
+
+
+def test_all_errors_come_together_in_the_order_of_the_file(tmp_path: pathlib.Path) -> None:
+    path = write(
+        tmp_path,
+        '[gateway]\nhttp = 0\ndns = 0\n[net]\nlink = "x"\naddress = ["a", "10.0.0.2/24", "b"]\n',
+    )
+    said = problems(path)
+    assert [line.split(" ")[1] for line in said] == [
+        "gateway.http",
+        "gateway.dns",
+        "net.link",
+        "net.address",
+        "net.address",
+    ]
+    assert [line.split(":")[1] for line in said] == ["2", "3", "5", "6", "6"]
+
+
+def test_an_error_on_the_command_line_names_the_option(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, '[net]\nlink = "pair"\n')
+    said = problems(path, {"net.link": "nonsense", "net.gateway": ["10.9.9.9"]})
+    assert said[0].startswith('command line: --link "nonsense": must be "pair", "tap:NAME"')
+    # Cross-checks of a table come when its keys are right by themselves.
+    (alone,) = problems(path, {"net.gateway": ["10.9.9.9"]})
+    assert alone.startswith('command line: --gateway "10.9.9.9": must be an address of a network')
+
+
+def test_a_file_that_cannot_be_read(tmp_path: pathlib.Path) -> None:
+    (said,) = problems(tmp_path / "none.toml")
+    assert said == "none.toml: cannot be read: No such file or directory"
+    (said,) = problems(tmp_path)
+    assert said.endswith("cannot be read: Is a directory")
+
+
+def test_a_file_that_is_not_text(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "appliance.toml"
+    path.write_bytes(b'[site]\ntitle = "\xff\xfe"\n')
+    assert problems(path) == ["appliance.toml:2: is not UTF-8"]
+
+
+def test_what_is_left_without_the_faulty_keys(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, '[site]\ndirectory = "pages"\ntitle = 3\n[net]\nlink = "x"\n')
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(path, {"net.gateway": ["10.9.9.9"]})
+    usable = caught.value.usable
+    assert usable is not None
+    assert usable.site.directory == tmp_path / "pages"
+    assert usable.net.link == "pair"
