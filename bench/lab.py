@@ -27,6 +27,7 @@ PACKAGES = {
     "nginx": "nginx-light",
     "nsd": "nsd",
     "ping": "iputils-ping",
+    "setpriv": "util-linux",
     "sysctl": "procps",
     "taskset": "util-linux",
     "wrk": "wrk",
