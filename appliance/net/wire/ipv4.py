@@ -40,12 +40,12 @@ OPTION_NOP: Final = 1
 STRUCT: Final = Struct("!BBHHHBBH4s4s")
 
 COUNTERS: Final = (
-    "ipv4_truncated",
-    "ipv4_version",
-    "ipv4_header_length",
-    "ipv4_total_length",
-    "ipv4_checksum",
-    "ipv4_options",
+    "ip_truncated",
+    "ip_version",
+    "ip_header_length",
+    "ip_total_length",
+    "ip_checksum",
+    "ip_options",
 )
 
 
@@ -75,11 +75,11 @@ def parse(data: bytes | memoryview, at: int, end: int) -> Ipv4Header:
     header = _take_apart(data, at, end)
     # RFC 1122 §3.2.1.2: a host MUST verify the header checksum.
     if ones_complement_sum(data[at : at + header.header_len]) != 0xFFFF:
-        raise WireError("ipv4_checksum")
+        raise WireError("ip_checksum")
     if header.total_len < header.header_len:
-        raise WireError("ipv4_total_length")
+        raise WireError("ip_total_length")
     if header.payload_end > end:
-        raise WireError("ipv4_truncated")
+        raise WireError("ip_truncated")
     if header.options:
         _walk_options(header.options)
     return header
@@ -98,7 +98,7 @@ def parse_quoted(data: bytes | memoryview, at: int, end: int) -> Ipv4Header:
 
 def _take_apart(data: bytes | memoryview, at: int, end: int) -> Ipv4Header:
     if end - at < HEADER_LEN or len(data) < end:
-        raise WireError("ipv4_truncated")
+        raise WireError("ip_truncated")
     (
         version_ihl,
         dscp_ecn,
@@ -113,13 +113,13 @@ def _take_apart(data: bytes | memoryview, at: int, end: int) -> Ipv4Header:
     ) = STRUCT.unpack_from(data, at)
     # RFC 1122 §3.2.1.1: any version but 4 MUST be silently discarded.
     if version_ihl >> 4 != 4:
-        raise WireError("ipv4_version")
+        raise WireError("ip_version")
     header_len = (version_ihl & 15) * 4
     if header_len < HEADER_LEN:
-        raise WireError("ipv4_header_length")
+        raise WireError("ip_header_length")
     payload_at = at + header_len
     if payload_at > end:
-        raise WireError("ipv4_truncated")
+        raise WireError("ip_truncated")
     return Ipv4Header(
         header_len,
         total_len,
@@ -148,7 +148,7 @@ def _walk_options(options: bytes) -> None:
             at += 1
             continue
         if at + 1 >= end or options[at + 1] < 2 or at + options[at + 1] > end:
-            raise WireError("ipv4_options")
+            raise WireError("ip_options")
         at += options[at + 1]
 
 

@@ -91,17 +91,17 @@ def resummed(header: bytes, **changes: int) -> bytes:
 @pytest.mark.parametrize(
     ("header", "counter"),
     [
-        (resummed(ipv4.header(A, B, 6, 0), o0=0x65), "ipv4_version"),
-        (resummed(ipv4.header(A, B, 6, 0), o0=0x44), "ipv4_header_length"),
-        (resummed(ipv4.header(A, B, 6, 0), o0=0x4F), "ipv4_truncated"),
-        (resummed(ipv4.header(A, B, 6, 0), o3=19), "ipv4_total_length"),
-        (resummed(ipv4.header(A, B, 6, 0), o3=21), "ipv4_truncated"),
-        (resummed(ipv4.header(A, B, 6, 0), o2=0xFF), "ipv4_truncated"),
-        (ipv4.header(A, B, 6, 0)[:10] + b"\0\0" + A + B, "ipv4_checksum"),
-        (ipv4.header(A, B, 6, 0, options=b"\x44\0\0\0"), "ipv4_options"),
-        (ipv4.header(A, B, 6, 0, options=b"\x44\1\0\0"), "ipv4_options"),
-        (ipv4.header(A, B, 6, 0, options=b"\x44\5\0\0"), "ipv4_options"),
-        (ipv4.header(A, B, 6, 0, options=b"\1\1\1\x44"), "ipv4_options"),
+        (resummed(ipv4.header(A, B, 6, 0), o0=0x65), "ip_version"),
+        (resummed(ipv4.header(A, B, 6, 0), o0=0x44), "ip_header_length"),
+        (resummed(ipv4.header(A, B, 6, 0), o0=0x4F), "ip_truncated"),
+        (resummed(ipv4.header(A, B, 6, 0), o3=19), "ip_total_length"),
+        (resummed(ipv4.header(A, B, 6, 0), o3=21), "ip_truncated"),
+        (resummed(ipv4.header(A, B, 6, 0), o2=0xFF), "ip_truncated"),
+        (ipv4.header(A, B, 6, 0)[:10] + b"\0\0" + A + B, "ip_checksum"),
+        (ipv4.header(A, B, 6, 0, options=b"\x44\0\0\0"), "ip_options"),
+        (ipv4.header(A, B, 6, 0, options=b"\x44\1\0\0"), "ip_options"),
+        (ipv4.header(A, B, 6, 0, options=b"\x44\5\0\0"), "ip_options"),
+        (ipv4.header(A, B, 6, 0, options=b"\1\1\1\x44"), "ip_options"),
     ],
 )
 def test_ipv4_lies(header: bytes, counter: str) -> None:
