@@ -1,0 +1,79 @@
+"""Congestion control: the interface behind which the algorithms stand.
+
+An algorithm is a leaf that owns two numbers, `cwnd` and `ssthresh` (octets), and is told what
+happened: octets acknowledged, loss, timeout, the loss having been an error, idleness.  It never
+sends and never looks at a segment.  During recovery the trunk sets `cwnd` itself, by PRR.
+It imports only `rtt`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from appliance.net.rtt import RttEstimator
+
+INITIAL_SEGMENTS: Final = 10  # RFC 6928 §2
+LOSS_WINDOW_SEGMENTS: Final = 1  # RFC 5681 §3.1, LW
+INFINITE: Final = 1 << 30  # octets; "arbitrarily high" of RFC 5681 §3.1
+
+
+def initial_window(mss: int) -> int:
+    """Return IW in octets: min(10 MSS, max(2 MSS, 14600)) (RFC 6928 §2)."""
+    return min(INITIAL_SEGMENTS * mss, max(2 * mss, 14_600))
+
+
+class CongestionControl:
+    """What every algorithm shares; `mss` is the payload of a full segment in octets."""
+
+    __slots__ = ("_undo", "cwnd", "mss", "ssthresh")
+
+    name = "none"
+
+    def __init__(self, mss: int) -> None:
+        self.mss = mss
+        self.cwnd = initial_window(mss)
+        self.ssthresh = INFINITE
+        self._undo: tuple[int, int] = (0, 0)  # cwnd, ssthresh before the last reduction
+
+    def acked(self, octets: int, now: float, rtt: RttEstimator) -> None:
+        """Grow: `octets` were newly acknowledged while the window was what limited us."""
+        raise NotImplementedError
+
+    def reduced(self, cwnd: int, now: float) -> int:
+        """Return the new ssthresh, in octets, after a loss or mark met a window of `cwnd`."""
+        raise NotImplementedError
+
+    def lost(self, in_flight: int, now: float) -> None:
+        """A loss or congestion mark was detected: lower ssthresh (RFC 5681 §3.2 step 2)."""
+        self._undo = (self.cwnd, self.ssthresh)
+        self.ssthresh = self.reduced(in_flight, now)
+
+    def timed_out(self, in_flight: int, now: float, first: bool) -> None:
+        """The retransmission timer expired (RFC 5681 §3.1, equation 4; only once per loss)."""
+        if first:
+            self._undo = (self.cwnd, self.ssthresh)
+            self.ssthresh = self.reduced(in_flight, now)
+        self.cwnd = LOSS_WINDOW_SEGMENTS * self.mss
+
+    def undo(self) -> None:
+        """The loss was an illusion: return to what was before it (RFC 4015 §3)."""
+        cwnd, ssthresh = self._undo
+        if cwnd:
+            self.cwnd = max(self.cwnd, cwnd)
+            self.ssthresh = max(self.ssthresh, ssthresh)
+            self._undo = (0, 0)
+
+    def idle(self, rounds: int) -> None:
+        """Nothing was sent for `rounds` RTOs: decay towards the restart window (RFC 2861 §3)."""
+        restart = min(initial_window(self.mss), self.cwnd)
+        self.ssthresh = max(self.ssthresh, self.cwnd * 3 // 4)
+        cwnd = self.cwnd
+        while rounds > 0 and cwnd > restart:
+            cwnd >>= 1
+            rounds -= 1
+        self.cwnd = max(cwnd, restart)
+
+    def set_mss(self, mss: int) -> None:
+        """The path's segment size changed: keep the window's count of segments (RFC 1191 §6)."""
+        self.cwnd = max(self.cwnd * mss // self.mss, mss)
+        self.mss = mss

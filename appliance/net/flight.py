@@ -1,0 +1,167 @@
+"""What has been sent and not acknowledged: one record per transmission, in sequence order.
+
+The record of a super-segment stands for all its segments; it is split only when a selective
+acknowledgment, a loss or a small window tells its parts apart.  A record is in exactly one of
+four conditions: in flight, *sacked* (the peer holds it), *lost* (to be sent again) or gone.  So
+
+    octets in flight = snd_nxt - snd_una - sacked - lost      (RFC 6675's "pipe")
+
+A record that was sent again is in flight again, with its new time.  A peer without SACK tells
+less: each duplicate acknowledgment says that *some* segment left the network, and `reno_sacked`
+counts those octets without knowing which (RFC 5681 §3.2, RFC 6582 §3.2).
+
+Bounds: records never exceed the octets in flight over the segment size, and the congestion
+window bounds those.  Who is lost is decided by `rack` and the trunk; nothing here sends.
+It imports only the standard library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+class Sent:
+    """One transmission: sequence numbers [start, end) and when it last left (seconds)."""
+
+    __slots__ = ("end", "lost", "retransmitted", "sacked", "sent_at", "start")
+
+    def __init__(self, start: int, end: int, sent_at: float) -> None:
+        self.start = start
+        self.end = end
+        self.sent_at = sent_at
+        self.retransmitted = False  # ever; such a record gives no RTT sample (RFC 6298 §3)
+        self.sacked = False
+        self.lost = False
+
+    def split(self, at: int) -> Sent:
+        """Cut this record at sequence number `at`; return the new record of the upper part."""
+        upper = Sent(at, self.end, self.sent_at)
+        upper.retransmitted = self.retransmitted
+        upper.sacked = self.sacked
+        upper.lost = self.lost
+        self.end = at
+        return upper
+
+
+class Flight:
+    """The records of one connection's outstanding octets."""
+
+    __slots__ = ("lost", "records", "reno_sacked", "sacked")
+
+    def __init__(self) -> None:
+        self.records: list[Sent] = []  # ascending, disjoint, without gaps
+        self.sacked = 0  # octets in sacked records
+        self.lost = 0  # octets in lost records
+        self.reno_sacked = 0  # octets that duplicate ACKs account for, without SACK
+
+    def sent(self, start: int, end: int, now: float) -> None:
+        """Add a first transmission of [start, end) at `now`."""
+        self.records.append(Sent(start, end, now))
+
+    def acknowledge(self, una: int) -> Sent | None:
+        """Drop all that lies below `una`; return the last record of which something went.
+
+        The record returned tells when its octets were sent and whether more than once.
+        """
+        records = self.records
+        last: Sent | None = None
+        n = 0
+        for record in records:
+            if record.end > una:
+                if record.start < una:
+                    last = record
+                    if record.sacked:
+                        self.sacked -= una - record.start
+                    elif record.lost:
+                        self.lost -= una - record.start
+                    record.start = una
+                break
+            if record.sacked:
+                self.sacked -= record.end - record.start
+            elif record.lost:
+                self.lost -= record.end - record.start
+            last = record
+            n += 1
+        if n:
+            del records[:n]
+        return last
+
+    def sack(self, left: int, right: int) -> list[Sent]:
+        """Mark [left, right) as held by the peer; return the records that this is news of."""
+        news: list[Sent] = []
+        records = self.records
+        i = 0
+        while i < len(records):
+            record = records[i]
+            if record.start >= right:
+                break
+            if record.end > left and not record.sacked:
+                if record.start < left:
+                    records.insert(i + 1, record.split(left))
+                    i += 1
+                    continue
+                if record.end > right:
+                    records.insert(i + 1, record.split(right))
+                length = record.end - record.start
+                if record.lost:
+                    record.lost = False
+                    self.lost -= length
+                record.sacked = True
+                self.sacked += length
+                news.append(record)
+            i += 1
+        return news
+
+    def mark_lost(self, record: Sent) -> None:
+        """Declare `record` lost, unless the peer holds it or it is known to be lost."""
+        if not record.lost and not record.sacked:
+            record.lost = True
+            self.lost += record.end - record.start
+
+    def mark_all_lost(self) -> None:
+        """Declare everything lost that the peer has not sacked (RFC 8985 §6.3, after an RTO)."""
+        for record in self.records:
+            self.mark_lost(record)
+        self.reno_sacked = 0
+
+    def unmark_lost(self) -> None:
+        """Take every verdict of loss back: it was spurious."""
+        for record in self.records:
+            record.lost = False
+        self.lost = 0
+
+    def forget_sacks(self) -> None:
+        """Discard what was sacked: the peer has reneged (RFC 2018 §8)."""
+        for record in self.records:
+            record.sacked = False
+        self.sacked = 0
+
+    def first_lost(self) -> Sent | None:
+        """Return the lowest lost record, the next to be sent again (RFC 6675 §4, NextSeg 1)."""
+        if self.lost:
+            for record in self.records:
+                if record.lost:
+                    return record
+        return None
+
+    def sent_again(self, record: Sent, octets: int, now: float) -> None:
+        """Note that the first `octets` of a lost `record` left again at `now`."""
+        if octets < record.end - record.start:
+            at = self.records.index(record)
+            self.records.insert(at + 1, record.split(record.start + octets))
+        if record.lost:
+            record.lost = False
+            self.lost -= record.end - record.start
+        record.retransmitted = True
+        record.sent_at = now
+
+    def highest_sacked(self) -> int:
+        """Return the number past the highest sacked octet, or -1 without any."""
+        for record in reversed(self.records):
+            if record.sacked:
+                return record.end
+        return -1
+
+    def in_flight(self) -> Iterator[Sent]:
+        """Iterate over the records that are neither sacked nor lost."""
+        return (r for r in self.records if not r.sacked and not r.lost)

@@ -1,0 +1,208 @@
+"""LISTEN, and connections whose handshake is not complete.
+
+A SYN costs its sender one packet, so it must cost us little: a half-open connection is a record
+of what its SYN said, not a `Connection`.  The record answers with SYN,ACK, sends that again when
+no answer comes, and turns into a connection when the ACK does.  The queue is bounded; beyond its
+bound SYNs are dropped, and an honest peer sends its SYN again (RFC 4987 §3).
+
+It imports the leaves, `wire` and the path's interface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from appliance.net.counters import Counters
+from appliance.net.path import TcpPath
+from appliance.net.seq import HALF, MASK, unwrap
+from appliance.net.tcp import Connection, TcpSettings, TcpUser
+from appliance.net.wire.tcp import ACK, RST, SYN, TcpOptions, build_syn_options, parse_options
+
+SYN_ACK_RETRIES: Final = 5  # Linux's tcp_synack_retries: given up after 63 s
+FIRST_TIMEOUT: Final = 1.0  # seconds; RFC 6298 §2.1
+
+
+@dataclass(eq=False, slots=True)
+class Listener:
+    """A passive open: who is told of connections to one address ("" for any) and port."""
+
+    address: str
+    port: int
+    accept: Callable[[Connection], TcpUser]
+    backlog: int  # half-open connections at most
+    settings: TcpSettings
+    _close: Callable[[Listener], None]
+    half_open: int = 0
+
+    def close(self) -> None:
+        """Accept no more; connections that exist live on."""
+        self._close(self)
+
+
+class SynHost(Protocol):
+    """What a half-open connection asks of its host."""
+
+    counters: Counters
+
+    def promote(self, half: HalfOpen, now: float) -> Connection | None:
+        """Replace the record with a connection; None when there is no room for one."""
+
+    def drop_half_open(self, half: HalfOpen) -> None:
+        """Forget the record."""
+
+    def emit(self, path: TcpPath, head: bytes) -> None:
+        """Send a segment without data."""
+
+
+class HalfOpen:
+    """One connection in SYN-RECEIVED that the peer opened."""
+
+    __slots__ = (
+        "due_at",
+        "host",
+        "irs",
+        "iss",
+        "key",
+        "listener",
+        "options",
+        "path",
+        "retries",
+        "sent_at",
+        "ts_offset",
+        "window",
+    )
+
+    def __init__(
+        self,
+        host: SynHost,
+        listener: Listener,
+        path: TcpPath,
+        key: bytes,
+        irs: int,
+        iss: int,
+        window: int,
+        options: TcpOptions,
+        ts_offset: int,
+    ) -> None:
+        self.host = host
+        self.listener = listener
+        self.path = path
+        self.key = key
+        self.irs = irs
+        self.iss = iss
+        self.window = window
+        self.options = options
+        self.ts_offset = ts_offset
+        self.retries = 0
+        self.sent_at = 0.0
+        self.due_at = 0.0
+
+    def send_syn_ack(self, now: float) -> None:
+        """Send SYN,ACK and set when to send it again (RFC 9293 §3.10.7.2, RFC 6298 §5)."""
+        settings = self.listener.settings
+        options = self.options
+        limit = self.path.mtu - self.path.overhead - 20
+        stamp = None
+        if settings.timestamps and options.timestamp is not None:
+            stamp = ((int(now * 1000.0) + self.ts_offset) & MASK, options.timestamp[0])
+        scaling = settings.window_scaling and options.window_scale is not None
+        head = self.path.head(
+            self.iss & MASK,
+            (self.irs + 1) & MASK,
+            SYN | ACK,
+            min(settings.receive_buffer, 0xFFFF),
+            build_syn_options(
+                min(settings.max_segment or limit, limit),
+                settings.window_shift if scaling else None,
+                settings.sack and options.sack_permitted,
+                stamp,
+            ),
+            0,
+        )
+        self.host.emit(self.path, head)
+        self.sent_at = now
+        self.due_at = now + FIRST_TIMEOUT * (1 << self.retries)
+
+    def segment_arrives(
+        self,
+        now: float,
+        wire_seq: int,
+        wire_ack: int,
+        offset_flags: int,
+        window: int,
+        frame: bytes,
+        options_at: int,
+        payload_at: int,
+        end: int,
+    ) -> None:
+        """RFC 9293 §3.10.7.4 for SYN-RECEIVED, up to the acceptable ACK."""
+        flags = offset_flags & 0xFF
+        nxt = self.irs + 1
+        seq = unwrap(wire_seq, nxt)
+        counters = self.host.counters
+        options = parse_options(frame, options_at, payload_at)
+        if flags & SYN and seq == self.irs and not flags & (ACK | RST):
+            # Our SYN,ACK was lost, or is late.
+            counters.tcp_syn_retransmitted += 1
+            retries = self.retries
+            self.send_syn_ack(now)
+            self.retries = retries
+            return
+        stamp = options.timestamp
+        agreed = self.options.timestamp
+        if (
+            not flags & RST
+            and stamp is not None
+            and agreed is not None
+            and (stamp[0] - agreed[0]) & MASK >= HALF
+        ):
+            counters.tcp_paws_dropped += 1
+            self._acknowledge(now)
+            return
+        edge = nxt + min(self.listener.settings.receive_buffer, 0xFFFF)
+        length = end - payload_at
+        if not (nxt <= seq < edge or (length and seq < nxt < seq + length)):
+            counters.tcp_out_of_window += 1
+            if not flags & RST:
+                self._acknowledge(now)
+            return
+        if flags & RST:
+            # RFC 9293 §3.10.7.4, second: back to LISTEN, without a word (RFC 5961 §3.2).
+            if seq == nxt:
+                counters.tcp_resets_in += 1
+                self.host.drop_half_open(self)
+            else:
+                self._acknowledge(now)
+            return
+        if flags & SYN:
+            self._acknowledge(now)
+            return
+        if not flags & ACK:
+            counters.tcp_no_ack_flag += 1
+            return
+        if wire_ack != (self.iss + 1) & MASK:
+            # RFC 9293 §3.10.7.4, fifth: <SEQ=SEG.ACK><CTL=RST>.
+            self.host.emit(self.path, self.path.head(wire_ack, 0, RST, 0, b"", 0))
+            counters.tcp_resets_out += 1
+            return
+        connection = self.host.promote(self, now)
+        if connection is not None:
+            connection.segment_arrives(
+                now, wire_seq, wire_ack, offset_flags, window, frame, options_at, payload_at, end
+            )
+
+    def _acknowledge(self, now: float) -> None:
+        self.host.counters.tcp_challenge_acks += 1
+        self.host.emit(
+            self.path,
+            self.path.head(
+                (self.iss + 1) & MASK,
+                (self.irs + 1) & MASK,
+                ACK,
+                min(self.listener.settings.receive_buffer, 0xFFFF),
+                b"",
+                0,
+            ),
+        )

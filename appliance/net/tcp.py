@@ -1,0 +1,1636 @@
+"""TCP: one connection, from its first SYN to its last ACK (RFC 9293).
+
+A TCP turns packets that may be lost, doubled, reordered or forged into two streams of octets that
+are none of these.  Everything rests on numbering: each octet has a *sequence number*, the receiver
+says which number it expects next (the acknowledgment), and the sender keeps each octet until it
+has been acknowledged, sending it again when it seems lost.  The *window* that comes with every
+acknowledgment says how much the receiver has room for; a second window, kept by the sender alone,
+guesses how much the network has room for (congestion control).
+
+    arrival:  trim to the window -> acknowledgment -> selective acknowledgment -> loss detection
+              -> congestion control -> octets to the application -> FIN
+    output:   what was lost, then what is new, then (if nothing carried it) the acknowledgment
+
+`Connection` is the trunk.  It takes events (a segment, a timer, a call by the application) and
+hands finished segments to its host; it never waits, and it learns the time from its caller.  The
+application's calls only change state and mark the connection: one `output` per turn sends, so
+answers carry their acknowledgments.  What it decides by are leaves that know nothing of it:
+`reassembly`, `sendq`, `flight`, `rtt`, `sack`, `rack`, `prr` and the congestion controls.
+
+Numbers inside are unwrapped (see `seq`), so they compare as plain integers.  The LISTEN state and
+connections not yet accepted live in `syn_queue`, TIME-WAIT in `time_wait`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from struct import Struct
+from typing import Final, Protocol
+
+from appliance.net import rack, sack
+from appliance.net.congestion import CongestionControl
+from appliance.net.counters import Counters
+from appliance.net.flight import Flight, Sent
+from appliance.net.newreno import NewReno
+from appliance.net.path import TIMESTAMP_WORD, TcpPath
+from appliance.net.prr import Prr
+from appliance.net.reassembly import ReassemblyQueue
+from appliance.net.rtt import RttEstimator
+from appliance.net.sendq import SendQueue
+from appliance.net.seq import HALF, MASK, unwrap
+from appliance.net.tcp_state import (
+    ALLOWED,
+    CLOSE_WAIT,
+    CLOSED,
+    CLOSING,
+    ESTABLISHED,
+    FIN_WAIT_1,
+    FIN_WAIT_2,
+    LAST_ACK,
+    LISTEN,
+    NAMES,
+    SYN_RECEIVED,
+    SYN_SENT,
+    TIME_WAIT,
+)
+from appliance.net.wire.tcp import (
+    ACK,
+    FIN,
+    PSH,
+    RST,
+    SYN,
+    TcpOptions,
+    build_options,
+    build_syn_options,
+    parse_options,
+)
+
+DEFAULT_MSS: Final = 536  # octets; RFC 9293 §3.7.1, when the peer's SYN names none (MUST-15)
+MIN_MSS: Final = 88  # octets; Linux's TCP_MIN_MSS plus options: a peer may not ask for crumbs
+DELAYED_ACK: Final = 0.04  # seconds; RFC 9293 §3.8.6.3 allows 0.5 (MUST-40), Linux has 40 ms
+QUICK_ACKS: Final = 16  # segments acknowledged at once at the start, while the peer's window grows
+CHALLENGE_INTERVAL: Final = 0.5  # seconds between challenge ACKs of one connection; RFC 5961 §7
+SYN_RETRIES: Final = 6  # Linux's tcp_syn_retries: 127 s; RFC 9293 §3.8.3 (MUST-23): >= 3 min by
+# timeouts that back off from 1 s comes to the same order; `user_timeout` overrides.
+DATA_RETRIES: Final = 15  # Linux's tcp_retries2: about 15 minutes; R2 of RFC 9293 §3.8.3
+FIN_WAIT_2_LIMIT: Final = 60.0  # seconds an orphan waits for the peer's FIN; Linux's fin_timeout
+PERSIST_MAX: Final = 60.0  # seconds between window probes, Linux's order; RFC 9293 §3.8.6.1
+MAX_SEGMENT_DATA: Final = 65_535  # octets: no IP packet is longer
+
+OPEN: Final = 0  # nothing seems lost
+RECOVERY: Final = 1  # repairing what an acknowledgment showed to be lost (RFC 6675, RFC 6582)
+LOSS: Final = 2  # repairing after the retransmission timeout (RFC 5681 §3.1)
+
+_TIMESTAMP: Final = Struct(">III")
+_ALGORITHMS: Final[dict[str, type[CongestionControl]]] = {"newreno": NewReno}
+_SENDING: Final = frozenset((ESTABLISHED, CLOSE_WAIT, FIN_WAIT_1, CLOSING, LAST_ACK))
+_RECEIVING: Final = frozenset((ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2))
+
+
+@dataclass(frozen=True, slots=True)
+class TcpSettings:
+    """What one end of a connection may choose; times in seconds, sizes in octets."""
+
+    congestion: str = "newreno"
+    nodelay: bool = False  # True: no Nagle (RFC 9293 §3.7.4)
+    receive_buffer: int = 1 << 20  # window offered when nothing waits to be read
+    window_scaling: bool = True  # RFC 7323 §2
+    timestamps: bool = True  # RFC 7323 §3
+    sack: bool = True  # RFC 2018
+    max_segment: int = 0  # largest MSS to announce; 0: what the path's MTU gives
+    keepalive: float = 0.0  # idle time before the first probe; 0: none (RFC 9293 §3.8.4)
+    keepalive_interval: float = 75.0
+    keepalive_count: int = 9
+    user_timeout: float = 0.0  # give up on unacknowledged data after this; 0: DATA_RETRIES
+    fast_path: bool = True  # False: every segment takes the full path (tests compare the two)
+
+    @property
+    def window_shift(self) -> int:
+        """The smallest shift that can express the receive buffer (RFC 7323 §2.2)."""
+        return min(max((self.receive_buffer >> 16).bit_length(), 0), 14)
+
+
+class TcpUser(Protocol):
+    """The application's side: what a connection tells it, always inside a turn of the stack."""
+
+    def tcp_established(self) -> None:
+        """The handshake is complete."""
+
+    def tcp_data(self, data: bytes) -> None:
+        """Octets arrived, in order."""
+
+    def tcp_eof(self) -> None:
+        """The peer will send no more."""
+
+    def tcp_writable(self) -> None:
+        """`unsent` has fallen to `notify_below`."""
+
+    def tcp_closed(self, error: Exception | None) -> None:
+        """The connection is over, for this `error` or (None) properly.  The last call."""
+
+
+class TcpHost(Protocol):
+    """What a connection asks of the host that it lives in."""
+
+    counters: Counters
+    gso_max: int
+
+    def transmit(self, path: TcpPath, head: bytes, payload: bytes | memoryview) -> bool:
+        """Send one frame; False: the link is full and has taken nothing."""
+        ...
+
+    def schedule(self, connection: Connection, at: float) -> None:
+        """Call `connection.expire` at `at`."""
+
+    def touch(self, connection: Connection) -> None:
+        """Call `connection.output` before the turn ends."""
+
+    def established(self, connection: Connection) -> None:
+        """A connection completed its handshake."""
+
+    def release(self, connection: Connection) -> None:
+        """The connection is CLOSED: forget it."""
+
+    def enter_time_wait(self, connection: Connection, now: float) -> None:
+        """The connection is in TIME-WAIT: something smaller takes its place."""
+
+
+class Connection:
+    """One end of a TCP connection (the TCB of RFC 9293 §3.3.1)."""
+
+    __slots__ = tuple(
+        """
+        _ack_now _cc _challenged_at _closed_told _delack_at _dsack_out _end_at _eof_told _error
+        _fin_seq _flight _held _held_octets _keepalive_at _keepalive_sent _last_ack_sent
+        _last_heard _last_sent_at _orphan _paused _peer_fin _persist_at _persist_backoff _probed
+        _prr _quick_acks _rack _recent_seq _recover _recovery _reno_dups _reorder_at
+        _reset_pending _retransmit_at _retransmit_is_probe _retransmit_stamp _rtt _sendq
+        _settings _straight _tlp_end _tlp_is_retransmission _ts_offset _unacked _unacked_since
+        dirty heap_at host irs iss key local max_snd_wnd mss nodelay notify_below passive path
+        rcv_adv rcv_mss rcv_nxt rcv_wscale reassembly remote sack_on snd_nxt snd_una snd_wl1
+        snd_wl2 snd_wnd snd_wscale state ts_on ts_recent ts_recent_at unsent user
+        """.split()
+    )
+
+    def __init__(
+        self,
+        host: TcpHost,
+        path: TcpPath,
+        key: bytes,
+        local: tuple[str, int],
+        remote: tuple[str, int],
+        settings: TcpSettings,
+        user: TcpUser,
+        iss: int,
+        ts_offset: int,
+    ) -> None:
+        self.host = host
+        self.path = path
+        self.key = key  # the host's name for this flow
+        self.local = local
+        self.remote = remote
+        self.user = user
+        self._settings = settings
+        self.nodelay = settings.nodelay
+        self.passive = False  # opened by the peer
+        self.state = CLOSED
+        self.dirty = False  # in the host's set of connections to run `output` for
+
+        # Send sequence variables, RFC 9293 §3.3.1.
+        self.iss = iss
+        self.snd_una = iss  # oldest unacknowledged number
+        self.snd_nxt = iss  # next number to send
+        self.snd_wnd = 0  # octets the peer has room for beyond snd_una
+        self.snd_wl1 = 0  # sequence number of the segment of the last window update
+        self.snd_wl2 = 0  # its acknowledgment number
+        self.max_snd_wnd = 0  # largest window the peer ever offered
+        self.snd_wscale = 0  # shift of the windows that the peer sends
+        self.mss = DEFAULT_MSS  # octets of data in a full segment, options deducted
+        self.unsent = 0  # octets queued and never sent
+        self.notify_below = -1
+        self._sendq = SendQueue(iss + 1)
+        self._fin_seq = -1  # number of our FIN once the application has asked for it
+        self._flight = Flight()
+
+        # Receive sequence variables.
+        self.irs = 0
+        self.rcv_nxt = 0  # next number expected
+        self.rcv_adv = 0  # right edge of the window last offered
+        self.rcv_wscale = settings.window_shift if settings.window_scaling else 0
+        self.rcv_mss = DEFAULT_MSS  # our guess of the peer's segment size, for delayed ACKs
+        self.reassembly = ReassemblyQueue()
+        self._peer_fin = -1  # number of the peer's FIN, when seen
+        self._paused = False
+        self._held: list[bytes] = []  # in-order octets the application does not want yet
+        self._held_octets = 0
+        self._last_ack_sent = 0
+        self._unacked = 0  # octets received since
+        self._unacked_since = 0.0
+        self._ack_now = False
+        self._quick_acks = QUICK_ACKS
+        self._recent_seq = 0  # number of the out-of-order segment that came last
+        self._dsack_out: sack.Block | None = None  # octets that came twice, to be reported
+
+        # RFC 7323.
+        self.ts_on = settings.timestamps
+        self.ts_recent = 0  # the peer's timestamp to echo
+        self.ts_recent_at = 0.0
+        self._ts_offset = ts_offset
+
+        # Repair.
+        self.sack_on = settings.sack
+        self._rtt = RttEstimator()
+        self._cc = _ALGORITHMS[settings.congestion](self.mss)
+        self._rack = rack.Rack()
+        self._prr: Prr | None = None
+        self._recovery = OPEN
+        self._recover = iss  # snd_nxt when the recovery began
+        self._reno_dups = 0  # duplicate ACKs in a row, without SACK
+        self._retransmit_stamp = 0  # our timestamp clock at the first retransmission; 0: none
+        self._tlp_end = -1  # snd_nxt when the tail probe left; -1: none under way
+        self._tlp_is_retransmission = False
+
+        # Timers: absolute times, inf when disarmed.  Disarming is this write and nothing else.
+        self._retransmit_at = inf  # RFC 6298, or the tail probe of RFC 8985 §7
+        self._retransmit_is_probe = False
+        self._reorder_at = inf  # RFC 8985 §6.3
+        self._persist_at = inf  # RFC 9293 §3.8.6.1
+        self._persist_backoff = 0
+        self._probed = False  # one octet beyond snd_nxt has been shown to the peer
+        self._delack_at = inf
+        self._keepalive_at = inf
+        self._keepalive_sent = 0
+        self._end_at = inf  # FIN-WAIT-2 of an orphan
+        self.heap_at = inf  # when the host will look at us
+        self._last_heard = 0.0
+        self._last_sent_at = 0.0
+        self._challenged_at = -inf
+
+        self._orphan = False  # the application has closed and wants to hear no more
+        self._closed_told = False
+        self._eof_told = False
+        self._reset_pending = False
+        self._error: Exception | None = None
+        self._straight = False  # the fast path may be taken
+
+    def __lt__(self, other: Connection) -> bool:
+        """Break ties in the host's heap, the same way on every machine."""
+        return self.key < other.key
+
+    # ------------------------------------------------------------------ the application's calls
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Queue `data`, which the caller will not change; transmits nothing.
+
+        Raises ValueError after `shutdown`.  On a connection that is over it does nothing.
+        """
+        if self._fin_seq >= 0 or self._orphan:
+            raise ValueError("send after shutdown")
+        if self.state == CLOSED or not data:
+            return
+        self._sendq.append(data)
+        self.unsent += len(data)
+        if not self.dirty:
+            self.host.touch(self)
+
+    def shutdown(self) -> None:
+        """End our stream once the queue has been sent (CLOSE of RFC 9293 §3.10.4); idempotent."""
+        if self._fin_seq < 0 and self.state != CLOSED:
+            self._fin_seq = self._sendq.end
+            self._straight = False
+            self.host.touch(self)
+
+    def close(self) -> None:
+        """End both directions.  The one upcall to come is `tcp_closed`, once all has been sent.
+
+        Octets of the peer that nobody read make this a reset (RFC 9293 §3.10.7.1, RFC 2525 §2.17).
+        """
+        if self._orphan or self.state == CLOSED:
+            return
+        if self.state == SYN_SENT:
+            self._orphan = True
+            self._finish(None)
+            return
+        if self._held_octets:
+            self._reset_pending = True
+        else:
+            self.shutdown()
+        self._orphan = True
+        self._straight = False
+        self._paused = False
+        self.host.touch(self)
+
+    def abort(self) -> None:
+        """Reset the connection (ABORT of RFC 9293 §3.10.5); no upcall follows."""
+        if self.state == CLOSED:
+            return
+        self._orphan = True
+        self._closed_told = True
+        self._straight = False
+        if self.state == SYN_SENT:
+            self._finish(None)
+        else:
+            self._reset_pending = True
+            self.host.touch(self)
+
+    def pause(self) -> None:
+        """Deliver nothing for now; what arrives is kept and closes the window."""
+        self._paused = True
+        self._straight = False
+
+    def resume(self) -> None:
+        """Deliver again, from the next turn on."""
+        if self._paused:
+            self._paused = False
+            self.host.touch(self)
+
+    @property
+    def state_name(self) -> str:
+        """The state as RFC 9293 writes it."""
+        return NAMES[self.state]
+
+    # ------------------------------------------------------------------ opening
+
+    def open(self, now: float) -> None:
+        """Begin the handshake (active OPEN of RFC 9293 §3.10.1)."""
+        self._become(SYN_SENT, now)
+        self.host.touch(self)
+
+    def accept(
+        self, irs: int, options: TcpOptions, window: int, now: float, sent_again: bool
+    ) -> None:
+        """Take over a handshake whose SYN,ACK left the SYN queue at `now`.
+
+        The caller then hands in the segment that completes it.
+        """
+        self.passive = True
+        self.state = LISTEN
+        self._become(SYN_RECEIVED, now)
+        self.snd_nxt = self.iss + 1
+        self._flight.sent(self.iss, self.snd_nxt, now)
+        self._flight.records[0].retransmitted = sent_again
+        self._learn_syn(irs, options, window)
+        self.rcv_adv = self.rcv_nxt + min(self._settings.receive_buffer, 0xFFFF)
+        self._last_ack_sent = self.rcv_nxt
+        self._last_heard = now
+
+    def _learn_syn(self, irs: int, options: TcpOptions, window: int) -> None:
+        """Take in what the peer's SYN says: its first number and its options."""
+        settings = self._settings
+        self.irs = irs
+        self.rcv_nxt = self._last_ack_sent = irs + 1
+        # RFC 7323 §2.2, §3.2 and RFC 2018 §2: an option is on when both SYNs carried it.
+        self.ts_on = settings.timestamps and options.timestamp is not None
+        if options.timestamp is not None:
+            self.ts_recent = options.timestamp[0]
+        self.sack_on = settings.sack and options.sack_permitted
+        if settings.window_scaling and options.window_scale is not None:
+            self.snd_wscale = options.window_scale
+        else:
+            self.snd_wscale = self.rcv_wscale = 0
+        # RFC 7323 §2.2: the window of a SYN is never scaled.
+        self.snd_wnd = self.max_snd_wnd = window
+        self.snd_wl1 = irs
+        self.snd_wl2 = self.iss
+        # RFC 9293 §3.7.1, MUST-14 to MUST-16; RFC 6691: options are deducted by the sender.
+        announced = options.mss if options.mss is not None else DEFAULT_MSS
+        limit = self.path.mtu - self.path.overhead - 20
+        self._set_mss(max(min(announced, limit), MIN_MSS))
+        self._cc = _ALGORITHMS[settings.congestion](self.mss)
+
+    def _set_mss(self, segment: int) -> None:
+        """Set the data of a full segment, `segment` being what fits without options."""
+        self.mss = segment - 12 if self.ts_on else segment
+        self.rcv_mss = self.mss
+        self.path.set_segment(self.mss)
+
+    # ------------------------------------------------------------------ a segment arrives
+
+    def segment_arrives(
+        self,
+        now: float,
+        wire_seq: int,
+        wire_ack: int,
+        offset_flags: int,
+        window: int,
+        frame: bytes,
+        options_at: int,
+        payload_at: int,
+        end: int,
+    ) -> None:
+        """SEGMENT ARRIVES (RFC 9293 §3.10.7) for a segment whose checksum holds.
+
+        `offset_flags` is the sixteen bits of data offset and flags; options and payload are
+        frame[options_at:payload_at] and frame[payload_at:end].
+        """
+        # The fast path: established, in order, nothing but the timestamp, nothing to repair.
+        # RFC 7323 appendix A gives the pattern; the full path below gives the same results.
+        if (
+            self._straight
+            and (offset_flags == 0x8010 or offset_flags == 0x8018)
+            and wire_seq == self.rcv_nxt & MASK
+        ):
+            word, tsval, tsecr = _TIMESTAMP.unpack_from(frame, options_at)
+            una = self.snd_una
+            acked = (wire_ack - una) & MASK
+            length = end - payload_at
+            if (
+                word == TIMESTAMP_WORD
+                and (tsval - self.ts_recent) & MASK < HALF
+                and acked <= self.snd_nxt - una
+                and length <= self.rcv_adv - self.rcv_nxt
+                and (acked or length)
+            ):
+                self.host.counters.tcp_fast_path += 1
+                self._last_heard = now
+                # RFC 7323 §4.3: only the segment that the last ACK asked for.
+                if self._last_ack_sent == self.rcv_nxt:
+                    self.ts_recent = tsval
+                    self.ts_recent_at = now
+                # RFC 9293 §3.10.7.4: the window of a newer segment replaces the old.
+                ack = una + acked
+                if acked or self.snd_wl2 <= ack:
+                    wnd = window << self.snd_wscale
+                    self.snd_wnd = wnd
+                    if wnd > self.max_snd_wnd:
+                        self.max_snd_wnd = wnd
+                    self.snd_wl1 = self.rcv_nxt
+                    self.snd_wl2 = ack
+                if acked:
+                    self._advance(now, ack, tsecr)
+                if length:
+                    if self._unacked == 0:
+                        self._unacked_since = now
+                    self._unacked += length
+                    if length > self.rcv_mss:
+                        self._ack_now = True
+                    self.rcv_nxt += length
+                    self.user.tcp_data(frame[payload_at:end])
+                if not self.dirty:
+                    self.host.touch(self)
+                return
+        if self.state == CLOSED:
+            return
+        options = parse_options(frame, options_at, payload_at)
+        if options.malformed:
+            self.host.counters.tcp_options_malformed += 1
+        flags = offset_flags & 0xFF
+        payload = frame[payload_at:end]
+        if self.state == SYN_SENT:
+            self._in_syn_sent(now, wire_seq, wire_ack, flags, window, options, payload)
+        else:
+            self._otherwise(now, wire_seq, wire_ack, flags, window, options, payload)
+        self._look_straight()
+        if not self.dirty and self.state != CLOSED:
+            self.host.touch(self)
+
+    def _look_straight(self) -> None:
+        """Decide whether the next segment may take the fast path."""
+        self._straight = (
+            self._settings.fast_path
+            and self.state == ESTABLISHED
+            and self.ts_on
+            and self._recovery == OPEN
+            and self._fin_seq < 0
+            and self._peer_fin < 0
+            and self._tlp_end < 0
+            and not self._paused
+            and not self._held
+            and not self._orphan
+            and not self.reassembly.octets
+            and not self._reno_dups
+            and not self._flight.sacked
+            and not self._flight.lost
+            and self._dsack_out is None
+            and self._persist_at == inf
+            and self._keepalive_sent == 0
+        )
+
+    def _in_syn_sent(
+        self,
+        now: float,
+        wire_seq: int,
+        wire_ack: int,
+        flags: int,
+        window: int,
+        options: TcpOptions,
+        payload: bytes,
+    ) -> None:
+        """RFC 9293 §3.10.7.3."""
+        ack = unwrap(wire_ack, self.snd_una)
+        # First, the ACK bit.
+        acceptable = False
+        if flags & ACK:
+            if ack <= self.iss or ack > self.snd_nxt:
+                if not flags & RST:
+                    self._send_reset(wire_ack)
+                return
+            acceptable = True
+        # RFC 7323 §3.2: an echo of a timestamp that was never sent is not an answer to this SYN.
+        if acceptable and self.ts_on and options.timestamp is not None and not flags & RST:
+            age = (self._clock(now) - options.timestamp[1]) & MASK
+            if age >= HALF:
+                self._send_reset(wire_ack)
+                return
+        # Second, the RST bit.
+        if flags & RST:
+            if acceptable:
+                self.host.counters.tcp_resets_in += 1
+                self.host.counters.tcp_connections_refused += 1
+                self._finish(ConnectionRefusedError(111, "Connection refused"))
+            return
+        # Fourth, the SYN bit.
+        if not flags & SYN:
+            return
+        self._last_heard = now
+        self._learn_syn(wire_seq, options, window)
+        self.rcv_adv = self.rcv_nxt + min(self._settings.receive_buffer, 0xFFFF)
+        if acceptable:
+            self._take_acknowledgment(now, ack, options)
+            self._become(ESTABLISHED, now)
+            self._ack_now = True
+            self._tell_established(now)
+            # A SYN may carry data (RFC 9293 §3.10.7.3, fourth step); the rest is sixth step on.
+            if self.state != CLOSED:
+                if payload:
+                    self._text(now, self.rcv_nxt, payload)
+                if flags & FIN:
+                    self._peer_fin = self.irs + 1 + len(payload)
+                    self._take_fin(now)
+        else:
+            # Simultaneous open: both sent a SYN; ours goes out again with an ACK (MUST-10).
+            self._become(SYN_RECEIVED, now)
+            self._flight.mark_all_lost()
+
+    def _otherwise(
+        self,
+        now: float,
+        wire_seq: int,
+        wire_ack: int,
+        flags: int,
+        window: int,
+        options: TcpOptions,
+        payload: bytes,
+    ) -> None:
+        """RFC 9293 §3.10.7.4, in its order."""
+        seq = unwrap(wire_seq, self.rcv_nxt)
+        # First, the sequence number; RFC 7323 §5.3 has PAWS before it.
+        if self._paws_rejects(now, flags, options):
+            return
+        length = len(payload) + (flags & FIN)
+        if flags & SYN:
+            length += 1
+        if not self._acceptable(now, seq, length, flags):
+            return
+        # Second, the RST bit.
+        if flags & RST:
+            self._reset_arrives(now, seq)
+            return
+        # Fourth, the SYN bit (the third, security, is obsolete).
+        if flags & SYN:
+            # RFC 5961 §4.2: in every synchronized state, whatever the number.
+            self._challenge(now)
+            return
+        # Fifth, the ACK field.
+        if not flags & ACK:
+            self.host.counters.tcp_no_ack_flag += 1
+            return
+        self._last_heard = now
+        self._keepalive_sent = 0
+        if not self._ack_field(now, seq, unwrap(wire_ack, self.snd_una), window, options, length):
+            return
+        # RFC 7323 §4.3: the echo comes from the segment that covers the last ACK sent.
+        if (
+            self.ts_on
+            and options.timestamp is not None
+            and seq <= self._last_ack_sent
+            and (options.timestamp[0] - self.ts_recent) & MASK < HALF
+        ):
+            self.ts_recent = options.timestamp[0]
+            self.ts_recent_at = now
+        # Sixth, URG: RFC 6093 §5 counsels applications against it; urgent octets stay in line.
+        # Seventh, the text; eighth, FIN.
+        if payload:
+            self._text(now, seq, payload)
+        if flags & FIN and self.state != CLOSED and self._peer_fin < 0:
+            fin = seq + len(payload)
+            if fin <= self.rcv_adv:
+                self._peer_fin = fin
+        if self._peer_fin >= 0:
+            self._take_fin(now)
+
+    # -- first
+
+    def _paws_rejects(self, now: float, flags: int, options: TcpOptions) -> bool:
+        """Drop what is too old to belong to this incarnation (RFC 7323 §5.3, R1)."""
+        if not self.ts_on or flags & RST:
+            return False
+        if options.timestamp is None:
+            # RFC 7323 §3.2: with timestamps agreed on, a segment without one SHOULD be dropped.
+            self.host.counters.tcp_missing_timestamp += 1
+            return True
+        if (options.timestamp[0] - self.ts_recent) & MASK < HALF:
+            return False
+        # RFC 7323 §5.5: after 24 days the remembered value says nothing.
+        if now - self.ts_recent_at > 24 * 86_400:
+            return False
+        self.host.counters.tcp_paws_dropped += 1
+        self._ack_now = True
+        return True
+
+    def _acceptable(self, now: float, seq: int, length: int, flags: int) -> bool:
+        """RFC 9293 §3.10.7.4, first: the four cases of an acceptable segment."""
+        nxt = self.rcv_nxt
+        window = self.rcv_adv - nxt
+        if length == 0:
+            good = nxt <= seq < nxt + window if window else seq == nxt
+            # Deviates from RFC 9293 §3.10.7.4 as Linux does: a bare ACK at the right edge, sent by
+            # a peer that has filled the window and lost some of it, still acknowledges.
+            if not good and seq == nxt + window and not flags & (RST | SYN):
+                good = True
+        else:
+            good = seq < nxt + window and seq + length > nxt
+            # "special allowance should be made to accept valid ACKs, URGs, and RSTs".
+            if window == 0 and seq == nxt:
+                good = True
+        if good:
+            return True
+        if not flags & RST:
+            self.host.counters.tcp_out_of_window += 1
+            if length and not flags & SYN:
+                # An old duplicate, or a probe: say at once where we are (and what came twice).
+                if self.sack_on and seq < nxt:
+                    self.host.counters.tcp_duplicate_octets += length
+                    self._dsack_out = (seq, min(seq + length, nxt))
+                self._ack_now = True
+            else:
+                self._challenge(now)
+        else:
+            self.host.counters.tcp_resets_ignored += 1
+        return False
+
+    # -- second
+
+    def _reset_arrives(self, now: float, seq: int) -> None:
+        """RFC 9293 §3.10.7.4, second; RFC 5961 §3.2: only the exact number resets."""
+        if seq != self.rcv_nxt:
+            self._challenge(now)
+            return
+        self.host.counters.tcp_resets_in += 1
+        if self.state == SYN_RECEIVED and not self.passive:
+            self._finish(ConnectionRefusedError(111, "Connection refused"))
+        elif self.state in (CLOSING, LAST_ACK):
+            self._finish(None)
+        else:
+            self._finish(ConnectionResetError(104, "Connection reset by peer"))
+
+    def _challenge(self, now: float) -> None:
+        """Answer with where we are, twice a second at most (RFC 5961 §7)."""
+        if now - self._challenged_at < CHALLENGE_INTERVAL:
+            self.host.counters.tcp_challenge_throttled += 1
+            return
+        self._challenged_at = now
+        self.host.counters.tcp_challenge_acks += 1
+        self._ack_now = True
+
+    # -- fifth
+
+    def _ack_field(
+        self, now: float, seq: int, ack: int, window: int, options: TcpOptions, length: int
+    ) -> bool:
+        """RFC 9293 §3.10.7.4, fifth; False: the segment is to be dropped."""
+        if self.state == SYN_RECEIVED:
+            if not self.snd_una < ack <= self.snd_nxt:
+                self._send_reset(ack & MASK)
+                return False
+            self._become(ESTABLISHED, now)
+            self.snd_wnd = self.max_snd_wnd = window << self.snd_wscale
+            self.snd_wl1 = seq
+            self.snd_wl2 = ack
+            self._take_acknowledgment(now, ack, options)
+            self._tell_established(now)
+            return self.state != CLOSED
+        if ack == self.snd_nxt + 1 and self._probed and self.unsent:
+            # The octet of a window probe was taken: it has been sent after all.
+            self._flight.sent(self.snd_nxt, ack, self._last_sent_at)
+            self.snd_nxt = ack
+            self.unsent -= 1
+        self._probed = self._probed and self.snd_wnd == 0
+        if ack > self.snd_nxt:
+            # Something not yet sent.
+            self.host.counters.tcp_ack_invalid += 1
+            self._challenge(now)
+            return False
+        if ack < self.snd_una - self.max_snd_wnd:
+            # RFC 5961 §5.2: too old to be anything but a blind guess.
+            self.host.counters.tcp_ack_invalid += 1
+            self._challenge(now)
+            return False
+        wnd = window << self.snd_wscale
+        # RFC 5681 §2: the five conditions of a duplicate acknowledgment.
+        duplicate = (
+            ack == self.snd_una
+            and length == 0
+            and wnd == self.snd_wnd
+            and self.snd_una < self.snd_nxt
+        )
+        if ack >= self.snd_una and (
+            self.snd_wl1 < seq or (self.snd_wl1 == seq and self.snd_wl2 <= ack)
+        ):
+            self.snd_wnd = wnd
+            self.snd_wl1 = seq
+            self.snd_wl2 = ack
+            if wnd > self.max_snd_wnd:
+                self.max_snd_wnd = wnd
+            if wnd:
+                self._persist_at = inf
+                self._persist_backoff = 0
+        if ack >= self.snd_una:
+            self._take_acknowledgment(now, ack, options, duplicate)
+        return self.state != CLOSED
+
+    def _advance(self, now: float, ack: int, tsecr: int) -> None:
+        """Take in that everything below `ack` arrived, when nothing needs repair."""
+        una = self.snd_una
+        flight_size = self.snd_nxt - una
+        self.snd_una = ack
+        self._sendq.acknowledge(ack)
+        last = self._flight.acknowledge(ack)
+        if last is not None and not last.retransmitted:
+            self._rtt.sample(now - last.sent_at)
+        cc = self._cc
+        # RFC 7661 and RFC 9438 §5.8: the window grows only while it is what holds us back.
+        # In slow start half of it in use suffices, since it may double within the round.
+        cwnd = cc.cwnd
+        if flight_size + self.mss > cwnd or (cwnd < cc.ssthresh and flight_size * 2 >= cwnd):
+            cc.acked(ack - una, now, self._rtt)
+        # RFC 6298 §5.2, §5.3.
+        if ack == self.snd_nxt:
+            self._retransmit_at = inf
+        else:
+            self._arm_retransmit(now)
+
+    def _take_acknowledgment(
+        self, now: float, ack: int, options: TcpOptions, duplicate: bool = False
+    ) -> None:
+        """Everything an acknowledgment can tell: progress, holes, losses, recovery, closing."""
+        flight, mss = self._flight, self.mss
+        una, before = self.snd_una, self.snd_nxt - self.snd_una
+        sacked_before = flight.sacked + flight.reno_sacked
+        progress = ack - una
+        tsecr = options.timestamp[1] if self.ts_on and options.timestamp else 0
+        dsack: sack.Block | None = None
+        # RFC 3522 §3.2, Eifel detection: the echo is older than our first retransmission.
+        spurious = bool(
+            tsecr
+            and progress
+            and self._retransmit_stamp
+            and (tsecr - self._retransmit_stamp) & MASK > HALF
+        )
+        if self.sack_on and options.sack:
+            dsack, blocks = sack.read(options.sack, ack, self.snd_nxt)
+            for left, right in blocks:
+                for record in flight.sack(left, right):
+                    self._rack.delivered(record, now, spurious)
+            if dsack is not None:
+                self.host.counters.tcp_dsack_in += 1
+                self._rack.duplicate_sacked(ack, self.snd_nxt)
+        if progress:
+            for record in flight.records:
+                if record.start >= ack:
+                    break
+                if not record.sacked:
+                    self._rack.delivered(record, now, spurious)
+            # RFC 2018 §8: the octet at the new edge was sacked, so why is it not acknowledged?
+            last = flight.acknowledge(ack)
+            self._measure(now, last, tsecr)
+            self.snd_una = ack
+            self._sendq.acknowledge(ack)
+            if flight.records and flight.records[0].sacked:
+                self.host.counters.tcp_sack_reneged += 1
+                flight.forget_sacks()
+            flight.reno_sacked = max(flight.reno_sacked - max(progress - mss, 0), 0)
+            self._reno_dups = 0
+        elif duplicate and not self.sack_on:
+            self._reno_dups += 1
+            flight.reno_sacked = min(flight.reno_sacked + mss, max(before - mss, 0))
+        lost_before = flight.lost
+        if spurious and self._recovery != OPEN:
+            self._undo(now)
+        else:
+            self._detect_losses(now, progress > 0)
+        delivered = progress + flight.sacked + flight.reno_sacked - sacked_before
+        self._tail_probe_answered(now, ack, dsack, duplicate and not options.sack)
+        self._steer(now, before, progress, max(delivered, 0), flight.lost <= lost_before)
+        # RFC 6298 §5.2, §5.3.
+        if self.snd_una == self.snd_nxt:
+            self._retransmit_at = self._reorder_at = inf
+        elif progress:
+            self._arm_retransmit(now)
+        if self._fin_seq >= 0 and self.snd_una > self._fin_seq and self.snd_nxt > self._fin_seq:
+            self._fin_acknowledged(now)
+
+    def _measure(self, now: float, last: Sent | None, tsecr: int) -> None:
+        """Take an RTT sample from the records just acknowledged (RFC 6298 §3, RFC 7323 §4.1)."""
+        if last is not None and not last.retransmitted:
+            self._rtt.sample(now - last.sent_at)
+        elif tsecr:
+            age = (self._clock(now) - tsecr) & MASK
+            if age < HALF:
+                self._rtt.sample(age / 1000.0)
+
+    def _detect_losses(self, now: float, progress: bool) -> None:
+        """Find what is lost: by time with SACK (RFC 8985), by counting without (RFC 6582)."""
+        flight = self._flight
+        if self.sack_on:
+            if not (flight.sacked or self._recovery != OPEN or self._rack.reordering_seen):
+                return
+            window = self._rack.reordering_window(
+                self._rtt.srtt, self._recovery != OPEN, flight.sacked // self.mss
+            )
+            wait = self._rack.detect(flight, now, window)
+            self._reorder_at = inf
+            if wait > 0.0:
+                self._reorder_at = now + wait
+                self._arm(self._reorder_at)
+            return
+        if not flight.records:
+            return
+        head = flight.records[0]
+        # RFC 5681 §3.2: the third duplicate; RFC 6582 §3.2 step 3: each partial acknowledgment.
+        if (self._recovery == OPEN and self._reno_dups >= rack.DUP_THRESH) or (
+            self._recovery == RECOVERY and progress and self.snd_una < self._recover
+        ):
+            if head.end - head.start > self.mss and not head.lost:
+                flight.records.insert(1, head.split(head.start + self.mss))
+            flight.mark_lost(head)
+
+    def _tail_probe_answered(
+        self, now: float, ack: int, dsack: sack.Block | None, bare_duplicate: bool
+    ) -> None:
+        """Did the probe repair a loss that nobody noticed? (RFC 8985 §7.4.2)"""
+        end = self._tlp_end
+        if end < 0 or ack < end:
+            return
+        if not self._tlp_is_retransmission or (dsack is not None and dsack[1] == end):
+            self._tlp_end = -1
+        elif ack > end:
+            self._tlp_end = -1
+            if self._recovery == OPEN:
+                self._cc.lost(self.snd_nxt - self.snd_una, now)
+                self._cc.cwnd = min(self._cc.cwnd, self._cc.ssthresh)
+        elif bare_duplicate:
+            self._tlp_end = -1
+
+    def _steer(self, now: float, before: int, progress: int, delivered: int, safe: bool) -> None:
+        """Congestion control: enter or leave a recovery, grow or reduce the window."""
+        cc, flight = self._cc, self._flight
+        if self._recovery != OPEN and self.snd_una >= self._recover:
+            # RFC 6582 §3.2 step 3, RFC 6675 §5: a full acknowledgment.
+            if self._recovery == RECOVERY:
+                cc.cwnd = max(min(cc.cwnd, cc.ssthresh), self.mss)
+                if self._prr is not None:
+                    cc.cwnd = cc.ssthresh
+            self._leave_recovery()
+        if self._recovery == OPEN and flight.lost:
+            self._enter_recovery(now, before)
+        if self._recovery == RECOVERY and self._prr is not None:
+            pipe = self.snd_nxt - self.snd_una - flight.sacked - flight.reno_sacked - flight.lost
+            cc.cwnd = self._prr.window(delivered, pipe, self.mss, safe and progress > 0)
+        elif progress:
+            cwnd = cc.cwnd
+            if before + self.mss > cwnd or (cwnd < cc.ssthresh and before * 2 >= cwnd):
+                cc.acked(progress, now, self._rtt)
+
+    def _enter_recovery(self, now: float, flight_size: int) -> None:
+        """RFC 6675 §5 step 4 with the window by RFC 9937."""
+        self.host.counters.tcp_fast_recoveries += 1
+        self._recovery = RECOVERY
+        self._recover = self.snd_nxt
+        self._retransmit_stamp = 0
+        self._tlp_end = -1
+        self._cc.lost(flight_size, now)
+        self._prr = Prr(flight_size, self._cc.ssthresh)
+        self._straight = False
+
+    def _leave_recovery(self) -> None:
+        self._recovery = OPEN
+        self._prr = None
+        self._retransmit_stamp = 0
+        self._flight.reno_sacked = 0
+        self._rack.recovered()
+
+    def _undo(self, now: float) -> None:
+        """The retransmission was spurious: restore what it cost (RFC 4015 §3, RFC 5682 §2)."""
+        self.host.counters.tcp_spurious_recoveries += 1
+        self._flight.unmark_lost()
+        self._cc.undo()
+        self._rtt.undo_back_off()
+        self._rack.reordering_seen = True
+        self._leave_recovery()
+
+    # -- seventh and eighth
+
+    def _text(self, now: float, seq: int, payload: bytes) -> None:
+        """RFC 9293 §3.10.7.4, seventh: octets to the application, or to the reassembly queue."""
+        if self.state not in _RECEIVING:
+            return
+        if self._orphan:
+            # RFC 9293 §3.10.7.4 with half-closed receivers gone, RFC 1122 §4.2.2.13: data for an
+            # application that has closed is answered with a reset.
+            if seq + len(payload) > self.rcv_nxt:
+                self.host.counters.tcp_data_after_close += 1
+                self._send_reset(self.snd_nxt & MASK)
+                self._finish(ConnectionResetError(104, "data arrived after close"))
+            return
+        nxt = self.rcv_nxt
+        if seq < nxt:
+            if self.sack_on:
+                self._dsack_out = (seq, min(seq + len(payload), nxt))
+            self.host.counters.tcp_duplicate_octets += min(len(payload), nxt - seq)
+            payload = payload[nxt - seq :]
+            seq = nxt
+            self._ack_now = True
+        if seq + len(payload) > self.rcv_adv:
+            payload = payload[: max(self.rcv_adv - seq, 0)]
+            self._ack_now = True
+        if not payload:
+            return
+        if self._unacked == 0:
+            self._unacked_since = now
+        if seq > nxt:
+            self.host.counters.tcp_out_of_order += 1
+            self._recent_seq = seq
+            # RFC 5681 §4.2: out-of-order segments are acknowledged at once.
+            self._ack_now = True
+            kept = self.reassembly.insert(seq, payload)
+            if kept < 0:
+                self.host.counters.tcp_reassembly_full += 1
+            elif kept == 0 and self.sack_on:
+                self._dsack_out = (seq, seq + len(payload))
+            return
+        self._unacked += len(payload)
+        if len(payload) > self.rcv_mss or self.reassembly.octets:
+            # RFC 5681 §4.2: so is one that fills a hole, wholly or in part.
+            self._ack_now = True
+        self.rcv_nxt += len(payload)
+        self._deliver(payload)
+        if self.reassembly.octets and self.state != CLOSED:
+            more = self.reassembly.take(self.rcv_nxt)
+            if more:
+                self.rcv_nxt += len(more)
+                self._deliver(more)
+
+    def _deliver(self, data: bytes) -> None:
+        if self._paused or self._held:
+            self._held.append(data)
+            self._held_octets += len(data)
+        elif not self._orphan:
+            self.user.tcp_data(data)
+
+    def _take_fin(self, now: float) -> None:
+        """RFC 9293 §3.10.7.4, eighth: the peer's FIN, once everything before it is here."""
+        if self._peer_fin != self.rcv_nxt:
+            if self._peer_fin > self.rcv_nxt:
+                self._ack_now = True
+            return
+        state = self.state
+        self.rcv_nxt += 1
+        self.rcv_adv = max(self.rcv_adv, self.rcv_nxt)
+        self._ack_now = True
+        if state in (ESTABLISHED, SYN_RECEIVED):
+            self._become(CLOSE_WAIT, now)
+        elif state == FIN_WAIT_1:
+            self._become(CLOSING, now)
+        elif state == FIN_WAIT_2:
+            self._enter_time_wait(now)
+        if self.state != CLOSED and not self._held:
+            self._tell_eof()
+
+    def _fin_acknowledged(self, now: float) -> None:
+        """Our FIN has arrived: the closing states move on (RFC 9293 §3.10.7.4, fifth)."""
+        state = self.state
+        if state == FIN_WAIT_1:
+            self._become(FIN_WAIT_2, now)
+            if self._orphan:
+                # RFC 9293 §3.6, figure 5 has no way out of FIN-WAIT-2 when the peer never closes;
+                # Linux's fin_timeout gives one when nobody could read what comes.
+                self._end_at = now + FIN_WAIT_2_LIMIT
+                self._arm(self._end_at)
+        elif state == CLOSING:
+            self._enter_time_wait(now)
+        elif state == LAST_ACK:
+            self._finish(None)
+
+    # ------------------------------------------------------------------ state and upcalls
+
+    def _become(self, state: int, now: float) -> None:
+        """Assign the state; every change goes through here and is checked against the table."""
+        if (self.state, state) not in ALLOWED:
+            raise AssertionError(f"no transition from {NAMES[self.state]} to {NAMES[state]}")
+        self.state = state
+        self._straight = False
+
+    def _tell_established(self, now: float) -> None:
+        counters = self.host.counters
+        if self.passive:
+            counters.tcp_accepted += 1
+        else:
+            counters.tcp_connected += 1
+        self._set_keepalive(now)
+        self.host.established(self)
+        if not self._orphan:
+            self.user.tcp_established()
+
+    def _tell_eof(self) -> None:
+        if not self._eof_told and not self._orphan:
+            self._eof_told = True
+            self.user.tcp_eof()
+
+    def _tell_closed(self, error: Exception | None) -> None:
+        if not self._closed_told:
+            self._closed_told = True
+            self._orphan = True
+            self.user.tcp_closed(error)
+
+    def _enter_time_wait(self, now: float) -> None:
+        self._become(TIME_WAIT, now)
+        if not self._held:
+            self._tell_eof()
+        self._send_ack(now)
+        self._disarm()
+        self.host.enter_time_wait(self, now)
+        if not self._held:
+            self._tell_closed(None)
+
+    def _finish(self, error: Exception | None) -> None:
+        """Go to CLOSED at once, for this reason."""
+        if self.state == CLOSED:
+            return
+        self._become(CLOSED, 0.0)
+        self._disarm()
+        self.reassembly.clear()
+        self._held.clear()
+        self._held_octets = 0
+        self.unsent = 0
+        self.host.release(self)
+        self._tell_closed(error)
+
+    def _disarm(self) -> None:
+        self._retransmit_at = self._reorder_at = self._persist_at = inf
+        self._delack_at = self._keepalive_at = self._end_at = inf
+
+    # ------------------------------------------------------------------ output
+
+    def output(self, now: float) -> None:
+        """Send whatever may be sent now; called once per turn for a connection that was touched."""
+        self.dirty = False
+        state = self.state
+        if state == CLOSED:
+            return
+        if self._reset_pending:
+            self._send_reset(self.snd_nxt & MASK)
+            self._finish(self._error)
+            return
+        if self._held and not self._paused:
+            self._release_held(now)
+            if self.state in (CLOSED, TIME_WAIT):
+                return
+        if state <= SYN_RECEIVED:
+            self._send_syn(now)
+            return
+        if self.state == TIME_WAIT:
+            return
+        if self._flight.lost:
+            self._retransmit(now)
+        while self.unsent or self._fin_seq == self.snd_nxt:
+            if not self._send_new(now):
+                break
+            if self.unsent <= self.notify_below:
+                self.notify_below = -1
+                self.user.tcp_writable()
+        else:
+            if self.unsent <= self.notify_below:
+                self.notify_below = -1
+                self.user.tcp_writable()
+                if self.unsent:
+                    self.host.touch(self)
+        if self._orphan and self._fin_seq >= 0 and self.snd_nxt > self._fin_seq:
+            self._tell_closed(None)
+        if self._ack_now or self._unacked or self._paused or self._dsack_out is not None:
+            self._acknowledge(now)
+
+    def _release_held(self, now: float) -> None:
+        """Hand over what was kept while the application paused."""
+        held, self._held = self._held, []
+        for i, data in enumerate(held):
+            if self._paused or self._orphan:
+                self._held = held[i:]
+                break
+            self._held_octets -= len(data)
+            self.user.tcp_data(data)
+        if self._orphan or self.state == CLOSED:
+            self._held = []
+            self._held_octets = 0
+            return
+        if not self._held:
+            if self._peer_fin >= 0 and self.rcv_nxt > self._peer_fin:
+                self._tell_eof()
+                if self.state == TIME_WAIT:
+                    self._tell_closed(None)
+            # RFC 9293 §3.8.6.2.2: reopen the window once it can grow by a worthwhile step.
+            room = self.rcv_nxt + self._settings.receive_buffer - self.rcv_adv
+            if room >= min(self._settings.receive_buffer // 2, self.rcv_mss):
+                self._ack_now = True
+        self._look_straight()
+
+    def _send_syn(self, now: float) -> None:
+        """Send, or send again, our SYN (with an ACK in SYN-RECEIVED)."""
+        flight = self._flight
+        if self.snd_nxt > self.iss and not flight.lost:
+            if self._ack_now and self.state == SYN_RECEIVED:
+                self._send_ack(now)
+            return
+        settings = self._settings
+        limit = self.path.mtu - self.path.overhead - 20
+        mss = min(settings.max_segment or limit, limit)
+        passive = self.state == SYN_RECEIVED
+        stamp = (self._clock(now), self.ts_recent if passive else 0) if self.ts_on else None
+        options = build_syn_options(
+            mss,
+            self.rcv_wscale
+            if settings.window_scaling and (not passive or self.snd_wscale)
+            else None,
+            self.sack_on,
+            stamp,
+        )
+        # RFC 7323 §2.2: the window of a SYN is never scaled.
+        window = min(settings.receive_buffer, 0xFFFF)
+        head = self.path.head(
+            self.iss & MASK,
+            self.rcv_nxt & MASK if passive else 0,
+            SYN | ACK if passive else SYN,
+            window,
+            options,
+            0,
+        )
+        if not self.host.transmit(self.path, head, b""):
+            self.host.touch(self)
+            return
+        self._ack_now = False
+        self.host.counters.tcp_out += 1
+        if passive:
+            self.rcv_adv = max(self.rcv_adv, self.rcv_nxt + window)
+            self._last_ack_sent = self.rcv_nxt
+        if self.snd_nxt == self.iss:
+            self.snd_nxt = self.iss + 1
+            flight.sent(self.iss, self.snd_nxt, now)
+        else:
+            self.host.counters.tcp_syn_retransmitted += 1
+            flight.sent_again(flight.records[0], 1, now)
+        self._last_sent_at = now
+        self._arm_retransmit(now)
+
+    def _send_new(self, now: float) -> bool:
+        """Send one (super-)segment of new data, or the FIN; False when nothing may leave."""
+        nxt, una, mss = self.snd_nxt, self.snd_una, self.mss
+        flight, cc = self._flight, self._cc
+        outstanding = nxt - una
+        if outstanding == 0 and now - self._last_sent_at > self._rtt.rto and self._last_sent_at:
+            # RFC 5681 §4.1: after an idle period the window is an old guess.
+            cc.idle(int((now - self._last_sent_at) / self._rtt.rto))
+        unsent = self.unsent
+        room = una + self.snd_wnd - nxt  # what the peer allows
+        pipe = outstanding - flight.sacked - flight.reno_sacked - flight.lost
+        allowed = cc.cwnd - pipe  # what the network allows
+        if allowed < room:
+            room = allowed
+        fin = self._fin_seq >= 0
+        length = unsent
+        if unsent > room or unsent > mss:
+            burst = self._burst()
+            if length > room:
+                length = room
+            if length > burst:
+                length = burst
+            if length < unsent:
+                # Only full segments, unless the peer's whole window is smaller than that: the
+                # sender's side of silly window avoidance (RFC 9293 §3.8.6.2.1, MUST-38).
+                if length >= mss:
+                    length -= length % mss
+                elif length <= 0 or length * 2 < self.max_snd_wnd or allowed < mss:
+                    return self._blocked(now)
+            elif length % mss and outstanding and not self.nodelay and not fin:
+                # Nagle: the small tail of a large write waits too (RFC 9293 §3.7.4).
+                length -= length % mss
+        elif unsent < mss and outstanding and not self.nodelay and not fin:
+            return False
+        carries_fin = fin and length == unsent
+        if length == 0 and not carries_fin:
+            return False
+        flags = ACK
+        if length == unsent:
+            flags |= PSH if length else 0
+            if carries_fin:
+                flags |= FIN
+        if not self._transmit(nxt, length, flags, now):
+            return False
+        self.unsent = unsent - length
+        end = nxt + length
+        if carries_fin:
+            end += 1
+            self._become(LAST_ACK if self.state == CLOSE_WAIT else FIN_WAIT_1, now)
+        self.snd_nxt = end
+        flight.records.append(Sent(nxt, end, now))
+        if self._prr is not None:
+            self._prr.out += length
+        self._last_sent_at = now
+        self._persist_at = inf
+        self._arm_retransmit(now)
+        return True
+
+    def _burst(self) -> int:
+        """Octets of the largest super-segment the link takes, in whole segments."""
+        gso = self.host.gso_max
+        mss = self.mss
+        if not gso:
+            return mss
+        limit = (gso if gso < MAX_SEGMENT_DATA else MAX_SEGMENT_DATA) - self.path.overhead - 60
+        return limit - limit % mss if limit > mss else mss
+
+    def _blocked(self, now: float) -> bool:
+        """Nothing may leave: if nothing is under way either, only a probe can wake us."""
+        if self.snd_una == self.snd_nxt and self._persist_at == inf:
+            # RFC 9293 §3.8.6.1: probe a closed window, first after one timeout (SHLD-29).
+            wait = min(self._rtt.rto * (1 << min(self._persist_backoff, 16)), PERSIST_MAX)
+            self._persist_at = now + wait
+            self._arm(self._persist_at)
+            self._straight = False
+        return False
+
+    def _retransmit(self, now: float) -> None:
+        """Send again what is lost, lowest first, as far as the windows allow (RFC 6675 §5)."""
+        flight, mss, cc = self._flight, self.mss, self._cc
+        if self._recovery == OPEN:
+            self._enter_recovery(now, self.snd_nxt - self.snd_una)
+        while True:
+            record = flight.first_lost()
+            if record is None:
+                return
+            pipe = self.snd_nxt - self.snd_una - flight.sacked - flight.reno_sacked - flight.lost
+            allowed = cc.cwnd - pipe
+            edge = self.snd_una + self.snd_wnd
+            if allowed < mss and pipe > 0:
+                return
+            if record.start >= edge and record.start != self.snd_una:
+                return
+            length = min(record.end - record.start, max(allowed, mss), self._burst())
+            if length > mss:
+                length -= length % mss
+            flags = ACK
+            data = length
+            if self._fin_seq >= 0 and record.start + length > self._fin_seq:
+                flags |= FIN
+                data = self._fin_seq - record.start
+            if record.start + data == self._sendq.end and data:
+                flags |= PSH
+            if not self._transmit(record.start, data, flags, now):
+                return
+            if not self._retransmit_stamp:
+                self._retransmit_stamp = self._clock(now) or 1
+            self.host.counters.tcp_retransmitted += -(-max(data, 1) // mss)
+            flight.sent_again(record, length, now)
+            if self._prr is not None:
+                self._prr.out += length
+            self._last_sent_at = now
+            self._arm_retransmit(now)
+
+    def _transmit(self, start: int, length: int, flags: int, now: float) -> bool:
+        """Build one segment of `length` octets from number `start` and hand it to the link."""
+        payload = self._sendq.slice(start, length) if length else b""
+        if self.ts_on and not self.reassembly.octets and self._dsack_out is None:
+            head = self.path.head_timestamp(
+                start & MASK,
+                self.rcv_nxt & MASK,
+                flags,
+                self._window(),
+                (int(now * 1000.0) + self._ts_offset) & MASK,
+                self.ts_recent,
+                length,
+            )
+        else:
+            # RFC 2018 §4: SACK options ride on every ACK that does not acknowledge everything;
+            # a data segment would shrink by them, so only pure ACKs carry them here.
+            options = self._options(now) if not length else self._bare_options(now)
+            head = self.path.head(
+                start & MASK, self.rcv_nxt & MASK, flags, self._window(), options, length
+            )
+            if not length:
+                self._dsack_out = None
+        if not self.host.transmit(self.path, head, payload):
+            return False
+        self.host.counters.tcp_out += 1
+        self._ack_sent(now)
+        return True
+
+    def _ack_sent(self, now: float) -> None:
+        """Every segment that leaves acknowledges all there is."""
+        self._last_ack_sent = self.rcv_nxt
+        if self._unacked:
+            self._unacked = 0
+            if self._quick_acks:
+                self._quick_acks -= 1
+        # Out-of-order octets want an acknowledgment of their own, with its blocks.
+        if not self.reassembly.octets:
+            self._ack_now = False
+        self._delack_at = inf
+
+    def _acknowledge(self, now: float) -> None:
+        """Send the acknowledgment that no data carried, now or a little later (RFC 5681 §4.2)."""
+        if (
+            self._ack_now
+            or self._dsack_out is not None
+            or self._unacked >= 2 * self.rcv_mss
+            or (self._unacked and self._quick_acks)
+        ):
+            self._send_ack(now)
+        elif self._unacked and self._delack_at == inf:
+            self._delack_at = self._unacked_since + DELAYED_ACK
+            self._arm(self._delack_at)
+
+    def _send_ack(self, now: float) -> None:
+        if self._transmit(self.snd_nxt, 0, ACK, now):
+            self._ack_now = False
+        else:
+            self.host.touch(self)
+
+    def _bare_options(self, now: float) -> bytes:
+        return build_options((self._clock(now), self.ts_recent) if self.ts_on else None)
+
+    def _options(self, now: float) -> bytes:
+        """Timestamp and SACK blocks of an acknowledgment."""
+        stamp = (self._clock(now), self.ts_recent) if self.ts_on else None
+        if not self.sack_on:
+            return build_options(stamp)
+        blocks = sack.write(
+            self.reassembly.blocks(), self._recent_seq, self._dsack_out, 3 if stamp else 4
+        )
+        return build_options(stamp, blocks)
+
+    def _window(self) -> int:
+        """The window field: how far the peer may send (RFC 9293 §3.8.6)."""
+        buffer = self._settings.receive_buffer
+        nxt = self.rcv_nxt
+        shift = self.rcv_wscale
+        if not self._held_octets:
+            edge = nxt + (min(buffer >> shift, 0xFFFF) << shift)
+        else:
+            edge = nxt + (min(max(buffer - self._held_octets, 0) >> shift, 0xFFFF) << shift)
+            # RFC 9293 §3.8.6.2.2, receiver's silly window avoidance: no crumbs (MUST-39).
+            if edge - self.rcv_adv < min(buffer // 2, self.rcv_mss):
+                edge = self.rcv_adv
+        # RFC 9293 §3.8.6: the right edge never moves left (SHLD-14).
+        if edge < self.rcv_adv:
+            edge = self.rcv_adv
+        window = (edge - nxt + (1 << shift) - 1) >> shift
+        if window > 0xFFFF:
+            window = 0xFFFF
+        self.rcv_adv = max(self.rcv_adv, nxt + (window << shift)) if window else self.rcv_adv
+        return window
+
+    def _send_reset(self, wire_seq: int) -> None:
+        """Send a RST with this sequence number (RFC 9293 §3.5.2, §3.10.7)."""
+        if self.state == SYN_SENT:
+            head = self.path.head(wire_seq, 0, RST, 0, b"", 0)
+        else:
+            head = self.path.head(wire_seq, self.rcv_nxt & MASK, RST | ACK, 0, b"", 0)
+        self.host.transmit(self.path, head, b"")
+        self.host.counters.tcp_resets_out += 1
+
+    # ------------------------------------------------------------------ timers
+
+    def _clock(self, now: float) -> int:
+        """Our timestamp clock: milliseconds, from a secret start (RFC 7323 §4.1, §7.1)."""
+        return (int(now * 1000.0) + self._ts_offset) & MASK
+
+    def _arm(self, at: float) -> None:
+        if at < self.heap_at:
+            self.heap_at = at
+            self.host.schedule(self, at)
+
+    def _arm_retransmit(self, now: float) -> None:
+        """Start the retransmission timer, or the tail probe's when that comes first."""
+        rtt = self._rtt
+        at = now + rtt.rto
+        self._retransmit_is_probe = False
+        if (
+            self.sack_on
+            and rtt.srtt > 0.0
+            and self._recovery == OPEN
+            and self._tlp_end < 0
+            and not self._flight.sacked
+            and self.state > SYN_RECEIVED
+        ):
+            outstanding = self.snd_nxt - self.snd_una
+            pto = rack.probe_timeout(rtt.srtt, rtt.rto, -(-outstanding // self.mss))
+            if pto < rtt.rto:
+                at = now + pto
+                self._retransmit_is_probe = True
+        self._retransmit_at = at
+        if at < self.heap_at:
+            self.heap_at = at
+            self.host.schedule(self, at)
+
+    def next_deadline(self) -> float:
+        """When the earliest armed timer expires; inf when none is armed."""
+        return min(
+            self._retransmit_at,
+            self._reorder_at,
+            self._persist_at,
+            self._delack_at,
+            self._keepalive_at,
+            self._end_at,
+        )
+
+    def expire(self, now: float) -> None:
+        """Run whichever timers are due (USER TIMEOUT, RETRANSMISSION TIMEOUT and kin, §3.10.8)."""
+        if self._delack_at <= now:
+            self._delack_at = inf
+            self._ack_now = True
+        if self._reorder_at <= now:
+            self._reorder_at = inf
+            self._detect_losses(now, False)
+            if self._flight.lost and self._recovery == OPEN:
+                self._enter_recovery(now, self.snd_nxt - self.snd_una)
+        if self._retransmit_at <= now:
+            self._retransmit_at = inf
+            if self._retransmit_is_probe:
+                self._tail_probe(now)
+            else:
+                self._retransmission_timeout(now)
+        if self._persist_at <= now:
+            self._persist_at = inf
+            self._window_probe(now)
+        if self._keepalive_at <= now:
+            self._keepalive(now)
+        if self._end_at <= now:
+            self.host.counters.tcp_orphans_timed_out += 1
+            self._finish(None)
+        if self.state != CLOSED:
+            if not self.dirty:
+                self.host.touch(self)
+            self._arm(self.next_deadline())
+
+    def _retransmission_timeout(self, now: float) -> None:
+        """RFC 6298 §5.4 to §5.7, RFC 5681 §3.1."""
+        if self.snd_una == self.snd_nxt:
+            return
+        counters, rtt, flight = self.host.counters, self._rtt, self._flight
+        counters.tcp_timeouts += 1
+        opening = self.state <= SYN_RECEIVED
+        limit = SYN_RETRIES if opening else DATA_RETRIES
+        first_sent = flight.records[0].sent_at if flight.records else now
+        patience = self._settings.user_timeout
+        if rtt.backoffs >= limit or (
+            patience and now - max(self._last_heard, first_sent - patience) >= patience
+        ):
+            # RFC 9293 §3.8.3, R2: give up.
+            self._finish(TimeoutError(110, "Connection timed out"))
+            return
+        first = rtt.backoffs == 0
+        rtt.back_off()
+        if opening:
+            rtt_lost_syn = flight.records[0] if flight.records else None
+            if rtt_lost_syn is not None:
+                flight.mark_lost(rtt_lost_syn)
+            return
+        in_flight = self.snd_nxt - self.snd_una
+        flight.mark_all_lost()
+        self._reorder_at = inf
+        self._tlp_end = -1
+        # RFC 5681 §3.1: ssthresh falls once per loss, not again for its retransmission.
+        self._cc.timed_out(in_flight, now, first and self._recovery != LOSS)
+        self._recovery = LOSS
+        self._recover = self.snd_nxt
+        self._prr = None
+        self._reno_dups = 0
+        self._retransmit_stamp = 0
+        self._straight = False
+        self._arm_retransmit(now)
+
+    def _tail_probe(self, now: float) -> None:
+        """Send new data if there is any, else the last segment again (RFC 8985 §7.3)."""
+        self.host.counters.tcp_tail_probes += 1
+        self._straight = False
+        nxt, mss = self.snd_nxt, self.mss
+        room = self.snd_una + self.snd_wnd - nxt
+        if self.unsent and room >= min(self.unsent, mss):
+            length = min(self.unsent, mss)
+            if self._transmit(nxt, length, ACK | PSH, now):
+                self.unsent -= length
+                self.snd_nxt = nxt + length
+                self._flight.sent(nxt, self.snd_nxt, now)
+                self._tlp_end = self.snd_nxt
+                self._tlp_is_retransmission = False
+        elif self._flight.records:
+            record = self._flight.records[-1]
+            start = max(record.start, record.end - mss)
+            flags, end = ACK | PSH, record.end
+            if self._fin_seq >= 0 and end > self._fin_seq:
+                end = self._fin_seq
+                flags |= FIN
+                start = max(record.start, end - mss)
+            if self._transmit(start, end - start, flags, now):
+                if start > record.start:
+                    upper = record.split(start)
+                    self._flight.records.append(upper)
+                    record = upper
+                record.retransmitted = True
+                record.sent_at = now
+                self.host.counters.tcp_retransmitted += 1
+                self._tlp_end = nxt
+                self._tlp_is_retransmission = True
+                if not self._retransmit_stamp:
+                    self._retransmit_stamp = self._clock(now) or 1
+        self._last_sent_at = now
+        # §7.3: the retransmission timer takes over.
+        self._retransmit_is_probe = False
+        self._retransmit_at = now + self._rtt.rto
+        self._arm(self._retransmit_at)
+
+    def _window_probe(self, now: float) -> None:
+        """Send one octet past a closed window, to learn whether it opened (RFC 9293 §3.8.6.1)."""
+        if not self.unsent or self.snd_una < self.snd_nxt or self.state not in _SENDING:
+            return
+        if self._orphan and self._persist_backoff >= DATA_RETRIES:
+            self._finish(TimeoutError(110, "the peer never opened its window"))
+            return
+        patience = self._settings.user_timeout
+        if patience and now - self._last_heard >= patience:
+            self._finish(TimeoutError(110, "Connection timed out"))
+            return
+        self.host.counters.tcp_window_probes += 1
+        self._persist_backoff += 1
+        self._probed = self._transmit(self.snd_nxt, 1, ACK, now)
+        wait = min(self._rtt.rto * (1 << min(self._persist_backoff, 16)), PERSIST_MAX)
+        self._persist_at = now + wait
+        self._arm(self._persist_at)
+
+    def _set_keepalive(self, now: float) -> None:
+        if self._settings.keepalive > 0.0:
+            self._keepalive_at = now + self._settings.keepalive
+            self._arm(self._keepalive_at)
+
+    def _keepalive(self, now: float) -> None:
+        """RFC 9293 §3.8.4: probe a peer not heard of for long (MUST-26 to MUST-31)."""
+        settings = self._settings
+        self._keepalive_at = inf
+        due = self._last_heard + settings.keepalive
+        if self._keepalive_sent == 0 and now < due:
+            self._keepalive_at = due
+            return
+        if self.snd_una < self.snd_nxt:
+            self._keepalive_at = now + settings.keepalive  # data is its own probe
+            return
+        if self._keepalive_sent >= settings.keepalive_count:
+            self._finish(TimeoutError(110, "no answer to keep-alive probes"))
+            return
+        self._keepalive_sent += 1
+        self._straight = False
+        self.host.counters.tcp_keepalive_probes += 1
+        # A number already acknowledged: the peer must answer with where it is.
+        stamp = self._bare_options(now)
+        head = self.path.head(
+            (self.snd_nxt - 1) & MASK, self.rcv_nxt & MASK, ACK, self._window(), stamp, 0
+        )
+        self.host.transmit(self.path, head, b"")
+        self._keepalive_at = now + settings.keepalive_interval
+
+    # ------------------------------------------------------------------ told by the network
+
+    def unreachable(self, error: OSError) -> None:
+        """An ICMP error quotes one of our segments that is in flight (RFC 5927 §6).
+
+        It ends a handshake; an established connection treats every such error as soft.
+        """
+        if self.state in (SYN_SENT, SYN_RECEIVED):
+            self._finish(error)
+        else:
+            self._error = error
+
+    def path_mtu(self, mtu: int, now: float) -> None:
+        """The path carries packets of `mtu` octets at most (RFC 1191 §6.5)."""
+        segment = max(mtu - self.path.overhead - 20, MIN_MSS)
+        if self.state > SYN_RECEIVED and segment < self.mss + (12 if self.ts_on else 0):
+            self.host.counters.tcp_path_mtu_reduced += 1
+            self.path.mtu = mtu
+            self._set_mss(segment)
+            self._cc.set_mss(self.mss)
+            self._flight.mark_all_lost()
+            self._straight = False
+            self.host.touch(self)
+
+    def covers(self, wire_seq: int) -> bool:
+        """Tell whether `wire_seq` is the number of something outstanding (RFC 5927 §4)."""
+        return self.snd_una <= unwrap(wire_seq, self.snd_una) < self.snd_nxt
