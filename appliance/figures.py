@@ -96,8 +96,9 @@ def tcp_states() -> str:
             "</title>"
         ),
         (
-            '<defs><marker id="tcp-states-tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" '
-            'markerHeight="7" orient="auto-start-reverse"><path d="M0 1 10 5 0 9z"/></marker></defs>'
+            '<defs><marker id="tcp-states-tip" viewBox="0 0 10 10" refX="9" refY="5" '
+            'markerWidth="7" markerHeight="7" orient="auto-start-reverse">'
+            '<path d="M0 1 10 5 0 9z"/></marker></defs>'
         ),
         '<g fill="none" stroke="currentColor" stroke-width="1.4">',
         *(_arrow(step) for step in TRANSITIONS),
