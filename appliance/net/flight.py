@@ -58,33 +58,36 @@ class Flight:
         """Add a first transmission of [start, end) at `now`."""
         self.records.append(Sent(start, end, now))
 
-    def acknowledge(self, una: int) -> Sent | None:
-        """Drop all that lies below `una`; return the last record of which something went.
+    def acknowledge(self, una: int) -> float:
+        """Drop all that lies below `una`; return when the newest of it left, -1.0 if unknowable.
 
-        The record returned tells when its octets were sent and whether more than once.
+        RFC 6298 §3: nothing can be measured when any of it was sent twice, for the wait was then
+        for the second copy; what had been sacked arrived earlier and says nothing either.
         """
         records = self.records
-        last: Sent | None = None
+        sent_at = -1.0
+        twice = False
         n = 0
         for record in records:
-            if record.end > una:
-                if record.start < una:
-                    last = record
-                    if record.sacked:
-                        self.sacked -= una - record.start
-                    elif record.lost:
-                        self.lost -= una - record.start
-                    record.start = una
+            if record.start >= una:
                 break
+            if record.retransmitted:
+                twice = True
+            whole = record.end <= una
+            length = (record.end if whole else una) - record.start
             if record.sacked:
-                self.sacked -= record.end - record.start
-            elif record.lost:
-                self.lost -= record.end - record.start
-            last = record
+                self.sacked -= length
+            else:
+                sent_at = record.sent_at
+                if record.lost:
+                    self.lost -= length
+            if not whole:
+                record.start = una
+                break
             n += 1
         if n:
             del records[:n]
-        return last
+        return -1.0 if twice else sent_at
 
     def sack(self, left: int, right: int) -> list[Sent]:
         """Mark [left, right) as held by the peer; return the records that this is news of."""

@@ -756,9 +756,9 @@ class Connection:
         flight_size = self.snd_nxt - una
         self.snd_una = ack
         self._sendq.acknowledge(ack)
-        last = self._flight.acknowledge(ack)
-        if last is not None and not last.retransmitted:
-            self._rtt.sample(now - last.sent_at)
+        sent_at = self._flight.acknowledge(ack)
+        if sent_at >= 0.0:
+            self._rtt.sample(now - sent_at)
         cc = self._cc
         # RFC 7661 and RFC 9438 §5.8: the window grows only while it is what holds us back.
         # In slow start half of it in use suffices, since it may double within the round.
@@ -803,8 +803,7 @@ class Connection:
                 if not record.sacked:
                     self._rack.delivered(record, now, spurious)
             # RFC 2018 §8: the octet at the new edge was sacked, so why is it not acknowledged?
-            last = flight.acknowledge(ack)
-            self._measure(now, last, tsecr)
+            self._measure(now, flight.acknowledge(ack), tsecr)
             self.snd_una = ack
             self._sendq.acknowledge(ack)
             if flight.records and flight.records[0].sacked:
@@ -831,10 +830,10 @@ class Connection:
         if self._fin_seq >= 0 and self.snd_una > self._fin_seq and self.snd_nxt > self._fin_seq:
             self._fin_acknowledged(now)
 
-    def _measure(self, now: float, last: Sent | None, tsecr: int) -> None:
-        """Take an RTT sample from the records just acknowledged (RFC 6298 §3, RFC 7323 §4.1)."""
-        if last is not None and not last.retransmitted:
-            self._rtt.sample(now - last.sent_at)
+    def _measure(self, now: float, sent_at: float, tsecr: int) -> None:
+        """Take an RTT sample from what was just acknowledged (RFC 6298 §3, RFC 7323 §4.1)."""
+        if sent_at >= 0.0:
+            self._rtt.sample(now - sent_at)
         elif tsecr:
             age = (self._clock(now) - tsecr) & MASK
             if age < HALF:
