@@ -51,8 +51,10 @@ def finish_checksum(frame: bytes) -> bytes:
     value = total ^ 0xFFFF
     if value == 0 and header.csum_offset == udp.CHECKSUM_OFFSET:
         value = 0xFFFF  # RFC 768: zero would say that there is no checksum
-    flags = virtio.STRUCT.pack(header.flags & ~virtio.NEEDS_CSUM, *header[1:4], 0, 0)
-    return b"".join((flags, frame[VNET_HDR_LEN:place], _U16.pack(value), frame[place + 2 :]))
+    vnet = PLAIN
+    if header.gso_type != virtio.GSO_NONE:
+        vnet = virtio.pack(0, header.gso_type, header.hdr_len, header.gso_size)
+    return b"".join((vnet, frame[VNET_HDR_LEN:place], _U16.pack(value), frame[place + 2 :]))
 
 
 def segments(frame: bytes, *, unfinished: bool) -> Iterator[tuple[bytes, memoryview]]:

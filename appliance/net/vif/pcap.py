@@ -95,6 +95,8 @@ class Recorder:
         try:
             self._open()
         except OSError as error:
+            if self._file >= 0:
+                os.close(self._file)
             number = error.errno or 0
             raise LinkError(number, f"cannot record to {self._path}: {error.strerror}") from error
 
