@@ -1,0 +1,439 @@
+"""The way from the host's own sockets into a stack that runs on a pair, without any privilege.
+
+A second stack, on the other end of the pair, speaks to the appliance; the gateway listens on
+sockets of the kernel and carries octets between the two. Each accepted connection becomes a
+connection of our own, so everything that a browser sees has crossed TCP/IP written here:
+
+    browser -- kernel socket -- gateway -- our TCP -- pair -- our TCP -- HTTP
+
+Back-pressure, half-close and reset are carried both ways. It looks at no octet that it carries.
+May import everything; needs the kernel's sockets, which nothing else in the appliance uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Final
+
+from appliance.net.transport import Stack
+from appliance.net.udp import UdpSocket
+
+MAX_CONNECTIONS: Final = 960
+"""Relayed connections at once: a process has 1,024 descriptors unless somebody raised that."""
+MAX_FLOWS: Final = 1024
+"""UDP exchanges remembered at once, one socket of ours each (some 1 KB); the idlest makes room."""
+FLOW_IDLE: Final = 10.0
+"""Seconds without a datagram after which a UDP exchange is over: twice what dig waits."""
+NEIGHBOURS: Final = 20
+"""Ports tried after a taken one, before any free port will do: 8081 is easier to remember."""
+RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER with no time to linger: closing the kernel's socket sends RST; socket(7)."""
+
+Address = tuple[str, int]
+
+
+class GatewayError(Exception):
+    """The gateway cannot listen; the text says where and why."""
+
+
+@dataclass
+class Tally:
+    """What the gateway has counted."""
+
+    connections: int = 0  # accepted from the kernel
+    refused: int = 0  # of these, reset because the appliance did not take them
+    over_limit: int = 0  # of these, reset because there were MAX_CONNECTIONS
+    flows: int = 0  # UDP exchanges begun
+    flows_evicted: int = 0  # ended early to make room
+    datagrams_dropped: int = 0  # the stack took one not
+
+
+class _Side(asyncio.Protocol):
+    """One of the two transports of a relayed connection; octets that arrive go to the other."""
+
+    __slots__ = ("finished", "other", "transport")
+
+    def __init__(self) -> None:
+        self.transport: Any = None  # a kernel transport, or one of ours
+        self.other: _Side | None = None  # None before both exist, and after the end
+        self.finished = False  # this side has said all: EOF came from it
+
+    def data_received(self, data: bytes) -> None:
+        """Carry octets across."""
+        if self.other is not None:
+            self.other.transport.write(data)
+
+    def eof_received(self) -> bool:
+        """Carry a half-close across; the second one ends both sides."""
+        other = self.other
+        if other is not None and not self.finished:
+            self.finished = True
+            other.transport.write_eof()
+            if other.finished:
+                self.transport.close()
+                other.transport.close()
+        return True
+
+    def pause_writing(self) -> None:
+        """Stop reading the other side: this one takes no more."""
+        other = self.other
+        # asyncio's resume_reading() after EOF would deliver the EOF again.
+        if other is not None and not other.finished and not other.transport.is_closing():
+            other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read the other side again."""
+        other = self.other
+        if other is not None and not other.finished and not other.transport.is_closing():
+            other.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Carry the end across: a reset as a reset."""
+        other, self.other = self.other, None
+        if other is None:
+            return
+        other.other = None
+        if exc is None:
+            other.transport.close()
+        else:
+            other.reset()
+
+    def reset(self) -> None:
+        """End this side so that its peer sees a reset."""
+        self.transport.abort()
+
+
+class _Far(_Side):
+    """Our connection to the appliance."""
+
+    __slots__ = ()
+
+    def __init__(self, near: _Near) -> None:
+        super().__init__()
+        self.other = near
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Join the two sides and begin to read from the kernel's."""
+        self.transport = transport
+        near = self.other
+        assert near is not None
+        if near.transport.is_closing():
+            self.other = None
+            self.reset()
+            return
+        near.other = self
+        near.transport.resume_reading()
+
+
+class _Near(_Side):
+    """The kernel's connection to a client of this host."""
+
+    __slots__ = ("_relay", "_task")
+
+    def __init__(self, relay: TcpRelay) -> None:
+        super().__init__()
+        self._relay = relay
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Read nothing until the appliance has taken the connection."""
+        self.transport = transport
+        self.transport.pause_reading()
+        if self._relay.admit(self):
+            self._task = asyncio.get_running_loop().create_task(self._relay.join(self))
+        else:
+            self.reset()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As for any side, and the place is free again."""
+        super().connection_lost(exc)
+        self._relay.leave(self)
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def reset(self) -> None:
+        """RST needs more than abort(), which sends FIN when nothing is unread."""
+        sock = self.transport.get_extra_info("socket")
+        if not self.transport.is_closing():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        self.transport.abort()
+
+
+class TcpRelay:
+    """Carries the connections of one kernel port to one port of the appliance."""
+
+    def __init__(self, stack: Stack, target: Address, tally: Tally) -> None:
+        self._stack = stack
+        self._target = target
+        self._tally = tally
+        self._sides: set[_Near] = set()  # at most MAX_CONNECTIONS
+        self._server: asyncio.AbstractServer | None = None
+
+    async def start(self, sock: socket.socket) -> None:
+        """Accept from a bound kernel socket."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Near(self), sock=sock, backlog=256)
+
+    def stop_accepting(self) -> None:
+        """Close the listening socket; connections go on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def abort(self) -> None:
+        """Reset what is still there."""
+        for near in tuple(self._sides):
+            near.reset()
+
+    def __len__(self) -> int:
+        return len(self._sides)
+
+    def admit(self, near: _Near) -> bool:
+        """Count a new connection; False: there are too many."""
+        self._tally.connections += 1
+        if len(self._sides) >= MAX_CONNECTIONS:
+            self._tally.over_limit += 1
+            return False
+        self._sides.add(near)
+        return True
+
+    def leave(self, near: _Near) -> None:
+        """Forget a connection that is over."""
+        self._sides.discard(near)
+
+    async def join(self, near: _Near) -> None:
+        """Open our connection for a kernel connection, or reset the latter."""
+        try:
+            await self._stack.create_connection(lambda: _Far(near), *self._target)
+        except OSError:
+            self._tally.refused += 1
+            near.reset()
+
+
+class _Flow:
+    """One UDP exchange: a client of this host, and the socket of ours that speaks for it."""
+
+    __slots__ = ("client", "heard", "relay", "socket")
+
+    def __init__(self, relay: UdpRelay, client: Address) -> None:
+        self.relay = relay
+        self.client = client
+        self.heard = 0.0  # when a datagram last passed; the loop's seconds
+        self.socket: UdpSocket
+
+    def udp_datagram(self, data: bytes, source: Address) -> None:
+        """An answer from the appliance."""
+        if source == self.relay.target:
+            self.relay.answer(self, data)
+
+    def udp_error(self, error: OSError) -> None:
+        """Nothing that UDP over the kernel's sockets could carry on."""
+
+
+class UdpRelay(asyncio.DatagramProtocol):
+    """Carries the datagrams of one kernel port to one port of the appliance, and the answers."""
+
+    def __init__(self, stack: Stack, target: Address, tally: Tally) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._host = stack.host
+        self.target = target
+        self._tally = tally
+        self._transport: Any = None
+        self._flows: OrderedDict[Address, _Flow] = OrderedDict()  # the idlest first
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._flows)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The kernel's socket is ready."""
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """A datagram of a client: on to the appliance, from the client's own port of ours."""
+        flow = self._flows.get(addr)
+        if flow is None:
+            flow = self._open(addr)
+            if flow is None:
+                return
+        else:
+            self._flows.move_to_end(addr)
+        flow.heard = self._loop.time()
+        try:
+            flow.socket.send(data, self.target)
+        except OSError:
+            self._tally.datagrams_dropped += 1
+
+    def answer(self, flow: _Flow, data: bytes) -> None:
+        """An answer of the appliance: back to the client."""
+        flow.heard = self._loop.time()
+        self._flows.move_to_end(flow.client)
+        self._transport.sendto(data, flow.client)
+
+    def error_received(self, exc: Exception) -> None:
+        """A client went away before its answer came; nothing is to be done."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The kernel's socket is closed: so are ours."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._flows:
+            self._close_idlest()
+
+    def close(self) -> None:
+        """Close the kernel's socket."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _open(self, client: Address) -> _Flow | None:
+        if len(self._flows) >= MAX_FLOWS:
+            self._tally.flows_evicted += 1
+            self._close_idlest()
+        flow = _Flow(self, client)
+        try:
+            flow.socket = self._host.udp_bind("", 0, flow)
+        except OSError:
+            self._tally.datagrams_dropped += 1
+            return None
+        self._flows[client] = flow
+        self._tally.flows += 1
+        if self._timer is None:
+            self._timer = self._loop.call_later(FLOW_IDLE, self._expire)
+        return flow
+
+    def _expire(self) -> None:
+        """Close what has been idle, and look again when the next one might be."""
+        self._timer = None
+        now = self._loop.time()
+        while self._flows:
+            due = next(iter(self._flows.values())).heard + FLOW_IDLE
+            if due > now:
+                self._timer = self._loop.call_at(due, self._expire)
+                return
+            self._close_idlest()
+
+    def _close_idlest(self) -> None:
+        _, flow = self._flows.popitem(last=False)
+        flow.socket.close()
+
+
+class Gateway:
+    """Offers an appliance's HTTP and DNS ports on an address of this host.
+
+    `stack` is the one at the other end of the pair, `appliance` the address it reaches. `http` and
+    `dns` are wished for; `start` sets them to the ports got.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        appliance: str,
+        *,
+        bind: str = "127.0.0.1",
+        http: int = 8080,
+        dns: int = 5353,
+        http_port: int = 80,
+        dns_port: int = 53,
+    ) -> None:
+        self.bind = bind
+        self.http = http
+        self.dns = dns
+        self.notes: list[str] = []  # what turned out otherwise than wished, for the banner
+        self.tally = Tally()
+        self._stack = stack
+        self._relays = [
+            TcpRelay(stack, (appliance, http_port), self.tally),
+            TcpRelay(stack, (appliance, dns_port), self.tally),
+        ]
+        self._dns_target = (appliance, dns_port)
+        self._datagrams: UdpRelay | None = None
+
+    async def start(self) -> None:
+        """Listen; raises GatewayError when no port of the address can be had."""
+        http, dns = self.http, self.dns
+        (web,) = self._bound("HTTP", http, (socket.SOCK_STREAM,))
+        try:
+            stream, datagram = self._bound("DNS", dns, (socket.SOCK_STREAM, socket.SOCK_DGRAM))
+        except GatewayError:
+            web.close()
+            raise
+        self.http = web.getsockname()[1]
+        self.dns = stream.getsockname()[1]
+        await self._relays[0].start(web)
+        await self._relays[1].start(stream)
+        loop = asyncio.get_running_loop()
+        _, self._datagrams = await loop.create_datagram_endpoint(
+            lambda: UdpRelay(self._stack, self._dns_target, self.tally), sock=datagram
+        )
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; what has begun goes on."""
+        for relay in self._relays:
+            relay.stop_accepting()
+
+    @property
+    def connections(self) -> int:
+        """Relayed connections that are open."""
+        return sum(map(len, self._relays))
+
+    async def close(self) -> None:
+        """Stop, and reset what is still there."""
+        self.stop_accepting()
+        for relay in self._relays:
+            relay.abort()
+        if self._datagrams is not None:
+            self._datagrams.close()
+        await asyncio.sleep(0)  # the transports' connection_lost()
+
+    def _bound(
+        self, name: str, wanted: int, kinds: tuple[socket.SocketKind, ...]
+    ) -> tuple[socket.socket, ...]:
+        """Kernel sockets of all `kinds` on one port: the wanted one, one near it, or any."""
+        near = [port for port in range(wanted, wanted + NEIGHBOURS + 1) if port <= 65535]
+        reason = ""
+        for port in [*near, *[0] * NEIGHBOURS]:
+            try:
+                sockets = _bind_all(self.bind, port, kinds)
+            except OSError as exc:
+                if exc.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    raise GatewayError(f"cannot listen on {self.bind}: {exc.strerror}") from exc
+                # EACCES: a port below 1024 without the privilege; a higher one will do.
+                reason = reason or (
+                    "is taken" if exc.errno == errno.EADDRINUSE else "needs a privilege"
+                )
+                continue
+            got = sockets[0].getsockname()[1]
+            if got != wanted:
+                self.notes.append(f"port {wanted} {reason}: {name} is on {got} instead")
+            return sockets
+        raise GatewayError(f"no port of {self.bind} is free for {name}: {wanted} {reason}")
+
+
+def _bind_all(
+    address: str, port: int, kinds: tuple[socket.SocketKind, ...]
+) -> tuple[socket.socket, ...]:
+    """One bound socket of each kind on the same port (0: the one that the first gets)."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sockets: list[socket.socket] = []
+    try:
+        for kind in kinds:
+            sock = socket.socket(family, kind)
+            sockets.append(sock)
+            sock.setblocking(False)
+            if kind == socket.SOCK_STREAM:
+                # Or connections in TIME-WAIT would keep the port after a restart.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((address, port))
+            port = sock.getsockname()[1]
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return tuple(sockets)
