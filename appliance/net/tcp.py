@@ -28,15 +28,11 @@ from math import inf
 from struct import Struct
 from typing import Final, Protocol
 
-from appliance.net import rack, sack
-from appliance.net.congestion import CongestionControl
+from appliance.net import sack
 from appliance.net.counters import Counters
-from appliance.net.flight import Flight, Sent
-from appliance.net.newreno import NewReno
 from appliance.net.path import TIMESTAMP_WORD, TcpPath
-from appliance.net.prr import Prr
 from appliance.net.reassembly import ReassemblyQueue
-from appliance.net.rtt import RttEstimator
+from appliance.net.repair import Repair
 from appliance.net.sendq import SendQueue
 from appliance.net.seq import HALF, MASK, unwrap
 from appliance.net.tcp_state import (
@@ -78,12 +74,7 @@ FIN_WAIT_2_LIMIT: Final = 60.0  # seconds an orphan waits for the peer's FIN; Li
 PERSIST_MAX: Final = 60.0  # seconds between window probes, Linux's order; RFC 9293 §3.8.6.1
 MAX_SEGMENT_DATA: Final = 65_535  # octets: no IP packet is longer
 
-OPEN: Final = 0  # nothing seems lost
-RECOVERY: Final = 1  # repairing what an acknowledgment showed to be lost (RFC 6675, RFC 6582)
-LOSS: Final = 2  # repairing after the retransmission timeout (RFC 5681 §3.1)
-
 _TIMESTAMP: Final = Struct(">III")
-_ALGORITHMS: Final[dict[str, type[CongestionControl]]] = {"newreno": NewReno}
 _SENDING: Final = frozenset((ESTABLISHED, CLOSE_WAIT, FIN_WAIT_1, CLOSING, LAST_ACK))
 _RECEIVING: Final = frozenset((ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2))
 
@@ -161,15 +152,14 @@ class Connection:
 
     __slots__ = tuple(
         """
-        _ack_now _cc _challenged_at _closed_told _delack_at _dsack_out _end_at _eof_told _error
-        _fin_seq _flight _held _held_octets _keepalive_at _keepalive_sent _last_ack_sent
-        _last_heard _last_sent_at _orphan _paused _peer_fin _persist_at _persist_backoff _probed
-        _prr _quick_acks _rack _recent_seq _recover _recovery _reno_dups _reorder_at
-        _reset_pending _retransmit_at _retransmit_is_probe _retransmit_stamp _rtt _sendq
-        _settings _straight _tlp_end _tlp_is_retransmission _ts_offset _unacked _unacked_since
-        dirty heap_at host irs iss key local max_snd_wnd mss nodelay notify_below passive path
-        rcv_adv rcv_mss rcv_nxt rcv_wscale reassembly remote sack_on snd_nxt snd_una snd_wl1
-        snd_wl2 snd_wnd snd_wscale state ts_on ts_recent ts_recent_at unsent user
+        _ack_now _challenged_at _closed_told _delack_at _dsack_out _end_at _eof_told _error
+        _fin_seq _held _held_octets _keepalive_at _keepalive_sent _last_ack_sent _last_heard
+        _last_sent_at _orphan _paused _peer_fin _persist_at _persist_backoff _probed _quick_acks
+        _recent_seq _reorder_at _reset_pending _retransmit_at _retransmit_is_probe _sendq
+        _settings _silent_since _straight _ts_offset _unacked _unacked_since dirty heap_at host irs iss key
+        local max_snd_wnd mss nodelay notify_below passive path rcv_adv rcv_mss rcv_nxt
+        rcv_wscale reassembly remote repair sack_on snd_nxt snd_una snd_wl1 snd_wl2 snd_wnd
+        snd_wscale state ts_on ts_recent ts_recent_at unsent user
         """.split()
     )
 
@@ -211,7 +201,6 @@ class Connection:
         self.notify_below = -1
         self._sendq = SendQueue(iss + 1)
         self._fin_seq = -1  # number of our FIN once the application has asked for it
-        self._flight = Flight()
 
         # Receive sequence variables.
         self.irs = 0
@@ -238,18 +227,8 @@ class Connection:
         self.ts_recent_at = 0.0
         self._ts_offset = ts_offset
 
-        # Repair.
         self.sack_on = settings.sack
-        self._rtt = RttEstimator()
-        self._cc = _ALGORITHMS[settings.congestion](self.mss)
-        self._rack = rack.Rack()
-        self._prr: Prr | None = None
-        self._recovery = OPEN
-        self._recover = iss  # snd_nxt when the recovery began
-        self._reno_dups = 0  # duplicate ACKs in a row, without SACK
-        self._retransmit_stamp = 0  # our timestamp clock at the first retransmission; 0: none
-        self._tlp_end = -1  # snd_nxt when the tail probe left; -1: none under way
-        self._tlp_is_retransmission = False
+        self.repair = Repair(settings.congestion, DEFAULT_MSS, settings.sack, host.counters)
 
         # Timers: absolute times, inf when disarmed.  Disarming is this write and nothing else.
         self._retransmit_at = inf  # RFC 6298, or the tail probe of RFC 8985 §7
@@ -266,6 +245,7 @@ class Connection:
         self._last_heard = 0.0
         self._last_sent_at = 0.0
         self._challenged_at = -inf
+        self._silent_since = 0.0  # when what is now timing out was first sent
 
         self._orphan = False  # the application has closed and wants to hear no more
         self._closed_told = False
@@ -319,6 +299,7 @@ class Connection:
         self._orphan = True
         self._straight = False
         self._paused = False
+        self.notify_below = -1
         self.host.touch(self)
 
     def abort(self) -> None:
@@ -328,6 +309,7 @@ class Connection:
         self._orphan = True
         self._closed_told = True
         self._straight = False
+        self.notify_below = -1
         if self.state == SYN_SENT:
             self._finish(None)
         else:
@@ -368,8 +350,8 @@ class Connection:
         self.state = LISTEN
         self._become(SYN_RECEIVED, now)
         self.snd_nxt = self.iss + 1
-        self._flight.sent(self.iss, self.snd_nxt, now)
-        self._flight.records[0].retransmitted = sent_again
+        self.repair.sent_new(self.iss, self.snd_nxt, now)
+        self.repair.flight.records[0].retransmitted = sent_again
         self._learn_syn(irs, options, window)
         self.rcv_adv = self.rcv_nxt + min(self._settings.receive_buffer, 0xFFFF)
         self._last_ack_sent = self.rcv_nxt
@@ -397,7 +379,7 @@ class Connection:
         announced = options.mss if options.mss is not None else DEFAULT_MSS
         limit = self.path.mtu - self.path.overhead - 20
         self._set_mss(max(min(announced, limit), MIN_MSS))
-        self._cc = _ALGORITHMS[settings.congestion](self.mss)
+        self.repair.start(self.mss, self.sack_on)
 
     def _set_mss(self, segment: int) -> None:
         """Set the data of a full segment, `segment` being what fits without options."""
@@ -431,7 +413,7 @@ class Connection:
             and (offset_flags == 0x8010 or offset_flags == 0x8018)
             and wire_seq == self.rcv_nxt & MASK
         ):
-            word, tsval, tsecr = _TIMESTAMP.unpack_from(frame, options_at)
+            word, tsval, _ = _TIMESTAMP.unpack_from(frame, options_at)
             una = self.snd_una
             acked = (wire_ack - una) & MASK
             length = end - payload_at
@@ -458,7 +440,7 @@ class Connection:
                     self.snd_wl1 = self.rcv_nxt
                     self.snd_wl2 = ack
                 if acked:
-                    self._advance(now, ack, tsecr)
+                    self._advance(now, ack)
                 if length:
                     if self._unacked == 0:
                         self._unacked_since = now
@@ -491,17 +473,13 @@ class Connection:
             self._settings.fast_path
             and self.state == ESTABLISHED
             and self.ts_on
-            and self._recovery == OPEN
             and self._fin_seq < 0
             and self._peer_fin < 0
-            and self._tlp_end < 0
             and not self._paused
             and not self._held
             and not self._orphan
             and not self.reassembly.octets
-            and not self._reno_dups
-            and not self._flight.sacked
-            and not self._flight.lost
+            and self.repair.quiet()
             and self._dsack_out is None
             and self._persist_at == inf
             and self._keepalive_sent == 0
@@ -561,7 +539,7 @@ class Connection:
         else:
             # Simultaneous open: both sent a SYN; ours goes out again with an ACK (MUST-10).
             self._become(SYN_RECEIVED, now)
-            self._flight.mark_all_lost()
+            self.repair.flight.mark_all_lost()
 
     def _otherwise(
         self,
@@ -713,7 +691,7 @@ class Connection:
             return self.state != CLOSED
         if ack == self.snd_nxt + 1 and self._probed and self.unsent:
             # The octet of a window probe was taken: it has been sent after all.
-            self._flight.sent(self.snd_nxt, ack, self._last_sent_at)
+            self.repair.sent_new(self.snd_nxt, ack, self._last_sent_at)
             self.snd_nxt = ack
             self.unsent -= 1
         self._probed = self._probed and self.snd_wnd == 0
@@ -750,21 +728,11 @@ class Connection:
             self._take_acknowledgment(now, ack, options, duplicate)
         return self.state != CLOSED
 
-    def _advance(self, now: float, ack: int, tsecr: int) -> None:
+    def _advance(self, now: float, ack: int) -> None:
         """Take in that everything below `ack` arrived, when nothing needs repair."""
-        una = self.snd_una
-        flight_size = self.snd_nxt - una
+        self.repair.advanced(now, self.snd_una, self.snd_nxt, ack)
         self.snd_una = ack
         self._sendq.acknowledge(ack)
-        sent_at = self._flight.acknowledge(ack)
-        if sent_at >= 0.0:
-            self._rtt.sample(now - sent_at)
-        cc = self._cc
-        # RFC 7661 and RFC 9438 §5.8: the window grows only while it is what holds us back.
-        # In slow start half of it in use suffices, since it may double within the round.
-        cwnd = cc.cwnd
-        if flight_size + self.mss > cwnd or (cwnd < cc.ssthresh and flight_size * 2 >= cwnd):
-            cc.acked(ack - una, now, self._rtt)
         # RFC 6298 §5.2, §5.3.
         if ack == self.snd_nxt:
             self._retransmit_at = inf
@@ -774,160 +742,24 @@ class Connection:
     def _take_acknowledgment(
         self, now: float, ack: int, options: TcpOptions, duplicate: bool = False
     ) -> None:
-        """Everything an acknowledgment can tell: progress, holes, losses, recovery, closing."""
-        flight, mss = self._flight, self.mss
-        una, before = self.snd_una, self.snd_nxt - self.snd_una
-        sacked_before = flight.sacked + flight.reno_sacked
-        progress = ack - una
+        """Everything an acknowledgment can tell: progress, holes, losses, closing."""
+        repair, una = self.repair, self.snd_una
         tsecr = options.timestamp[1] if self.ts_on and options.timestamp else 0
-        dsack: sack.Block | None = None
-        # RFC 3522 §3.2, Eifel detection: the echo is older than our first retransmission.
-        spurious = bool(
-            tsecr
-            and progress
-            and self._retransmit_stamp
-            and (tsecr - self._retransmit_stamp) & MASK > HALF
+        repair.acknowledged(
+            now, una, self.snd_nxt, ack, options.sack, tsecr, self._clock(now), duplicate
         )
-        if self.sack_on and options.sack:
-            dsack, blocks = sack.read(options.sack, ack, self.snd_nxt)
-            for left, right in blocks:
-                for record in flight.sack(left, right):
-                    self._rack.delivered(record, now, spurious)
-            if dsack is not None:
-                self.host.counters.tcp_dsack_in += 1
-                self._rack.duplicate_sacked(ack, self.snd_nxt)
-        if progress:
-            for record in flight.records:
-                if record.start >= ack:
-                    break
-                if not record.sacked:
-                    self._rack.delivered(record, now, spurious)
-            # RFC 2018 §8: the octet at the new edge was sacked, so why is it not acknowledged?
-            self._measure(now, flight.acknowledge(ack), tsecr)
+        self._reorder_at = repair.reorder_at
+        self._arm(self._reorder_at)
+        if ack > una:
             self.snd_una = ack
             self._sendq.acknowledge(ack)
-            if flight.records and flight.records[0].sacked:
-                self.host.counters.tcp_sack_reneged += 1
-                flight.forget_sacks()
-            flight.reno_sacked = max(flight.reno_sacked - max(progress - mss, 0), 0)
-            self._reno_dups = 0
-        elif duplicate and not self.sack_on:
-            self._reno_dups += 1
-            flight.reno_sacked = min(flight.reno_sacked + mss, max(before - mss, 0))
-        lost_before = flight.lost
-        if spurious and self._recovery != OPEN:
-            self._undo(now)
-        else:
-            self._detect_losses(now, progress > 0)
-        delivered = progress + flight.sacked + flight.reno_sacked - sacked_before
-        self._tail_probe_answered(now, ack, dsack, duplicate and not options.sack)
-        self._steer(now, before, progress, max(delivered, 0), flight.lost <= lost_before)
         # RFC 6298 §5.2, §5.3.
-        if self.snd_una == self.snd_nxt:
+        if ack == self.snd_nxt:
             self._retransmit_at = self._reorder_at = inf
-        elif progress:
+        elif ack > una:
             self._arm_retransmit(now)
         if self._fin_seq >= 0 and self.snd_una > self._fin_seq and self.snd_nxt > self._fin_seq:
             self._fin_acknowledged(now)
-
-    def _measure(self, now: float, sent_at: float, tsecr: int) -> None:
-        """Take an RTT sample from what was just acknowledged (RFC 6298 §3, RFC 7323 §4.1)."""
-        if sent_at >= 0.0:
-            self._rtt.sample(now - sent_at)
-        elif tsecr:
-            age = (self._clock(now) - tsecr) & MASK
-            if age < HALF:
-                self._rtt.sample(age / 1000.0)
-
-    def _detect_losses(self, now: float, progress: bool) -> None:
-        """Find what is lost: by time with SACK (RFC 8985), by counting without (RFC 6582)."""
-        flight = self._flight
-        if self.sack_on:
-            if not (flight.sacked or self._recovery != OPEN or self._rack.reordering_seen):
-                return
-            window = self._rack.reordering_window(
-                self._rtt.srtt, self._recovery != OPEN, flight.sacked // self.mss
-            )
-            wait = self._rack.detect(flight, now, window)
-            self._reorder_at = inf
-            if wait > 0.0:
-                self._reorder_at = now + wait
-                self._arm(self._reorder_at)
-            return
-        if not flight.records:
-            return
-        head = flight.records[0]
-        # RFC 5681 §3.2: the third duplicate; RFC 6582 §3.2 step 3: each partial acknowledgment.
-        if (self._recovery == OPEN and self._reno_dups >= rack.DUP_THRESH) or (
-            self._recovery == RECOVERY and progress and self.snd_una < self._recover
-        ):
-            if head.end - head.start > self.mss and not head.lost:
-                flight.records.insert(1, head.split(head.start + self.mss))
-            flight.mark_lost(head)
-
-    def _tail_probe_answered(
-        self, now: float, ack: int, dsack: sack.Block | None, bare_duplicate: bool
-    ) -> None:
-        """Did the probe repair a loss that nobody noticed? (RFC 8985 §7.4.2)"""
-        end = self._tlp_end
-        if end < 0 or ack < end:
-            return
-        if not self._tlp_is_retransmission or (dsack is not None and dsack[1] == end):
-            self._tlp_end = -1
-        elif ack > end:
-            self._tlp_end = -1
-            if self._recovery == OPEN:
-                self._cc.lost(self.snd_nxt - self.snd_una, now)
-                self._cc.cwnd = min(self._cc.cwnd, self._cc.ssthresh)
-        elif bare_duplicate:
-            self._tlp_end = -1
-
-    def _steer(self, now: float, before: int, progress: int, delivered: int, safe: bool) -> None:
-        """Congestion control: enter or leave a recovery, grow or reduce the window."""
-        cc, flight = self._cc, self._flight
-        if self._recovery != OPEN and self.snd_una >= self._recover:
-            # RFC 6582 §3.2 step 3, RFC 6675 §5: a full acknowledgment.
-            if self._recovery == RECOVERY:
-                cc.cwnd = max(min(cc.cwnd, cc.ssthresh), self.mss)
-                if self._prr is not None:
-                    cc.cwnd = cc.ssthresh
-            self._leave_recovery()
-        if self._recovery == OPEN and flight.lost:
-            self._enter_recovery(now, before)
-        if self._recovery == RECOVERY and self._prr is not None:
-            pipe = self.snd_nxt - self.snd_una - flight.sacked - flight.reno_sacked - flight.lost
-            cc.cwnd = self._prr.window(delivered, pipe, self.mss, safe and progress > 0)
-        elif progress:
-            cwnd = cc.cwnd
-            if before + self.mss > cwnd or (cwnd < cc.ssthresh and before * 2 >= cwnd):
-                cc.acked(progress, now, self._rtt)
-
-    def _enter_recovery(self, now: float, flight_size: int) -> None:
-        """RFC 6675 §5 step 4 with the window by RFC 9937."""
-        self.host.counters.tcp_fast_recoveries += 1
-        self._recovery = RECOVERY
-        self._recover = self.snd_nxt
-        self._retransmit_stamp = 0
-        self._tlp_end = -1
-        self._cc.lost(flight_size, now)
-        self._prr = Prr(flight_size, self._cc.ssthresh)
-        self._straight = False
-
-    def _leave_recovery(self) -> None:
-        self._recovery = OPEN
-        self._prr = None
-        self._retransmit_stamp = 0
-        self._flight.reno_sacked = 0
-        self._rack.recovered()
-
-    def _undo(self, now: float) -> None:
-        """The retransmission was spurious: restore what it cost (RFC 4015 §3, RFC 5682 §2)."""
-        self.host.counters.tcp_spurious_recoveries += 1
-        self._flight.unmark_lost()
-        self._cc.undo()
-        self._rtt.undo_back_off()
-        self._rack.reordering_seen = True
-        self._leave_recovery()
 
     # -- seventh and eighth
 
@@ -1085,8 +917,7 @@ class Connection:
     def output(self, now: float) -> None:
         """Send whatever may be sent now; called once per turn for a connection that was touched."""
         self.dirty = False
-        state = self.state
-        if state == CLOSED:
+        if self.state == CLOSED:
             return
         if self._reset_pending:
             self._send_reset(self.snd_nxt & MASK)
@@ -1094,14 +925,13 @@ class Connection:
             return
         if self._held and not self._paused:
             self._release_held(now)
-            if self.state in (CLOSED, TIME_WAIT):
-                return
+        state: int = self.state
+        if state in (CLOSED, TIME_WAIT):
+            return
         if state <= SYN_RECEIVED:
             self._send_syn(now)
             return
-        if self.state == TIME_WAIT:
-            return
-        if self._flight.lost:
+        if self.repair.flight.lost:
             self._retransmit(now)
         while self.unsent or self._fin_seq == self.snd_nxt:
             if not self._send_new(now):
@@ -1146,7 +976,7 @@ class Connection:
 
     def _send_syn(self, now: float) -> None:
         """Send, or send again, our SYN (with an ACK in SYN-RECEIVED)."""
-        flight = self._flight
+        flight = self.repair.flight
         if self.snd_nxt > self.iss and not flight.lost:
             if self._ack_now and self.state == SYN_RECEIVED:
                 self._send_ack(now)
@@ -1184,7 +1014,7 @@ class Connection:
             self._last_ack_sent = self.rcv_nxt
         if self.snd_nxt == self.iss:
             self.snd_nxt = self.iss + 1
-            flight.sent(self.iss, self.snd_nxt, now)
+            self.repair.sent_new(self.iss, self.snd_nxt, now)
         else:
             self.host.counters.tcp_syn_retransmitted += 1
             flight.sent_again(flight.records[0], 1, now)
@@ -1194,15 +1024,14 @@ class Connection:
     def _send_new(self, now: float) -> bool:
         """Send one (super-)segment of new data, or the FIN; False when nothing may leave."""
         nxt, una, mss = self.snd_nxt, self.snd_una, self.mss
-        flight, cc = self._flight, self._cc
+        repair = self.repair
         outstanding = nxt - una
-        if outstanding == 0 and now - self._last_sent_at > self._rtt.rto and self._last_sent_at:
+        if outstanding == 0 and now - self._last_sent_at > repair.rtt.rto and self._last_sent_at:
             # RFC 5681 §4.1: after an idle period the window is an old guess.
-            cc.idle(int((now - self._last_sent_at) / self._rtt.rto))
+            repair.cc.idle(int((now - self._last_sent_at) / repair.rtt.rto))
         unsent = self.unsent
         room = una + self.snd_wnd - nxt  # what the peer allows
-        pipe = outstanding - flight.sacked - flight.reno_sacked - flight.lost
-        allowed = cc.cwnd - pipe  # what the network allows
+        allowed = repair.allowed(outstanding)  # what the network allows
         if allowed < room:
             room = allowed
         fin = self._fin_seq >= 0
@@ -1241,9 +1070,7 @@ class Connection:
             end += 1
             self._become(LAST_ACK if self.state == CLOSE_WAIT else FIN_WAIT_1, now)
         self.snd_nxt = end
-        flight.records.append(Sent(nxt, end, now))
-        if self._prr is not None:
-            self._prr.out += length
+        repair.sent_new(nxt, end, now)
         self._last_sent_at = now
         self._persist_at = inf
         self._arm_retransmit(now)
@@ -1262,7 +1089,7 @@ class Connection:
         """Nothing may leave: if nothing is under way either, only a probe can wake us."""
         if self.snd_una == self.snd_nxt and self._persist_at == inf:
             # RFC 9293 §3.8.6.1: probe a closed window, first after one timeout (SHLD-29).
-            wait = min(self._rtt.rto * (1 << min(self._persist_backoff, 16)), PERSIST_MAX)
+            wait = min(self.repair.rtt.rto * (1 << min(self._persist_backoff, 16)), PERSIST_MAX)
             self._persist_at = now + wait
             self._arm(self._persist_at)
             self._straight = False
@@ -1270,21 +1097,16 @@ class Connection:
 
     def _retransmit(self, now: float) -> None:
         """Send again what is lost, lowest first, as far as the windows allow (RFC 6675 §5)."""
-        flight, mss, cc = self._flight, self.mss, self._cc
-        if self._recovery == OPEN:
-            self._enter_recovery(now, self.snd_nxt - self.snd_una)
+        repair, mss = self.repair, self.mss
+        if not repair.recovering():
+            repair.enter(now, self.snd_nxt - self.snd_una, self.snd_nxt)
         while True:
-            record = flight.first_lost()
+            outstanding = self.snd_nxt - self.snd_una
+            record = repair.next_lost(self.snd_una, self.snd_nxt, self.snd_una + self.snd_wnd)
             if record is None:
                 return
-            pipe = self.snd_nxt - self.snd_una - flight.sacked - flight.reno_sacked - flight.lost
-            allowed = cc.cwnd - pipe
-            edge = self.snd_una + self.snd_wnd
-            if allowed < mss and pipe > 0:
-                return
-            if record.start >= edge and record.start != self.snd_una:
-                return
-            length = min(record.end - record.start, max(allowed, mss), self._burst())
+            allowed = max(repair.allowed(outstanding), mss)
+            length = min(record.end - record.start, allowed, self._burst())
             if length > mss:
                 length -= length % mss
             flags = ACK
@@ -1296,12 +1118,8 @@ class Connection:
                 flags |= PSH
             if not self._transmit(record.start, data, flags, now):
                 return
-            if not self._retransmit_stamp:
-                self._retransmit_stamp = self._clock(now) or 1
             self.host.counters.tcp_retransmitted += -(-max(data, 1) // mss)
-            flight.sent_again(record, length, now)
-            if self._prr is not None:
-                self._prr.out += length
+            repair.sent_again(record, length, now, self._clock(now))
             self._last_sent_at = now
             self._arm_retransmit(now)
 
@@ -1420,22 +1238,7 @@ class Connection:
 
     def _arm_retransmit(self, now: float) -> None:
         """Start the retransmission timer, or the tail probe's when that comes first."""
-        rtt = self._rtt
-        at = now + rtt.rto
-        self._retransmit_is_probe = False
-        if (
-            self.sack_on
-            and rtt.srtt > 0.0
-            and self._recovery == OPEN
-            and self._tlp_end < 0
-            and not self._flight.sacked
-            and self.state > SYN_RECEIVED
-        ):
-            outstanding = self.snd_nxt - self.snd_una
-            pto = rack.probe_timeout(rtt.srtt, rtt.rto, -(-outstanding // self.mss))
-            if pto < rtt.rto:
-                at = now + pto
-                self._retransmit_is_probe = True
+        at, self._retransmit_is_probe = self.repair.timer(now, self.snd_nxt - self.snd_una)
         self._retransmit_at = at
         if at < self.heap_at:
             self.heap_at = at
@@ -1459,9 +1262,9 @@ class Connection:
             self._ack_now = True
         if self._reorder_at <= now:
             self._reorder_at = inf
-            self._detect_losses(now, False)
-            if self._flight.lost and self._recovery == OPEN:
-                self._enter_recovery(now, self.snd_nxt - self.snd_una)
+            self.repair.detect(now, self.snd_una, False)
+            self._reorder_at = self.repair.reorder_at
+            self._straight = False
         if self._retransmit_at <= now:
             self._retransmit_at = inf
             if self._retransmit_is_probe:
@@ -1485,36 +1288,25 @@ class Connection:
         """RFC 6298 §5.4 to §5.7, RFC 5681 §3.1."""
         if self.snd_una == self.snd_nxt:
             return
-        counters, rtt, flight = self.host.counters, self._rtt, self._flight
-        counters.tcp_timeouts += 1
+        rtt, flight = self.repair.rtt, self.repair.flight
+        self.host.counters.tcp_timeouts += 1
         opening = self.state <= SYN_RECEIVED
-        limit = SYN_RETRIES if opening else DATA_RETRIES
-        first_sent = flight.records[0].sent_at if flight.records else now
         patience = self._settings.user_timeout
-        if rtt.backoffs >= limit or (
-            patience and now - max(self._last_heard, first_sent - patience) >= patience
+        if rtt.backoffs == 0 and flight.records:
+            self._silent_since = flight.records[0].sent_at
+        waited = now - self._silent_since
+        if rtt.backoffs >= (SYN_RETRIES if opening else DATA_RETRIES) or (
+            patience and waited >= patience
         ):
             # RFC 9293 §3.8.3, R2: give up.
             self._finish(TimeoutError(110, "Connection timed out"))
             return
-        first = rtt.backoffs == 0
-        rtt.back_off()
         if opening:
-            rtt_lost_syn = flight.records[0] if flight.records else None
-            if rtt_lost_syn is not None:
-                flight.mark_lost(rtt_lost_syn)
+            rtt.back_off()
+            flight.mark_all_lost()
             return
-        in_flight = self.snd_nxt - self.snd_una
-        flight.mark_all_lost()
+        self.repair.timed_out(now, self.snd_una, self.snd_nxt)
         self._reorder_at = inf
-        self._tlp_end = -1
-        # RFC 5681 §3.1: ssthresh falls once per loss, not again for its retransmission.
-        self._cc.timed_out(in_flight, now, first and self._recovery != LOSS)
-        self._recovery = LOSS
-        self._recover = self.snd_nxt
-        self._prr = None
-        self._reno_dups = 0
-        self._retransmit_stamp = 0
         self._straight = False
         self._arm_retransmit(now)
 
@@ -1529,33 +1321,22 @@ class Connection:
             if self._transmit(nxt, length, ACK | PSH, now):
                 self.unsent -= length
                 self.snd_nxt = nxt + length
-                self._flight.sent(nxt, self.snd_nxt, now)
-                self._tlp_end = self.snd_nxt
-                self._tlp_is_retransmission = False
-        elif self._flight.records:
-            record = self._flight.records[-1]
-            start = max(record.start, record.end - mss)
+                self.repair.sent_new(nxt, self.snd_nxt, now)
+                self.repair.probe_sent(self.snd_nxt, None, nxt, now, 0)
+        elif self.repair.flight.records:
+            record = self.repair.flight.records[-1]
             flags, end = ACK | PSH, record.end
             if self._fin_seq >= 0 and end > self._fin_seq:
                 end = self._fin_seq
                 flags |= FIN
-                start = max(record.start, end - mss)
+            start = max(record.start, end - mss)
             if self._transmit(start, end - start, flags, now):
-                if start > record.start:
-                    upper = record.split(start)
-                    self._flight.records.append(upper)
-                    record = upper
-                record.retransmitted = True
-                record.sent_at = now
                 self.host.counters.tcp_retransmitted += 1
-                self._tlp_end = nxt
-                self._tlp_is_retransmission = True
-                if not self._retransmit_stamp:
-                    self._retransmit_stamp = self._clock(now) or 1
+                self.repair.probe_sent(nxt, record, start, now, self._clock(now))
         self._last_sent_at = now
         # §7.3: the retransmission timer takes over.
         self._retransmit_is_probe = False
-        self._retransmit_at = now + self._rtt.rto
+        self._retransmit_at = now + self.repair.rtt.rto
         self._arm(self._retransmit_at)
 
     def _window_probe(self, now: float) -> None:
@@ -1572,7 +1353,7 @@ class Connection:
         self.host.counters.tcp_window_probes += 1
         self._persist_backoff += 1
         self._probed = self._transmit(self.snd_nxt, 1, ACK, now)
-        wait = min(self._rtt.rto * (1 << min(self._persist_backoff, 16)), PERSIST_MAX)
+        wait = min(self.repair.rtt.rto * (1 << min(self._persist_backoff, 16)), PERSIST_MAX)
         self._persist_at = now + wait
         self._arm(self._persist_at)
 
@@ -1625,8 +1406,7 @@ class Connection:
             self.host.counters.tcp_path_mtu_reduced += 1
             self.path.mtu = mtu
             self._set_mss(segment)
-            self._cc.set_mss(self.mss)
-            self._flight.mark_all_lost()
+            self.repair.set_mss(self.mss)
             self._straight = False
             self.host.touch(self)
 

@@ -1,0 +1,369 @@
+"""The sender's judgement: what arrived, what is lost, and how much may be under way.
+
+One object per connection brings the leaves together that answer those questions: `flight` (what
+was sent), `rtt` (how long to wait), `sack` and `rack` (what is missing), `prr` and a congestion
+control (how much to send).  The trunk tells it of every acknowledgment, timeout and transmission,
+and asks three things: what is to be sent again, how much the network allows, and when to wake.
+
+    OPEN       nothing seems lost
+    RECOVERY   an acknowledgment showed a loss: repair, the window falling by PRR (RFC 9937)
+    LOSS       the timer expired: everything is suspect, the window starts anew (RFC 5681 §3.1)
+
+With SACK the detector is RACK (RFC 8985); without it, duplicate acknowledgments are counted
+(RFC 5681 §3.2, RFC 6582).  A repair that turns out to have been needless is undone (RFC 3522,
+RFC 4015).  Values and `now` in, values out: it sends nothing and arms nothing.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+from appliance.net import rack, sack
+from appliance.net.congestion import CongestionControl
+from appliance.net.counters import Counters
+from appliance.net.flight import Flight, Sent
+from appliance.net.newreno import NewReno
+from appliance.net.prr import Prr
+from appliance.net.rack import Rack
+from appliance.net.rtt import RttEstimator
+from appliance.net.seq import HALF, MASK
+
+OPEN: Final = 0
+RECOVERY: Final = 1
+LOSS: Final = 2
+
+ALGORITHMS: Final[dict[str, type[CongestionControl]]] = {"newreno": NewReno}
+
+
+class Repair:
+    """Loss recovery and congestion control of one direction of a connection.
+
+    `una` and `nxt` in its methods are SND.UNA and SND.NXT before the event, in unwrapped numbers.
+    """
+
+    __slots__ = (
+        "_algorithm",
+        "_counters",
+        "_prr",
+        "_reno_dups",
+        "_stamp",
+        "_tlp_is_retransmission",
+        "cc",
+        "flight",
+        "mss",
+        "rack",
+        "recover",
+        "reorder_at",
+        "rtt",
+        "sack_on",
+        "state",
+        "tlp_end",
+    )
+
+    def __init__(self, algorithm: str, mss: int, sack_on: bool, counters: Counters) -> None:
+        self._counters = counters
+        self._algorithm = algorithm
+        self.sack_on = sack_on
+        self.flight = Flight()
+        self.rtt = RttEstimator()
+        self.rack = Rack()
+        self.state = OPEN
+        self.recover = 0  # SND.NXT when the repair began; it ends when all below is acknowledged
+        self.reorder_at = inf  # when RACK wants to look again; inf: not
+        self.tlp_end = -1  # SND.NXT when a tail probe left; -1: none is under way
+        self._tlp_is_retransmission = False
+        self._prr: Prr | None = None  # while in RECOVERY
+        self._reno_dups = 0  # duplicate acknowledgments in a row, without SACK
+        self._stamp = 0  # our timestamp clock at the first retransmission of this repair; 0: none
+        self.start(mss, sack_on)
+
+    def start(self, mss: int, sack_on: bool) -> None:
+        """Begin with what the handshake has settled."""
+        self.mss = mss
+        self.sack_on = sack_on
+        self.cc = ALGORITHMS[self._algorithm](mss)
+
+    # ------------------------------------------------------------------ questions
+
+    def allowed(self, outstanding: int) -> int:
+        """Return how many octets more the network may carry, `outstanding` being unacknowledged."""
+        flight = self.flight
+        return self.cc.cwnd - outstanding + flight.sacked + flight.reno_sacked + flight.lost
+
+    def quiet(self) -> bool:
+        """Tell whether nothing is being repaired or suspected."""
+        flight = self.flight
+        return (
+            self.state == OPEN
+            and self.tlp_end < 0
+            and not self._reno_dups
+            and not flight.sacked
+            and not flight.lost
+        )
+
+    def recovering(self) -> bool:
+        """Tell whether a repair is under way."""
+        return self.state != OPEN
+
+    def timer(self, now: float, outstanding: int) -> tuple[float, bool]:
+        """Return when to stop waiting, and whether for a tail probe (RFC 6298 §5, RFC 8985 §7.2)."""
+        rtt = self.rtt
+        if (
+            self.sack_on
+            and rtt.srtt > 0.0
+            and self.state == OPEN
+            and self.tlp_end < 0
+            and not self.flight.sacked
+        ):
+            segments = -(-outstanding // self.mss)
+            pto = rack.probe_timeout(rtt.srtt, rtt.rto, segments)
+            if pto < rtt.rto:
+                return now + pto, True
+        return now + rtt.rto, False
+
+    def next_lost(self, una: int, nxt: int, edge: int) -> Sent | None:
+        """Return the record to send again now; None: nothing is lost, or no window is open.
+
+        `edge` is the right edge of the peer's window; its first octet may always be repaired.
+        """
+        record = self.flight.first_lost()
+        if record is None:
+            return None
+        flight = self.flight
+        pipe = nxt - una - flight.sacked - flight.reno_sacked - flight.lost
+        if pipe > 0 and self.cc.cwnd - pipe < self.mss:
+            return None
+        if record.start >= edge and record.start != una:
+            return None
+        return record
+
+    # ------------------------------------------------------------------ transmissions
+
+    def sent_new(self, start: int, end: int, now: float) -> None:
+        """New octets [start, end) left at `now`."""
+        self.flight.records.append(Sent(start, end, now))
+        if self._prr is not None:
+            self._prr.out += end - start
+
+    def sent_again(self, record: Sent, octets: int, now: float, clock: int) -> None:
+        """The first `octets` of a lost record left again; `clock` is our timestamp clock."""
+        self.flight.sent_again(record, octets, now)
+        if not self._stamp:
+            self._stamp = clock or 1
+        if self._prr is not None:
+            self._prr.out += octets
+
+    def probe_sent(self, nxt: int, record: Sent | None, start: int, now: float, clock: int) -> None:
+        """A tail probe left, of new data or of the end of `record` from `start` (RFC 8985 §7.3)."""
+        self.tlp_end = nxt
+        self._tlp_is_retransmission = record is not None
+        if record is not None:
+            if start > record.start:
+                record = record.split(start)
+                self.flight.records.append(record)
+            record.retransmitted = True
+            record.sent_at = now
+            if not self._stamp:
+                self._stamp = clock or 1
+
+    # ------------------------------------------------------------------ acknowledgments
+
+    def advanced(self, now: float, una: int, nxt: int, ack: int) -> None:
+        """Everything below `ack` arrived, while all is quiet: the common case."""
+        sent_at = self.flight.acknowledge(ack)
+        if sent_at >= 0.0:
+            self.rtt.sample(now - sent_at)
+        cc = self.cc
+        # RFC 7661, RFC 9438 §5.8: the window grows only while it is what holds us back.  In slow
+        # start half of it in use suffices, since it may double within the round.
+        used, cwnd = nxt - una, cc.cwnd
+        if used + self.mss > cwnd or (used * 2 >= cwnd and cwnd < cc.ssthresh):
+            cc.acked(ack - una, now, self.rtt)
+
+    def acknowledged(
+        self,
+        now: float,
+        una: int,
+        nxt: int,
+        ack: int,
+        blocks: tuple[tuple[int, int], ...],
+        tsecr: int,
+        clock: int,
+        duplicate: bool,
+    ) -> None:
+        """Take in an acknowledgment of any kind.
+
+        `blocks` are its SACK blocks as on the wire, `tsecr` the timestamp echoed (0: none),
+        `clock` our timestamp clock now, `duplicate` the verdict of RFC 5681 §2.
+        """
+        flight, progress = self.flight, ack - una
+        sacked_before = flight.sacked + flight.reno_sacked
+        # RFC 3522 §3.2, Eifel: the echo is older than our first retransmission of this repair.
+        spurious = bool(tsecr and progress and self._stamp and (tsecr - self._stamp) & MASK > HALF)
+        dsack = self._selective(now, ack, nxt, blocks, spurious) if self.sack_on else None
+        if progress:
+            self._cumulative(now, ack, progress, tsecr, clock, spurious)
+        elif duplicate and not self.sack_on:
+            self._reno_dups += 1
+            flight.reno_sacked = min(flight.reno_sacked + self.mss, max(nxt - una - self.mss, 0))
+        lost_before = flight.lost
+        if spurious and self.state != OPEN:
+            self._undo()
+        else:
+            self.detect(now, ack, progress > 0)
+        delivered = progress + flight.sacked + flight.reno_sacked - sacked_before
+        self._judge_probe(now, ack, nxt, dsack, duplicate and not blocks)
+        self._steer(now, una, nxt, ack, max(delivered, 0), flight.lost <= lost_before)
+
+    def _selective(
+        self,
+        now: float,
+        ack: int,
+        nxt: int,
+        wire_blocks: tuple[tuple[int, int], ...],
+        spurious: bool,
+    ) -> sack.Block | None:
+        """Mark what the blocks report; return the duplicate that they report, if any."""
+        if not wire_blocks:
+            return None
+        dsack, blocks = sack.read(wire_blocks, ack, nxt)
+        for left, right in blocks:
+            for record in self.flight.sack(left, right):
+                self.rack.delivered(record, now, spurious)
+        if dsack is not None:
+            self._counters.tcp_dsack_in += 1
+            self.rack.duplicate_sacked(ack, nxt)
+        return dsack
+
+    def _cumulative(
+        self, now: float, ack: int, progress: int, tsecr: int, clock: int, spurious: bool
+    ) -> None:
+        """Drop what is acknowledged and measure the round trip (RFC 6298 §3, RFC 7323 §4.1)."""
+        flight = self.flight
+        for record in flight.records:
+            if record.start >= ack:
+                break
+            if not record.sacked:
+                self.rack.delivered(record, now, spurious)
+        sent_at = flight.acknowledge(ack)
+        if sent_at >= 0.0:
+            self.rtt.sample(now - sent_at)
+        elif tsecr:
+            age = (clock - tsecr) & MASK
+            if age < HALF:
+                self.rtt.sample(age / 1000.0)
+        if flight.records and flight.records[0].sacked:
+            # RFC 2018 §8: the octet at the edge was sacked, so why is it not acknowledged?
+            self._counters.tcp_sack_reneged += 1
+            flight.forget_sacks()
+        flight.reno_sacked = max(flight.reno_sacked - max(progress - self.mss, 0), 0)
+        self._reno_dups = 0
+
+    def detect(self, now: float, una: int, progress: bool) -> None:
+        """Find what is lost: by time with SACK (RFC 8985 §6), by counting without (RFC 6582)."""
+        flight = self.flight
+        if self.sack_on:
+            if not (flight.sacked or self.state != OPEN or self.rack.reordering_seen):
+                return
+            window = self.rack.reordering_window(
+                self.rtt.srtt, self.state != OPEN, flight.sacked // self.mss
+            )
+            wait = self.rack.detect(flight, now, window)
+            self.reorder_at = now + wait if wait > 0.0 else inf
+            return
+        if not flight.records:
+            return
+        # RFC 5681 §3.2: the third duplicate; RFC 6582 §3.2 step 3: each partial acknowledgment.
+        third = self.state == OPEN and self._reno_dups >= rack.DUP_THRESH
+        if third or (self.state == RECOVERY and progress and una < self.recover):
+            head = flight.records[0]
+            if head.end - head.start > self.mss and not head.lost:
+                flight.records.insert(1, head.split(head.start + self.mss))
+            flight.mark_lost(head)
+
+    def _judge_probe(
+        self, now: float, ack: int, nxt: int, dsack: sack.Block | None, bare_duplicate: bool
+    ) -> None:
+        """Did the tail probe repair a loss that nobody noticed? (RFC 8985 §7.4.2)"""
+        end = self.tlp_end
+        if end < 0 or ack < end:
+            return
+        if not self._tlp_is_retransmission or (dsack is not None and dsack[1] == end):
+            self.tlp_end = -1
+        elif ack > end:
+            self.tlp_end = -1
+            if self.state == OPEN:
+                self.cc.lost(nxt - ack, now)
+                self.cc.cwnd = min(self.cc.cwnd, self.cc.ssthresh)
+        elif bare_duplicate:
+            self.tlp_end = -1
+        if self.tlp_end < 0 and self.state == OPEN:
+            self._stamp = 0
+
+    def _steer(self, now: float, una: int, nxt: int, ack: int, delivered: int, safe: bool) -> None:
+        """Enter or leave a repair; grow or shrink the window."""
+        cc, flight = self.cc, self.flight
+        used, progress = nxt - una, ack - una
+        if self.state != OPEN and ack >= self.recover:
+            # RFC 6582 §3.2 step 3, RFC 6675 §5: all that was out when the loss was found arrived.
+            if self.state == RECOVERY:
+                cc.cwnd = max(cc.ssthresh, self.mss)
+            self._leave()
+        if self.state == OPEN and flight.lost:
+            self.enter(now, used, nxt)
+        if self._prr is not None:
+            pipe = nxt - ack - flight.sacked - flight.reno_sacked - flight.lost
+            cc.cwnd = self._prr.window(delivered, pipe, self.mss, safe and progress > 0)
+        elif progress:
+            cwnd = cc.cwnd
+            if used + self.mss > cwnd or (used * 2 >= cwnd and cwnd < cc.ssthresh):
+                cc.acked(progress, now, self.rtt)
+
+    # ------------------------------------------------------------------ states
+
+    def enter(self, now: float, flight_size: int, nxt: int) -> None:
+        """Begin a RECOVERY with `flight_size` octets out (RFC 6675 §5 step 4, RFC 9937 §6)."""
+        self._counters.tcp_fast_recoveries += 1
+        self.state = RECOVERY
+        self.recover = nxt
+        self._stamp = 0
+        self.tlp_end = -1
+        self.cc.lost(flight_size, now)
+        self._prr = Prr(flight_size, self.cc.ssthresh)
+
+    def timed_out(self, now: float, una: int, nxt: int) -> None:
+        """The retransmission timer expired on data (RFC 6298 §5.4 to §5.6, RFC 5681 §3.1)."""
+        first = self.rtt.backoffs == 0 and self.state != LOSS
+        self.rtt.back_off()
+        self.flight.mark_all_lost()
+        self.cc.timed_out(nxt - una, now, first)
+        self.state = LOSS
+        self.recover = nxt
+        self.reorder_at = inf
+        self.tlp_end = -1
+        self._prr = None
+        self._reno_dups = 0
+        self._stamp = 0
+
+    def _leave(self) -> None:
+        self.state = OPEN
+        self._prr = None
+        self._stamp = 0
+        self.flight.reno_sacked = 0
+        self.rack.recovered()
+
+    def _undo(self) -> None:
+        """The repair was needless: restore what it cost (RFC 4015 §3, RFC 5682 §2)."""
+        self._counters.tcp_spurious_recoveries += 1
+        self.flight.unmark_lost()
+        self.cc.undo()
+        self.rtt.undo_back_off()
+        self.rack.reordering_seen = True
+        self._leave()
+
+    def set_mss(self, mss: int) -> None:
+        """Segments carry `mss` octets from now on; what is out was too large (RFC 1191 §6.5)."""
+        self.mss = mss
+        self.cc.set_mss(mss)
+        self.flight.mark_all_lost()
