@@ -933,18 +933,12 @@ class Connection:
             return
         if self.repair.flight.lost:
             self._retransmit(now)
-        while self.unsent or self._fin_seq == self.snd_nxt:
-            if not self._send_new(now):
-                break
+        more = True
+        while more:
             if self.unsent <= self.notify_below:
                 self.notify_below = -1
                 self.user.tcp_writable()
-        else:
-            if self.unsent <= self.notify_below:
-                self.notify_below = -1
-                self.user.tcp_writable()
-                if self.unsent:
-                    self.host.touch(self)
+            more = (self.unsent > 0 or self._fin_seq == self.snd_nxt) and self._send_new(now)
         if self._orphan and self._fin_seq >= 0 and self.snd_nxt > self._fin_seq:
             self._tell_closed(None)
         if self._ack_now or self._unacked or self._paused or self._dsack_out is not None:
