@@ -1,0 +1,152 @@
+"""Judges a loaded zone as a whole: what cannot be served, and what its owner cannot have meant.
+
+Errors are what RFC 1034, 2181 and 6672 rule out, and a zone with one is not served (RFC 1035 §5.2);
+warnings are what servers answer as written but people regret. Every check names the line of the
+first record concerned. Imports `consts`, `names`, `errors`, `zone`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import dns.rdatatype
+
+from appliance.dns import names
+from appliance.dns.consts import (
+    AAAA,
+    CNAME,
+    DNAME,
+    DS,
+    KEY,
+    MX,
+    NS,
+    NSEC,
+    RRSIG,
+    SIG,
+    SRV,
+    A,
+)
+from appliance.dns.errors import Problem, Severity
+from appliance.dns.zone import Node, RRset, Zone
+
+BESIDE_CNAME: Final = frozenset((CNAME, RRSIG, NSEC, SIG, KEY))
+"""Types that may share a name with CNAME (RFC 4034 §3 and §4, RFC 3007 §3)."""
+BESIDE_CUT: Final = frozenset((NS, DS, NSEC, RRSIG, A, AAAA))
+"""Types that mean something at a zone cut in the parent (RFC 4035 §2.4 ff.); addresses are glue."""
+_HOSTS: Final = {NS: 0, MX: 2, SRV: 6}
+"""Octets before the host name in types whose host is no alias (RFC 2181 §10.3, RFC 2782)."""
+
+Finding = tuple[int, Severity, str]
+"""`RRset.where`, severity, sentence."""
+
+
+def check(zone: Zone) -> list[Problem]:
+    """Every problem of a zone, in the order of the files."""
+    found: list[Finding] = list(_apex(zone))
+    for node in zone.nodes.values():
+        for judge in _NODE_CHECKS:
+            found.extend(judge(zone, node))
+    found.sort()
+    problems: list[Problem] = []
+    for where, severity, message in found:
+        file, line = zone.place(where)
+        problems.append(Problem(file, line, severity, message))
+    return problems
+
+
+def _type(rtype: int) -> str:
+    return dns.rdatatype.to_text(dns.rdatatype.RdataType.make(rtype))
+
+
+def _apex(zone: Zone) -> Iterator[Finding]:
+    if len(zone.soa.rdatas) > 1:
+        # RFC 1035 §5.2: exactly one SOA.
+        yield zone.soa.where, "error", f"{len(zone.soa.rdatas)} SOA records; a zone has one"
+    if NS not in zone.apex.rrsets:
+        # RFC 1034 §4.2.1: the apex has NS records.
+        yield zone.soa.where, "error", f"{zone.name} has no NS record"
+
+
+def _aliases(_zone: Zone, node: Node) -> Iterator[Finding]:
+    """RFC 1034 §3.6.2, RFC 2181 §10.1: an alias is alone, and there is one."""
+    cname = node.rrsets.get(CNAME)
+    owner = names.to_text(node.owner)
+    if cname is not None:
+        if len(cname.rdatas) > 1:
+            yield cname.where, "error", f"{owner} has {len(cname.rdatas)} CNAME records"
+        others = sorted(set(node.rrsets) - BESIDE_CNAME)
+        if others:
+            listed = ", ".join(_type(rtype) for rtype in others)
+            first = min(node.rrsets[rtype].where for rtype in others)
+            later = max(first, cname.where)
+            yield later, "error", f"{owner} has CNAME and other data: {listed}"
+    dname = node.rrsets.get(DNAME)
+    if dname is not None and len(dname.rdatas) > 1:
+        # RFC 6672 §2.4.
+        yield dname.where, "error", f"{owner} has {len(dname.rdatas)} DNAME records"
+
+
+def _hosts(zone: Zone, node: Node) -> Iterator[Finding]:
+    """Name servers, mail exchangers and services that lead nowhere."""
+    if node.cover is not None and node.cover is not node:
+        return
+    for rtype, skip in _HOSTS.items():
+        rrset = node.rrsets.get(rtype)
+        if rrset is None:
+            continue
+        for rdata in rrset.rdatas:
+            yield from _host(zone, node, rrset, rdata[skip:])
+
+
+def _host(zone: Zone, node: Node, rrset: RRset, host: bytes) -> Iterator[Finding]:
+    lowered = host.lower()
+    if host == names.ROOT or not names.is_below(lowered, zone.origin):
+        return
+    what = f"{_type(rrset.rtype)} of {names.to_text(node.owner)} names {names.to_text(host)}"
+    found = zone.closest(lowered)
+    if found.cover is not None and found.cover is not node and found.cover is not zone.apex:
+        return  # another zone's business
+    if len(found.name) != len(lowered):
+        if found.wildcard is None:
+            yield rrset.where, "warning", f"{what}, which is not in the zone"
+            return
+        found = found.wildcard
+    if CNAME in found.rrsets:
+        # RFC 2181 §10.3, RFC 1912 §2.4.
+        yield rrset.where, "warning", f"{what}, which is an alias"
+    elif not _addresses(found):
+        glue = " (missing glue)" if rrset.rtype == NS else ""
+        yield rrset.where, "warning", f"{what}, which has no address{glue}"
+
+
+def _addresses(node: Node) -> bool:
+    return A in node.rrsets or AAAA in node.rrsets
+
+
+def _occluded(zone: Zone, node: Node) -> Iterator[Finding]:
+    """Data that no query can reach: below a cut (but glue), beside it, below a DNAME."""
+    cover = node.cover
+    if cover is None or not node.rrsets:
+        return
+    owner, top = names.to_text(node.owner), names.to_text(cover.owner)
+    cut = NS in cover.rrsets and cover.name != zone.origin
+    if node is cover:
+        if cut:
+            for rtype, rrset in node.rrsets.items():
+                if rtype not in BESIDE_CUT:
+                    message = f"{_type(rtype)} of {owner} is hidden: the name is delegated"
+                    yield rrset.where, "warning", message
+        return
+    for rtype, rrset in node.rrsets.items():
+        if cut and rtype in (A, AAAA):
+            continue
+        why = f"{top} is delegated" if cut else f"{top} has a DNAME (RFC 6672 §2.4)"
+        yield rrset.where, "warning", f"{_type(rtype)} of {owner} is hidden: {why}"
+
+
+_NODE_CHECKS: Final[tuple[Callable[[Zone, Node], Iterator[Finding]], ...]] = (
+    _aliases,
+    _hosts,
+    _occluded,
+)

@@ -1,0 +1,326 @@
+"""Which records answer a question: RFC 1034 §4.3.2 as RFC 4592, 6672 and 8482 have amended it.
+
+    find the zone (the longest origin that is a suffix; for DS the parent's)      step 2
+    find the closest encloser in it                                             step 3
+      covered by a zone cut   → referral                                        3b
+      covered by a DNAME      → DNAME, synthesized CNAME, start again            3c, RFC 6672 §3.2
+      the name itself         → CNAME: start again; otherwise the RRset or NODATA 3a
+      a wildcard beside it    → the same, from the wildcard                      3c, RFC 4592 §3.3.1
+      nothing                 → NXDOMAIN
+
+Pure decision: zones and a name in, an `Answer` of RRsets out; no octets are rendered here, and
+nothing is remembered. Asked with a `trace` it says what it decided and by which RFC. Work is
+bounded by `MAX_CHAIN` whatever the zones contain. Imports `consts`, `names` and `zone`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from appliance.dns import names
+from appliance.dns.consts import (
+    AAAA,
+    ANY,
+    CNAME,
+    DNAME,
+    DS,
+    HTTPS,
+    MAX_CHAIN,
+    MAX_NAME,
+    MX,
+    NOERROR,
+    NS,
+    NXDOMAIN,
+    REFUSED,
+    RRSIG,
+    SRV,
+    SVCB,
+    YXDOMAIN,
+    A,
+)
+from appliance.dns.errors import LocalError
+from appliance.dns.zone import Node, RRset, Zone
+
+Record = tuple[bytes, RRset]
+Trace = list[tuple[str, str]]
+"""Steps of a decision: the RFC's section, and what was found."""
+
+_ADDRESSES = (A, AAAA)
+MAX_HELPED = 64
+"""Records of one RRset for which additional data is looked up: bounds the work, and a UDP answer
+cannot hold more."""
+_TARGET_AT = {NS: 0, MX: 2, SRV: 6, SVCB: 2, HTTPS: 2}
+"""Octets before the host name in the rdata of types that call for additional data: RFC 1035 §3.3.9
+and §3.3.11, RFC 2782, RFC 9460 §4.1."""
+
+
+class Shape:
+    """What an answer depends on besides the question's length; see `Answer.shape`."""
+
+    __slots__ = ("key", "known")
+
+    def __init__(self, key: tuple[object, ...], known: int) -> None:
+        """`key` tells it from others; `known`: octets of tail that such names share."""
+        self.key = key
+        self.known = known
+
+
+class Answer:
+    """The decision: a response code and the RRsets of each section."""
+
+    __slots__ = (
+        "aa",
+        "additional",
+        "answer",
+        "authority",
+        "exact",
+        "glue",
+        "rcode",
+        "shape",
+        "zone",
+    )
+
+    def __init__(self) -> None:
+        """An empty NOERROR answer that is not authoritative yet."""
+        self.rcode = NOERROR
+        self.aa = False
+        self.answer: list[Record] = []
+        self.authority: list[Record] = []
+        self.glue: list[Record] = []
+        """Addresses that a referral cannot work without (RFC 9471 §2.1): lost means TC."""
+        self.additional: list[Record] = []
+        """Helpful records; may be left out for want of room."""
+        self.zone: Zone | None = None
+        """Where the question's own name belongs; None: not ours."""
+        self.exact = False
+        """True if the name exists, so that there are only so many such answers."""
+        self.shape: Shape | None = None
+        """Set if any other name of the same length that ends with the same `known` octets and comes
+        to the same key gets the same octets: one rendering serves a whole flood of names."""
+
+
+class Zones:
+    """The set of zones served, found by the longest matching origin."""
+
+    __slots__ = ("by_origin",)
+
+    def __init__(self, zones: Iterable[Zone]) -> None:
+        """LocalError if two zones have one origin."""
+        self.by_origin: dict[bytes, Zone] = {}
+        for zone in zones:
+            if zone.origin in self.by_origin:
+                raise LocalError(f"two zones are called {zone.name}")
+            self.by_origin[zone.origin] = zone
+
+    def find(self, name: bytes, qtype: int = A) -> Zone | None:
+        """The zone to answer from for a lower-cased name; None: not ours."""
+        if qtype == DS and name in self.by_origin and name[0]:
+            # RFC 4035 §3.1.4.1: DS stands in the parent, which is asked if we have it.
+            above = self.find(names.parent(name))
+            if above is not None:
+                return above
+        zones = self.by_origin
+        while True:
+            zone = zones.get(name)
+            if zone is not None:
+                return zone
+            if not name[0]:
+                return None
+            name = name[1 + name[0] :]
+
+
+class Lookup:
+    """Decides answers from a set of zones."""
+
+    __slots__ = ("minimal", "zones")
+
+    def __init__(self, zones: Zones, *, minimal: bool = True) -> None:
+        """With `minimal` off, positive answers carry the apex NS RRset (RFC 1034 §6.2.1)."""
+        self.zones = zones
+        self.minimal = minimal
+
+    def resolve(self, qname: bytes, qtype: int, trace: Trace | None = None) -> Answer:
+        """Decide the answer for class IN; `qname` in any case (DNAME carries it on as written)."""
+        result = Answer()
+        name = qname.lower()
+        zone = self.zones.find(name, qtype)
+        if zone is None:
+            # RFC 8906 §3.1.1 (and RFC 9471 before it): a name that is not ours is refused.
+            result.rcode = REFUSED
+            _note(trace, "RFC 8906 §3.1.1", "no zone of ours holds the name: REFUSED")
+            return result
+        result.zone = zone
+        result.aa = True
+        owner = qname
+        seen = {name}
+        for hop in range(MAX_CHAIN + 1):
+            target = self._step(result, zone, owner, name, qtype, hop, trace)
+            if target is None:
+                break
+            name, owner = target.lower(), target
+            if name in seen:
+                _note(trace, "RFC 1034 §3.6.2", f"{names.to_text(name)} was here: a loop ends here")
+                break
+            seen.add(name)
+            found = self.zones.find(name, qtype)
+            if found is None:
+                _note(trace, "RFC 1034 §4.3.2", f"{names.to_text(name)} is not ours: stop here")
+                break
+            if hop == MAX_CHAIN:
+                _note(trace, "RFC 1034 §3.6.2", f"{MAX_CHAIN} aliases are enough: stop here")
+            zone = found
+            result.shape = None
+            result.exact = False
+        return result
+
+    def _step(
+        self,
+        result: Answer,
+        zone: Zone,
+        owner: bytes,
+        name: bytes,
+        qtype: int,
+        hop: int,
+        trace: Trace | None,
+    ) -> bytes | None:
+        """One pass through RFC 1034 §4.3.2 step 3; the next name if an alias leads on."""
+        node = zone.closest(name)
+        exact = len(node.name) == len(name)
+        cover = node.cover
+        if cover is not None:
+            at_cover = exact and node is cover
+            if NS in cover.rrsets and cover.name != zone.origin:
+                if not (at_cover and qtype == DS):
+                    self._referral(result, zone, cover, hop, trace)
+                    return None
+            elif not at_cover:
+                # RFC 6672 §2.4: a DNAME redirects what is below it, not its own name.
+                return self._dname(result, cover, owner, qtype, trace)
+        if exact:
+            result.exact = result.exact or hop == 0
+            return self._at_node(result, zone, node, owner, qtype, trace)
+        source = node.wildcard
+        if source is None:
+            result.rcode = NXDOMAIN
+            result.authority.append((zone.apex.owner, zone.negative))
+            if hop == 0:
+                result.shape = Shape((zone.origin, NXDOMAIN), len(zone.origin))
+            _note(trace, "RFC 8020 §2", f"nothing at or below {names.to_text(name)}: NXDOMAIN")
+            return None
+        _note(trace, "RFC 4592 §3.3.1", f"synthesized from {names.to_text(source.name)}")
+        if hop == 0 and qtype not in (SVCB, HTTPS) and CNAME not in source.rrsets:
+            result.shape = Shape((source.name, qtype), len(node.name))
+        return self._at_node(result, zone, source, owner, qtype, trace)
+
+    def _at_node(
+        self,
+        result: Answer,
+        zone: Zone,
+        node: Node,
+        owner: bytes,
+        qtype: int,
+        trace: Trace | None,
+    ) -> bytes | None:
+        """RFC 1034 §4.3.2 step 3a at a node, which may be a wildcard standing in for `owner`."""
+        rrsets = node.rrsets
+        found = rrsets.get(qtype)
+        if found is None and rrsets:
+            if qtype == ANY:
+                found = _one_of(rrsets)
+                _note(trace, "RFC 8482 §4.1", "ANY is answered with one RRset")
+            elif CNAME in rrsets:
+                alias = rrsets[CNAME]
+                result.answer.append((owner, alias))
+                target = alias.rdatas[0]
+                _note(trace, "RFC 1034 §3.6.2", f"CNAME to {names.to_text(target)}")
+                return target
+        if found is None:
+            result.authority.append((zone.apex.owner, zone.negative))
+            if not result.answer:
+                result.shape = Shape((zone.origin, NOERROR), len(zone.origin))
+            _note(trace, "RFC 2308 §2.2", "the name exists without this type: NODATA")
+            return None
+        result.answer.append((owner, found))
+        _note(trace, "RFC 1034 §4.3.2 step 3a", f"{len(found.rdatas)} records found")
+        if not self.minimal and (found.rtype != NS or node is not zone.apex):
+            apex_ns = zone.apex.rrsets.get(NS)
+            if apex_ns is not None:
+                result.authority.append((zone.apex.owner, apex_ns))
+        if found.rtype in _TARGET_AT:
+            self._helpers(result, zone, owner, found)
+        return None
+
+    def _referral(
+        self, result: Answer, zone: Zone, cut: Node, hop: int, trace: Trace | None
+    ) -> None:
+        """RFC 1034 §4.3.2 step 3b: the cut's NS RRset and what addresses of it we hold."""
+        if hop == 0:
+            # RFC 1034 §6.2.6: not authoritative. Behind an alias AA speaks of the alias's owner.
+            result.aa = False
+            result.shape = Shape((cut.name, NS), len(cut.name))
+        delegation = cut.rrsets[NS]
+        result.authority.append((cut.owner, delegation))
+        _note(trace, "RFC 1034 §4.3.2 step 3b", f"referral to {names.to_text(cut.name)}")
+        for target in delegation.rdatas:
+            lowered = target.lower()
+            host = zone.nodes.get(lowered)
+            if host is None:
+                continue
+            # RFC 9471 §2.1: only glue below the cut itself must not be lost.
+            wanted = result.glue if names.is_below(lowered, cut.name) else result.additional
+            wanted.extend((target, host.rrsets[kind]) for kind in _ADDRESSES if kind in host.rrsets)
+
+    def _dname(
+        self, result: Answer, cover: Node, owner: bytes, qtype: int, trace: Trace | None
+    ) -> bytes | None:
+        """RFC 6672 §3.2 step 3c: the DNAME, and the CNAME that it makes for this name."""
+        dname = cover.rrsets[DNAME]
+        if all(rrset is not dname for _, rrset in result.answer):
+            result.answer.append((cover.owner, dname))
+        target = owner[: len(owner) - len(cover.name)] + dname.rdatas[0]
+        if len(target) > MAX_NAME:
+            result.rcode = YXDOMAIN
+            _note(trace, "RFC 6672 §2.2", "the substituted name would be too long: YXDOMAIN")
+            return None
+        _note(trace, "RFC 6672 §3.2", f"DNAME leads to {names.to_text(target)}")
+        # RFC 6672 §3.1: the synthesized CNAME has the TTL of its DNAME.
+        result.answer.append((owner, RRset(CNAME, dname.ttl, (target,))))
+        return None if qtype in (CNAME, ANY) else target
+
+    def _helpers(self, result: Answer, zone: Zone, owner: bytes, found: RRset) -> None:
+        """Addresses (and for SVCB kin further records) of the hosts that an RRset names."""
+        rtype = found.rtype
+        skip = _TARGET_AT[rtype]
+        wanted = (*_ADDRESSES, rtype) if rtype in (SVCB, HTTPS) else _ADDRESSES
+        present = {(name.lower(), rrset.rtype) for name, rrset in result.answer}
+        for rdata in found.rdatas[:MAX_HELPED]:
+            target = rdata[skip : names.end_of(rdata, skip)]
+            if target == names.ROOT:
+                # RFC 9460 §2.5: in ServiceMode "." stands for the owner itself; elsewhere for none.
+                if rtype not in (SVCB, HTTPS) or rdata[:2] == b"\0\0":
+                    continue
+                target = owner
+            lowered = target.lower()
+            if not names.is_below(lowered, zone.origin):
+                continue
+            host = zone.closest(lowered)
+            if len(host.name) != len(lowered):
+                continue
+            for kind in wanted:
+                rrset = host.rrsets.get(kind)
+                if rrset is not None and (lowered, kind) not in present:
+                    present.add((lowered, kind))
+                    result.additional.append((target, rrset))
+
+
+def _one_of(rrsets: Mapping[int, RRset]) -> RRset:
+    """RFC 8482 §4.1: one RRset stands for all; the smallest, signatures last."""
+    return min(
+        rrsets.values(),
+        key=lambda rrset: (rrset.rtype == RRSIG, sum(map(len, rrset.rdatas)), rrset.rtype),
+    )
+
+
+def _note(trace: Trace | None, section: str, text: str) -> None:
+    if trace is not None:
+        trace.append((section, text))

@@ -1,0 +1,249 @@
+"""The two faces of the engine: datagrams, and streams of messages framed by two octets of length.
+
+Plain asyncio protocols, so they run on any loop's transports or on our own stack's. A query is
+answered inside the call that brought it: no task, no future. A stream may bring many messages at
+once, and their answers leave in one write (RFC 7766 §6.2.1.1, §8); when the peer does not read its
+answers, we stop reading its queries. Idle peers, and those that keep a message unfinished, are shut
+out after a while (RFC 7766 §6.2.3).
+
+Imports asyncio; never `net`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable
+from struct import Struct
+from typing import Any, Final, Protocol, cast
+
+from appliance.dns.answer import Catalog
+from appliance.dns.consts import HEADER_LEN
+
+IDLE_TIMEOUT: Final = 10.0
+"""Seconds without a complete query until a stream is closed; RFC 7766 §6.2.3 asks for a few."""
+WRITE_HIGH: Final = 256 << 10
+"""Octets of answers waiting in a stream before its queries wait too: four of the largest."""
+WRITE_CHUNK: Final = 64 << 10
+"""Octets of answers gathered for one write."""
+MAX_STREAMS: Final = 2000
+"""Streams at once: with a full message unread in each, 128 MB."""
+MAX_STREAMS_EACH: Final = 100
+"""Streams of one client address at once; resolvers behind one address keep a handful."""
+
+_LENGTH: Final = Struct("!H").pack
+
+
+class Holder(Protocol):
+    """Whatever has the catalog of the moment; a reload swaps it between two queries."""
+
+    @property
+    def current(self) -> Catalog:
+        """The catalog to ask now."""
+        ...
+
+
+class DnsDatagramProtocol(asyncio.DatagramProtocol):
+    """Answers each datagram at once."""
+
+    def __init__(self, holder: Holder) -> None:
+        """`holder.current` is asked anew for each datagram."""
+        self._holder = holder
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The endpoint is bound."""
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """Answer, or keep silent where the RFCs want that."""
+        catalog = self._holder.current
+        catalog.counters.udp_queries += 1
+        answer = catalog.answer(data, peer=addr)
+        if answer is not None and self._transport is not None:
+            self._transport.sendto(answer, addr)
+
+    def error_received(self, exc: Exception) -> None:
+        """An earlier answer found nobody; the client's business."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The endpoint is gone."""
+        self._transport = None
+
+
+class Streams:
+    """Counts streams, all of them and by client, for the limits."""
+
+    __slots__ = ("_by_client", "each", "limit", "total")
+
+    def __init__(self, limit: int = MAX_STREAMS, each: int = MAX_STREAMS_EACH) -> None:
+        """`limit` streams at once, `each` of them from one address."""
+        self.limit = limit
+        self.each = each
+        self.total = 0
+        self._by_client: dict[Hashable, int] = {}
+
+    def enter(self, client: Hashable) -> bool:
+        """Count a stream in; False if there is no room."""
+        count = self._by_client.get(client, 0)
+        if self.total >= self.limit or count >= self.each:
+            return False
+        self.total += 1
+        self._by_client[client] = count + 1
+        return True
+
+    def leave(self, client: Hashable) -> None:
+        """Count out a stream that was let in."""
+        self.total -= 1
+        count = self._by_client[client] - 1
+        if count:
+            self._by_client[client] = count
+        else:
+            del self._by_client[client]
+
+
+class DnsStreamProtocol(asyncio.Protocol):
+    """Answers the messages of one stream in the order they come."""
+
+    def __init__(
+        self,
+        holder: Holder,
+        *,
+        idle_timeout: float = IDLE_TIMEOUT,
+        streams: Streams | None = None,
+        kind: str = "tcp",
+    ) -> None:
+        """`streams` is shared by all streams of a server; `kind` is told to the catalog."""
+        self._holder = holder
+        self._idle_timeout = idle_timeout
+        self._streams = streams
+        self._kind = kind
+        self._transport: asyncio.Transport | None = None
+        self._peer: Any = None
+        self._client: Hashable = None
+        self._entered = False
+        self._buffer = bytearray()
+        self._need = 2
+        """Octets in the buffer from which on there is something to do."""
+        self._paused = False
+        self._eof = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let the stream in, or close it when there are too many."""
+        stream = cast(asyncio.Transport, transport)
+        counters = self._holder.current.counters
+        self._peer = peer = stream.get_extra_info("peername")
+        self._client = peer[0] if isinstance(peer, tuple) else peer
+        if self._streams is not None and not self._streams.enter(self._client):
+            counters.tcp_refused += 1
+            stream.abort()
+            return
+        self._entered = True
+        counters.tcp_accepted += 1
+        self._transport = stream
+        stream.set_write_buffer_limits(high=WRITE_HIGH)
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.time() + self._idle_timeout
+        self._timer = loop.call_later(self._idle_timeout, self._check_idle, loop)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in octets and answer the messages that are complete."""
+        self._buffer += data
+        if len(self._buffer) >= self._need and not self._paused:
+            self._work()
+
+    def eof_received(self) -> bool:
+        """The peer has asked all it wants; close when everything is answered."""
+        self._eof = True
+        return self._paused
+
+    def pause_writing(self) -> None:
+        """The peer does not read: let its queries wait."""
+        self._paused = True
+        if self._transport is not None and not self._eof:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        self._paused = False
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._work()
+        if self._paused:
+            return
+        if self._eof:
+            self._transport.close()
+        else:
+            self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The stream is gone."""
+        self._transport = None
+        self._buffer.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._entered and self._streams is not None:
+            self._streams.leave(self._client)
+            self._entered = False
+
+    def _work(self) -> None:
+        """Answer complete messages until there are none left or the peer does not keep up."""
+        stream = self._transport
+        if stream is None or stream.is_closing():
+            return
+        data = bytes(self._buffer)
+        catalog = self._holder.current
+        answer, peer, kind = catalog.answer, self._peer, self._kind
+        out: list[bytes] = []
+        size = messages = at = 0
+        have = len(data)
+        need = 2
+        while have - at >= 2:
+            length = data[at] << 8 | data[at + 1]
+            if have - at - 2 < length:
+                need = 2 + length
+                break
+            if length < HEADER_LEN:
+                # No message is that short: the peer speaks something else.
+                catalog.counters.tcp_garbage += 1
+                if out:
+                    stream.write(b"".join(out))
+                stream.close()
+                return
+            message = data[at + 2 : at + 2 + length]
+            at += 2 + length
+            messages += 1
+            reply = answer(message, transport=kind, peer=peer)
+            if reply is None:
+                continue
+            out.append(_LENGTH(len(reply)))
+            out.append(reply)
+            size += len(reply)
+            if size >= WRITE_CHUNK:
+                stream.write(b"".join(out))
+                out.clear()
+                size = 0
+                if self._paused:
+                    break
+        if out:
+            stream.write(b"".join(out))
+        del self._buffer[:at]
+        self._need = need
+        if messages:
+            catalog.counters.tcp_queries += messages
+            self._deadline = asyncio.get_running_loop().time() + self._idle_timeout
+
+    def _check_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+        stream = self._transport
+        if stream is None:
+            return
+        left = self._deadline - loop.time()
+        if left > 0:
+            self._timer = loop.call_later(left, self._check_idle, loop)
+            return
+        self._holder.current.counters.tcp_idle += 1
+        if stream.get_write_buffer_size():
+            stream.abort()  # it has not read its answers all that time
+        else:
+            stream.close()
