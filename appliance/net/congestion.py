@@ -1,15 +1,18 @@
-"""Congestion control: the interface behind which the algorithms stand.
+"""Congestion control: the interface behind which the algorithms stand, and slow start.
 
 An algorithm is a leaf that owns two numbers, `cwnd` and `ssthresh` (octets), and is told what
 happened: octets acknowledged, loss, timeout, the loss having been an error, idleness.  It never
-sends and never looks at a segment.  During recovery the trunk sets `cwnd` itself, by PRR.
-It imports only `rtt`.
+sends and never looks at a segment.  During a repair the window follows PRR instead.
+
+All of them start slowly in the same way, with HyStart++; they differ in how they avoid congestion
+(`avoid`) and how they shrink (`reduced`).  It imports `hystart` and `rtt`.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from appliance.net.hystart import HyStart
 from appliance.net.rtt import RttEstimator
 
 INITIAL_SEGMENTS: Final = 10  # RFC 6928 §2
@@ -25,7 +28,7 @@ def initial_window(mss: int) -> int:
 class CongestionControl:
     """What every algorithm shares; `mss` is the payload of a full segment in octets."""
 
-    __slots__ = ("_undo", "cwnd", "mss", "ssthresh")
+    __slots__ = ("_hystart", "_undo", "cwnd", "mss", "ssthresh")
 
     name = "none"
 
@@ -33,26 +36,50 @@ class CongestionControl:
         self.mss = mss
         self.cwnd = initial_window(mss)
         self.ssthresh = INFINITE
+        self._hystart: HyStart | None = HyStart()  # until the first slow start is over
         self._undo: tuple[int, int] = (0, 0)  # cwnd, ssthresh before the last reduction
 
-    def acked(self, octets: int, now: float, rtt: RttEstimator) -> None:
-        """Grow: `octets` were newly acknowledged while the window was what limited us."""
+    def acked(self, octets: int, now: float, rtt: RttEstimator, ack: int, nxt: int) -> None:
+        """Grow: `octets` were acknowledged, up to `ack`, while the window was what limited us."""
+        cwnd = self.cwnd
+        if cwnd < self.ssthresh:
+            # RFC 5681 §3.1, equation 2, by octets acknowledged (RFC 3465 §2.2).  Its limit L per
+            # ACK guards against stretch ACKs of a lossy path; here one ACK of a super-segment
+            # stands for those that the link has merged, so, as in Linux, there is none.
+            step = octets
+            if self._hystart is not None:
+                step, over = self._hystart.acked(octets, rtt.latest, ack, nxt)
+                if over:
+                    self.ssthresh = cwnd
+                    self._hystart = None
+            room = self.ssthresh - cwnd
+            if step < room:
+                self.cwnd = cwnd + step
+                return
+            self.cwnd = cwnd + room
+            octets -= room
+            if octets <= 0:
+                return
+        self.avoid(octets, now, rtt)
+
+    def avoid(self, octets: int, now: float, rtt: RttEstimator) -> None:
+        """Congestion avoidance: grow `cwnd` for `octets` acknowledged."""
         raise NotImplementedError
 
-    def reduced(self, cwnd: int, now: float) -> int:
-        """Return the new ssthresh, in octets, after a loss or mark met a window of `cwnd`."""
+    def reduced(self, window: int, now: float) -> int:
+        """Return the new ssthresh, in octets, after a loss or mark met a window of `window`."""
         raise NotImplementedError
 
     def lost(self, in_flight: int, now: float) -> None:
         """A loss or congestion mark was detected: lower ssthresh (RFC 5681 §3.2 step 2)."""
         self._undo = (self.cwnd, self.ssthresh)
         self.ssthresh = self.reduced(in_flight, now)
+        self._hystart = None
 
     def timed_out(self, in_flight: int, now: float, first: bool) -> None:
         """The retransmission timer expired (RFC 5681 §3.1, equation 4; only once per loss)."""
         if first:
-            self._undo = (self.cwnd, self.ssthresh)
-            self.ssthresh = self.reduced(in_flight, now)
+            self.lost(in_flight, now)
         self.cwnd = LOSS_WINDOW_SEGMENTS * self.mss
 
     def undo(self) -> None:

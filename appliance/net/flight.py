@@ -23,13 +23,14 @@ from collections.abc import Iterator
 class Sent:
     """One transmission: sequence numbers [start, end) and when it last left (seconds)."""
 
-    __slots__ = ("end", "lost", "retransmitted", "sacked", "sent_at", "start")
+    __slots__ = ("end", "lost", "retransmitted", "sacked", "sent_at", "stamp", "start")
 
     def __init__(self, start: int, end: int, sent_at: float) -> None:
         self.start = start
         self.end = end
         self.sent_at = sent_at
         self.retransmitted = False  # ever; such a record gives no RTT sample (RFC 6298 §3)
+        self.stamp = 0  # our timestamp clock when it was first sent again; 0: unknown
         self.sacked = False
         self.lost = False
 
@@ -37,6 +38,7 @@ class Sent:
         """Cut this record at sequence number `at`; return the new record of the upper part."""
         upper = Sent(at, self.end, self.sent_at)
         upper.retransmitted = self.retransmitted
+        upper.stamp = self.stamp
         upper.sacked = self.sacked
         upper.lost = self.lost
         self.end = at
@@ -147,15 +149,17 @@ class Flight:
                     return record
         return None
 
-    def sent_again(self, record: Sent, octets: int, now: float) -> None:
-        """Note that the first `octets` of a lost `record` left again at `now`."""
+    def sent_again(self, record: Sent, octets: int, now: float, clock: int = 0) -> None:
+        """Note that the first `octets` of `record` left again at `now`, our clock at `clock`."""
         if octets < record.end - record.start:
             at = self.records.index(record)
             self.records.insert(at + 1, record.split(record.start + octets))
         if record.lost:
             record.lost = False
             self.lost -= record.end - record.start
-        record.retransmitted = True
+        if not record.retransmitted:
+            record.retransmitted = True
+            record.stamp = clock
         record.sent_at = now
 
     def highest_sacked(self) -> int:

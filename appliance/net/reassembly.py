@@ -1,12 +1,14 @@
 """Octets that arrived ahead of a hole, kept until the hole is filled.
 
-The queue holds disjoint pieces ordered by sequence number.  What has been accepted once is never
-replaced: when two segments overlap with different octets, the first to arrive wins, whatever the
-order in which a third party sends them (RFC 9293 §3.10.7.4 trims the *new* segment).
+The queue holds disjoint *stretches* ordered by sequence number, each a run of contiguous octets
+in the pieces in which they came.  What has been accepted once is never replaced: when two segments
+overlap with different octets, the first to arrive wins, in whatever order a third party sends
+them (RFC 9293 §3.10.7.4 trims the *new* segment).
 
-Bounds: the receive window limits how far ahead a piece may lie; `MAX_PIECES` limits how finely
-an attacker may chop it.  At the bound the new segment is refused, which costs the sender a
-retransmission and us nothing.  Values in, values out.  It imports only the standard library.
+Bounds: the receive window limits how far ahead, and so how many octets; `MAX_STRETCHES` limits
+into how many islands an attacker may chop them.  At the bound a new island is refused, which
+costs the sender a retransmission and us nothing.  Values in, values out.  It imports only the
+standard library.
 """
 
 from __future__ import annotations
@@ -14,19 +16,28 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Final
 
-# Pieces held per connection: a window of 1 MB at 1,448 octets has 724 segments, every other one
-# of which may be missing; beyond that the peer is chopping, not sending.
-MAX_PIECES: Final = 512
+# Islands per connection.  Losing one segment in three at random, a window of 1 MB has about 240.
+MAX_STRETCHES: Final = 512
+
+
+class _Stretch:
+    """Contiguous octets numbered [start, end), in the pieces in which they arrived."""
+
+    __slots__ = ("end", "pieces")
+
+    def __init__(self, end: int, pieces: list[bytes]) -> None:
+        self.end = end
+        self.pieces = pieces
 
 
 class ReassemblyQueue:
     """Out-of-order octets of one direction of a connection, by unwrapped sequence number."""
 
-    __slots__ = ("_data", "_starts", "octets")
+    __slots__ = ("_starts", "_stretches", "octets")
 
     def __init__(self) -> None:
-        self._starts: list[int] = []  # ascending; same indices as _data
-        self._data: list[bytes] = []  # never empty pieces, never touching out of order
+        self._starts: list[int] = []  # ascending; same indices as _stretches
+        self._stretches: list[_Stretch] = []  # never touching: those that do are joined
         self.octets = 0  # held in all
 
     def __len__(self) -> int:
@@ -37,70 +48,69 @@ class ReassemblyQueue:
 
         Returns how many octets were kept: 0 when all were duplicates, -1 when the queue is full.
         """
-        starts, pieces = self._starts, self._data
-        at = bisect_right(starts, seq)
+        starts, stretches = self._starts, self._stretches
         end = seq + len(data)
-        if at:
-            held_to = starts[at - 1] + len(pieces[at - 1])
-            if held_to > seq:
-                if held_to >= end:
-                    return 0
-                data = data[held_to - seq :]
-                seq = held_to
-        kept = 0
-        while seq < end:
-            hole_end = starts[at] if at < len(starts) else end
-            if hole_end > seq:
-                if len(starts) >= MAX_PIECES:
-                    return kept or -1
-                piece = data if hole_end >= end else data[: hole_end - seq]
-                starts.insert(at, seq)
-                pieces.insert(at, piece)
-                at += 1
-                kept += len(piece)
-                self.octets += len(piece)
-            if hole_end >= end or at >= len(starts):
-                break
-            # Step over the piece that is held already.
-            held_to = starts[at] + len(pieces[at])
-            if held_to >= end:
-                break
-            data = data[held_to - seq :]
-            seq = held_to
+        # The stretch that `seq` continues or falls into, if there is one.
+        at = bisect_right(starts, seq) - 1
+        if at >= 0 and stretches[at].end >= seq:
+            home = stretches[at]
+            if home.end >= end:
+                return 0
+            data = data[home.end - seq :]
+            seq = home.end
+        else:
+            if len(starts) >= MAX_STRETCHES:
+                return -1
             at += 1
+            home = _Stretch(seq, [])
+            starts.insert(at, seq)
+            stretches.insert(at, home)
+        kept = 0
+        # Fill the holes that the data spans, joining the stretches behind them to this one.
+        while True:
+            following = starts[at + 1] if at + 1 < len(starts) else end
+            hole = min(following, end) - seq
+            if hole > 0:
+                home.pieces.append(data[:hole] if hole < len(data) else data)
+                home.end = seq + hole
+                kept += hole
+            if following > home.end or at + 1 >= len(starts):
+                break
+            joined = stretches[at + 1]
+            home.pieces += joined.pieces
+            home.end = joined.end
+            del starts[at + 1], stretches[at + 1]
+            if joined.end >= end:
+                break
+            data = data[joined.end - seq :]
+            seq = joined.end
+        self.octets += kept
         return kept
 
     def take(self, rcv_nxt: int) -> bytes:
         """Remove and return the octets that have become contiguous with `rcv_nxt`."""
-        out: list[bytes] = []
+        out = b""
         n = 0
-        for start, piece in zip(self._starts, self._data, strict=True):
+        for start, stretch in zip(self._starts, self._stretches, strict=True):
             if start > rcv_nxt:
                 break
             n += 1
-            end = start + len(piece)
-            self.octets -= len(piece)
-            if end > rcv_nxt:
-                out.append(piece[rcv_nxt - start :])
-                rcv_nxt = end
+            self.octets -= stretch.end - start
+            if stretch.end > rcv_nxt:
+                whole = stretch.pieces[0] if len(stretch.pieces) == 1 else b"".join(stretch.pieces)
+                out += whole[rcv_nxt - start :]
+                rcv_nxt = stretch.end
         if n:
             del self._starts[:n]
-            del self._data[:n]
-        return out[0] if len(out) == 1 else b"".join(out)
+            del self._stretches[:n]
+        return out
 
     def blocks(self) -> list[tuple[int, int]]:
-        """Return the contiguous stretches held, ascending, as (first, past the last) numbers."""
-        out: list[tuple[int, int]] = []
-        for start, piece in zip(self._starts, self._data, strict=True):
-            end = start + len(piece)
-            if out and out[-1][1] == start:
-                out[-1] = (out[-1][0], end)
-            else:
-                out.append((start, end))
-        return out
+        """Return the stretches held, ascending, as (first, past the last) numbers."""
+        return [(s, t.end) for s, t in zip(self._starts, self._stretches, strict=True)]
 
     def clear(self) -> None:
         """Give everything back."""
         self._starts.clear()
-        self._data.clear()
+        self._stretches.clear()
         self.octets = 0

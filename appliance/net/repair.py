@@ -22,6 +22,7 @@ from typing import Final
 from appliance.net import rack, sack
 from appliance.net.congestion import CongestionControl
 from appliance.net.counters import Counters
+from appliance.net.cubic import Cubic
 from appliance.net.flight import Flight, Sent
 from appliance.net.newreno import NewReno
 from appliance.net.prr import Prr
@@ -33,7 +34,7 @@ OPEN: Final = 0
 RECOVERY: Final = 1
 LOSS: Final = 2
 
-ALGORITHMS: Final[dict[str, type[CongestionControl]]] = {"newreno": NewReno}
+ALGORITHMS: Final[dict[str, type[CongestionControl]]] = {"cubic": Cubic, "newreno": NewReno}
 
 
 class Repair:
@@ -47,7 +48,6 @@ class Repair:
         "_counters",
         "_prr",
         "_reno_dups",
-        "_stamp",
         "_tlp_is_retransmission",
         "cc",
         "flight",
@@ -75,7 +75,6 @@ class Repair:
         self._tlp_is_retransmission = False
         self._prr: Prr | None = None  # while in RECOVERY
         self._reno_dups = 0  # duplicate acknowledgments in a row, without SACK
-        self._stamp = 0  # our timestamp clock at the first retransmission of this repair; 0: none
         self.start(mss, sack_on)
 
     def start(self, mss: int, sack_on: bool) -> None:
@@ -148,9 +147,7 @@ class Repair:
 
     def sent_again(self, record: Sent, octets: int, now: float, clock: int) -> None:
         """The first `octets` of a lost record left again; `clock` is our timestamp clock."""
-        self.flight.sent_again(record, octets, now)
-        if not self._stamp:
-            self._stamp = clock or 1
+        self.flight.sent_again(record, octets, now, clock)
         if self._prr is not None:
             self._prr.out += octets
 
@@ -162,10 +159,7 @@ class Repair:
             if start > record.start:
                 record = record.split(start)
                 self.flight.records.append(record)
-            record.retransmitted = True
-            record.sent_at = now
-            if not self._stamp:
-                self._stamp = clock or 1
+            self.flight.sent_again(record, record.end - record.start, now, clock)
 
     # ------------------------------------------------------------------ acknowledgments
 
@@ -179,7 +173,7 @@ class Repair:
         # start half of it in use suffices, since it may double within the round.
         used, cwnd = nxt - una, cc.cwnd
         if used + self.mss > cwnd or (used * 2 >= cwnd and cwnd < cc.ssthresh):
-            cc.acked(ack - una, now, self.rtt)
+            cc.acked(ack - una, now, self.rtt, ack, nxt)
 
     def acknowledged(
         self,
@@ -199,8 +193,7 @@ class Repair:
         """
         flight, progress = self.flight, ack - una
         sacked_before = flight.sacked + flight.reno_sacked
-        # RFC 3522 §3.2, Eifel: the echo is older than our first retransmission of this repair.
-        spurious = bool(tsecr and progress and self._stamp and (tsecr - self._stamp) & MASK > HALF)
+        spurious = bool(tsecr and progress) and self._sent_again_needlessly(tsecr)
         dsack = self._selective(now, ack, nxt, blocks, spurious) if self.sack_on else None
         if progress:
             self._cumulative(now, ack, progress, tsecr, clock, spurious)
@@ -215,6 +208,16 @@ class Repair:
         delivered = progress + flight.sacked + flight.reno_sacked - sacked_before
         self._judge_probe(now, ack, nxt, dsack, duplicate and not blocks)
         self._steer(now, una, nxt, ack, max(delivered, 0), flight.lost <= lost_before)
+
+    def _sent_again_needlessly(self, tsecr: int) -> bool:
+        """Tell whether what is being acknowledged is the first copy of what was sent twice.
+
+        RFC 3522 §3.2, Eifel detection: the timestamp echoed is older than the second copy.
+        """
+        records = self.flight.records
+        if not records or not records[0].stamp:
+            return False
+        return (tsecr - records[0].stamp) & MASK > HALF
 
     def _selective(
         self,
@@ -294,12 +297,10 @@ class Repair:
         elif ack > end:
             self.tlp_end = -1
             if self.state == OPEN:
-                self.cc.lost(nxt - ack, now)
+                self.cc.lost(min(nxt - ack, self.cc.cwnd), now)
                 self.cc.cwnd = min(self.cc.cwnd, self.cc.ssthresh)
         elif bare_duplicate:
             self.tlp_end = -1
-        if self.tlp_end < 0 and self.state == OPEN:
-            self._stamp = 0
 
     def _steer(self, now: float, una: int, nxt: int, ack: int, delivered: int, safe: bool) -> None:
         """Enter or leave a repair; grow or shrink the window."""
@@ -311,45 +312,46 @@ class Repair:
                 cc.cwnd = max(cc.ssthresh, self.mss)
             self._leave()
         if self.state == OPEN and flight.lost:
-            self.enter(now, used, nxt)
+            self.enter(now, used, used - flight.sacked - flight.reno_sacked + delivered, nxt)
         if self._prr is not None:
             pipe = nxt - ack - flight.sacked - flight.reno_sacked - flight.lost
             cc.cwnd = self._prr.window(delivered, pipe, self.mss, safe and progress > 0)
         elif progress:
             cwnd = cc.cwnd
             if used + self.mss > cwnd or (used * 2 >= cwnd and cwnd < cc.ssthresh):
-                cc.acked(progress, now, self.rtt)
+                cc.acked(progress, now, self.rtt, ack, nxt)
 
     # ------------------------------------------------------------------ states
 
-    def enter(self, now: float, flight_size: int, nxt: int) -> None:
-        """Begin a RECOVERY with `flight_size` octets out (RFC 6675 §5 step 4, RFC 9937 §6)."""
+    def enter(self, now: float, flight_size: int, recover_fs: int, nxt: int) -> None:
+        """Begin a RECOVERY with `flight_size` octets out (RFC 6675 §5 step 4).
+
+        `recover_fs` are those of them that the repair will see delivered (RFC 9937 §6).
+        """
         self._counters.tcp_fast_recoveries += 1
         self.state = RECOVERY
         self.recover = nxt
-        self._stamp = 0
         self.tlp_end = -1
-        self.cc.lost(flight_size, now)
-        self._prr = Prr(flight_size, self.cc.ssthresh)
+        # The window that met the loss: never more than was in use (RFC 9438 §4.6).
+        self.cc.lost(min(flight_size, self.cc.cwnd), now)
+        self._prr = Prr(recover_fs, self.cc.ssthresh)
 
     def timed_out(self, now: float, una: int, nxt: int) -> None:
         """The retransmission timer expired on data (RFC 6298 §5.4 to §5.6, RFC 5681 §3.1)."""
         first = self.rtt.backoffs == 0 and self.state != LOSS
         self.rtt.back_off()
         self.flight.mark_all_lost()
-        self.cc.timed_out(nxt - una, now, first)
+        self.cc.timed_out(min(nxt - una, self.cc.cwnd), now, first)
         self.state = LOSS
         self.recover = nxt
         self.reorder_at = inf
         self.tlp_end = -1
         self._prr = None
         self._reno_dups = 0
-        self._stamp = 0
 
     def _leave(self) -> None:
         self.state = OPEN
         self._prr = None
-        self._stamp = 0
         self.flight.reno_sacked = 0
         self.rack.recovered()
 

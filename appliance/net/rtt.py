@@ -24,11 +24,12 @@ RTO_AFTER_LOST_SYN: Final = 3.0  # seconds
 class RttEstimator:
     """SRTT, RTTVAR and RTO of one path, in seconds (RFC 6298)."""
 
-    __slots__ = ("backoffs", "minimum", "rto", "rttvar", "srtt")
+    __slots__ = ("backoffs", "latest", "minimum", "rto", "rttvar", "srtt")
 
     def __init__(self) -> None:
         self.srtt = 0.0  # 0.0: not measured yet
         self.rttvar = 0.0
+        self.latest = 0.0  # the last sample
         self.minimum = 0.0  # smallest sample seen, 0.0 before the first
         self.rto = INITIAL_RTO
         self.backoffs = 0  # consecutive doublings since the last sample
@@ -37,6 +38,7 @@ class RttEstimator:
         """Take in one round-trip measurement of `rtt` seconds (RFC 6298 §2.2, §2.3)."""
         if rtt < 0.0:
             return
+        self.latest = rtt
         srtt = self.srtt
         if srtt == 0.0:
             self.srtt = srtt = rtt if rtt > 0.0 else 1e-9

@@ -83,7 +83,7 @@ _RECEIVING: Final = frozenset((ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2))
 class TcpSettings:
     """What one end of a connection may choose; times in seconds, sizes in octets."""
 
-    congestion: str = "newreno"
+    congestion: str = "cubic"  # or "newreno"
     nodelay: bool = False  # True: no Nagle (RFC 9293 §3.7.4)
     receive_buffer: int = 1 << 20  # window offered when nothing waits to be read
     window_scaling: bool = True  # RFC 7323 §2
@@ -1093,7 +1093,8 @@ class Connection:
         """Send again what is lost, lowest first, as far as the windows allow (RFC 6675 §5)."""
         repair, mss = self.repair, self.mss
         if not repair.recovering():
-            repair.enter(now, self.snd_nxt - self.snd_una, self.snd_nxt)
+            out = self.snd_nxt - self.snd_una
+            repair.enter(now, out, out - repair.flight.sacked, self.snd_nxt)
         while True:
             outstanding = self.snd_nxt - self.snd_una
             record = repair.next_lost(self.snd_una, self.snd_nxt, self.snd_una + self.snd_wnd)
