@@ -74,10 +74,14 @@ class _Side(asyncio.Protocol):
         if other is not None and not self.finished:
             self.finished = True
             other.transport.write_eof()
-            if other.finished:
+            if other.finished or self.is_last_word():
                 self.transport.close()
                 other.transport.close()
         return True
+
+    def is_last_word(self) -> bool:
+        """Whether an EOF from this side ends the other direction too."""
+        return False
 
     def pause_writing(self) -> None:
         """Stop reading the other side: this one takes no more."""
@@ -111,34 +115,42 @@ class _Side(asyncio.Protocol):
 class _Far(_Side):
     """Our connection to the appliance."""
 
-    __slots__ = ()
+    __slots__ = ("_relay",)
 
-    def __init__(self, near: _Near) -> None:
+    def __init__(self, relay: TcpRelay, near: _Near) -> None:
         super().__init__()
+        self._relay = relay
         self.other = near
+
+    def is_last_word(self) -> bool:
+        """While the appliance drains its connections an EOF means that it has closed."""
+        return self._relay.draining
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Join the two sides and begin to read from the kernel's."""
         self.transport = transport
         near = self.other
-        assert near is not None
+        assert isinstance(near, _Near)
         if near.transport.is_closing():
             self.other = None
             self.reset()
             return
-        near.other = self
-        near.transport.resume_reading()
+        near.join(self)
 
 
 class _Near(_Side):
     """The kernel's connection to a client of this host."""
 
-    __slots__ = ("_relay", "_task")
+    __slots__ = ("_early", "_early_eof", "_relay", "_task")
 
     def __init__(self, relay: TcpRelay) -> None:
         super().__init__()
         self._relay = relay
         self._task: asyncio.Task[None] | None = None
+        # What came before the appliance took the connection: uvloop begins to read after
+        # connection_made() although that paused it. One read at most, since it is paused again.
+        self._early = b""
+        self._early_eof = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Read nothing until the appliance has taken the connection."""
@@ -148,6 +160,32 @@ class _Near(_Side):
             self._task = asyncio.get_running_loop().create_task(self._relay.join(self))
         else:
             self.reset()
+
+    def data_received(self, data: bytes) -> None:
+        """As for any side, and kept while there is no other."""
+        if self.other is not None:
+            self.other.transport.write(data)
+        elif self._task is not None:
+            self._early += data
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """As for any side, and noted while there is no other."""
+        if self.other is None:
+            self._early_eof = True
+        return super().eof_received()
+
+    def join(self, far: _Far) -> None:
+        """The appliance has taken the connection: carry on."""
+        self.other = far
+        self._task = None
+        early, self._early = self._early, b""
+        if not self._early_eof:
+            self.transport.resume_reading()
+        if early:
+            far.transport.write(early)  # last, since it may pause this side again
+        if self._early_eof:
+            self.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As for any side, and the place is free again."""
@@ -173,6 +211,8 @@ class TcpRelay:
         self._target = target
         self._tally = tally
         self._sides: set[_Near] = set()  # at most MAX_CONNECTIONS
+        self._empty: asyncio.Future[None] | None = None  # drained() waits for it
+        self.draining = False
         self._server: asyncio.AbstractServer | None = None
 
     async def start(self, sock: socket.socket) -> None:
@@ -206,11 +246,23 @@ class TcpRelay:
     def leave(self, near: _Near) -> None:
         """Forget a connection that is over."""
         self._sides.discard(near)
+        if not self._sides and self._empty is not None and not self._empty.done():
+            self._empty.set_result(None)
+
+    async def drained(self) -> None:
+        """Wait for the last connection; what the appliance closes is closed on both sides."""
+        self.draining = True
+        for near in self._sides:
+            if near.other is not None and near.other.finished:
+                near.transport.close()
+        if self._sides:
+            self._empty = asyncio.get_running_loop().create_future()
+            await self._empty
 
     async def join(self, near: _Near) -> None:
         """Open our connection for a kernel connection, or reset the latter."""
         try:
-            await self._stack.create_connection(lambda: _Far(near), *self._target)
+            await self._stack.create_connection(lambda: _Far(self, near), *self._target)
         except OSError:
             self._tally.refused += 1
             near.reset()
@@ -382,6 +434,11 @@ class Gateway:
     def connections(self) -> int:
         """Relayed connections that are open."""
         return sum(map(len, self._relays))
+
+    async def drained(self) -> None:
+        """Wait until the relayed connections are over; the caller sets the limit."""
+        for relay in self._relays:
+            await relay.drained()
 
     async def close(self) -> None:
         """Stop, and reset what is still there."""
