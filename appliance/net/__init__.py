@@ -2,7 +2,10 @@
 
     from appliance.net import Stack, open_tap
 
-`Stack` has asyncio's own signatures; below it everything is sans-I/O. The public names are loaded
+    async with Stack(open_tap("tap0"), addresses=["10.0.0.2/24"]) as stack:
+        server = await stack.create_server(MyProtocol, port=80)
+
+`Stack` has asyncio's own signatures; everything below it is sans-I/O. The public names are loaded
 when they are first used, so that importing a leaf does not import asyncio.
 """
 
@@ -12,25 +15,47 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from appliance.net.errors import LinkError, LocalError
     from appliance.net.transport import Server, Stack
     from appliance.net.transport_datagram import DatagramTransport
     from appliance.net.transport_stream import StreamTransport
+    from appliance.net.vif.base import Vif
+    from appliance.net.vif.pair import pair
+    from appliance.net.vif.pcap import Recorder
+    from appliance.net.vif.tap import open_tap
+
+__all__ = [
+    "DatagramTransport",
+    "LinkError",
+    "LocalError",
+    "Recorder",
+    "Server",
+    "Stack",
+    "StreamTransport",
+    "Vif",
+    "open_tap",
+    "pair",
+]
 
 _HOMES = {
-    "DatagramTransport": "appliance.net.transport_datagram",
-    "Server": "appliance.net.transport",
-    "Stack": "appliance.net.transport",
-    "StreamTransport": "appliance.net.transport_stream",
+    "DatagramTransport": "transport_datagram",
+    "LinkError": "errors",
+    "LocalError": "errors",
+    "Recorder": "vif.pcap",
+    "Server": "transport",
+    "Stack": "transport",
+    "StreamTransport": "transport_stream",
+    "Vif": "vif.base",
+    "open_tap": "vif.tap",
+    "pair": "vif.pair",
 }
-
-__all__ = ["DatagramTransport", "Server", "Stack", "StreamTransport"]
 
 
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(home), name)
+    return getattr(import_module(f"{__name__}.{home}"), name)
 
 
 def __dir__() -> list[str]:
