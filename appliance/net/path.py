@@ -22,6 +22,7 @@ from appliance.net.wire import ethernet, ipv4, virtio
 
 TCP: Final = 6
 UDP: Final = 17
+ECT_0: Final = 2  # ECN-capable transport; RFC 3168 §5, figure 1
 DEFAULT_TTL: Final = 64  # hops; RFC 1700, as Linux
 TIMESTAMP_WORD: Final = 0x0101080A  # NOP, NOP, kind 8, length 10 (RFC 7323 appendix A)
 
@@ -64,8 +65,8 @@ class TcpPath(Protocol):
         """Segments carry `payload` octets from now on; longer ones are super-segments."""
         ...
 
-    def set_ecn(self, codepoint: int) -> None:
-        """Mark packets to come with an ECN `codepoint` (RFC 3168 §5)."""
+    def set_ect(self, on: bool) -> None:
+        """Let packets to come say, or not say, that marks will be answered (RFC 3168 §5)."""
         ...
 
 
@@ -84,10 +85,12 @@ class Ipv4Path:
     """Header template of one TCP connection over IPv4."""
 
     __slots__ = (
+        "_ect",
         "_flow",
         "_front",
         "_ip_sum",
         "_middle",
+        "_not_ect",
         "_plain",
         "_pseudo",
         "_segment",
@@ -126,7 +129,9 @@ class Ipv4Path:
             csum_offset=16,
         )
         self.set_segment(mtu - IPV4_LEN - TCP_LEN)
-        self.set_ecn(0)
+        self._ect: tuple[bytes, bytes, int] | None = None
+        self._not_ect = _ipv4_constants(src_mac, local, remote, TCP, 0)
+        self._front, self._middle, self._ip_sum = self._not_ect
 
     def set_segment(self, payload: int) -> None:
         self._segment = payload
@@ -143,10 +148,14 @@ class Ipv4Path:
             for options in (0, 12)
         )
 
-    def set_ecn(self, codepoint: int) -> None:
-        self._front, self._middle, self._ip_sum = _ipv4_constants(
-            self._src_mac, self.local, self.remote, TCP, codepoint
-        )
+    def set_ect(self, on: bool) -> None:
+        if on:
+            front, self._middle, self._ip_sum = self._ect = self._ect or _ipv4_constants(
+                self._src_mac, self.local, self.remote, TCP, ECT_0
+            )
+            self._front = front
+        else:
+            self._front, self._middle, self._ip_sum = self._not_ect
 
     def head_timestamp(
         self, seq: int, ack: int, flags: int, window: int, tsval: int, tsecr: int, length: int

@@ -336,6 +336,13 @@ class Repair:
         self.cc.lost(min(flight_size, self.cc.cwnd), now)
         self._prr = Prr(recover_fs, self.cc.ssthresh)
 
+    def marked(self, now: float, in_flight: int) -> None:
+        """The peer echoes a congestion mark: reduce as for a loss, repair nothing (RFC 3168 §6.1.2)."""
+        if self.state == OPEN:
+            self._counters.tcp_ecn_reductions += 1
+            self.cc.lost(min(in_flight, self.cc.cwnd), now)
+            self.cc.cwnd = max(self.cc.ssthresh, self.mss)
+
     def timed_out(self, now: float, una: int, nxt: int) -> None:
         """The retransmission timer expired on data (RFC 6298 §5.4 to §5.6, RFC 5681 §3.1)."""
         first = self.rtt.backoffs == 0 and self.state != LOSS

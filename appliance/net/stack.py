@@ -25,7 +25,7 @@ from math import inf
 from struct import Struct
 from typing import Final
 
-from appliance.net import icmp
+from appliance.net import icmp, syn_cookie
 from appliance.net.checksum import ones_complement_sum
 from appliance.net.counters import Counters
 from appliance.net.errors import WireError
@@ -34,7 +34,7 @@ from appliance.net.isn import SECRET_LENGTH, initial_sequence_number, timestamp_
 from appliance.net.neighbor import NeighborCache
 from appliance.net.path import TCP, UDP, Ipv4Path, Ipv4UdpPath, TcpPath, datagram
 from appliance.net.syn_queue import SYN_ACK_RETRIES, HalfOpen, Listener
-from appliance.net.tcp import Connection, TcpSettings, TcpUser
+from appliance.net.tcp import DEFAULT_MSS, Connection, TcpSettings, TcpUser
 from appliance.net.time_wait import TIME_WAIT_SECONDS, TimeWait
 from appliance.net.udp import Endpoint, UdpFlow, UdpSocket, UdpUser
 from appliance.net.vif.base import Vif
@@ -43,7 +43,7 @@ from appliance.net.wire import icmp as wire_icmp
 from appliance.net.wire import tcp as wire_tcp
 from appliance.net.wire import udp as wire_udp
 from appliance.net.wire.address import from_text, to_text
-from appliance.net.wire.tcp import ACK, FIN, RST, SYN
+from appliance.net.wire.tcp import ACK, CWR, ECE, FIN, RST, SYN
 from appliance.net.wire.virtio import DATA_VALID, NEEDS_CSUM, VNET_HDR_LEN
 
 ETHERNET_AT: Final = VNET_HDR_LEN
@@ -56,6 +56,8 @@ _IPV4_PLAIN: Final = 0x08004500  # ethertype IPv4, version 4, five words of head
 _NOT_TOS: Final = 0xFFFFFF00
 _CHECKED: Final = NEEDS_CSUM | DATA_VALID
 _TCP_AT: Final = IP_AT + 20
+_ECN_SETUP: Final = ECE | CWR
+_CE: Final = 3  # congestion experienced; RFC 3168 §5
 EPHEMERAL_FIRST: Final = 49_152  # RFC 6335 §6
 EPHEMERAL_COUNT: Final = 65_536 - EPHEMERAL_FIRST
 _PORT_TRIES: Final = 64  # draws before a port is searched for in order
@@ -114,6 +116,7 @@ class Host:
         self._time_wait_count = 0
         self._half_open: list[tuple[float, int, HalfOpen]] = []  # heap by due time
         self._half_open_count = 0
+        self._cookies_until = 0.0  # cookies that we sent may come back until then
         self._serial = 0  # breaks ties in heaps
         self._timers: list[tuple[float, Connection]] = []  # heap; void unless it is heap_at
         self._dirty: list[Connection] = []
@@ -170,6 +173,8 @@ class Host:
                             and (vnet & _CHECKED or self._tcp_sum_holds(frame, end, key))
                         ):
                             counters.tcp_in += 1
+                            if kind & _CE == _CE and type(flow) is Connection:
+                                flow.congestion_experienced()
                             if (
                                 flow.segment_arrives(
                                     now, seq, ack, of, wnd, frame, _TCP_AT + 20, payload_at, end
@@ -613,6 +618,15 @@ class Host:
         if listener is not None:
             self._syn_arrives(listener, key, frame, header, now)
             return
+        if flags & (SYN | ACK) == ACK and now < self._cookies_until:
+            connection = self._cookie_arrives(key, frame, header, now)
+            if connection is not None:
+                of = int.from_bytes(frame[at + 12 : at + 14])
+                connection.segment_arrives(
+                    now, header.seq, header.ack, of, header.window, frame,
+                    header.options_at, header.payload_at, end,
+                )  # fmt: skip
+                return
         # RFC 9293 §3.10.7.1: CLOSED.
         self.counters.tcp_no_listener += 1
         self.counters.tcp_resets_out += 1
@@ -632,9 +646,6 @@ class Host:
     ) -> None:
         """RFC 9293 §3.10.7.2, third: a half-open connection is made."""
         limits = self._limits
-        if self._half_open_count >= limits.half_open or listener.half_open >= listener.backlog:
-            self.counters.tcp_syn_dropped += 1
-            return
         if len(self._tcp) - self._time_wait_count >= limits.connections:
             self.counters.tcp_backlog_dropped += 1
             return
@@ -642,22 +653,67 @@ class Host:
         if path is None:
             self.counters.ip_no_route += 1
             return
+        options = wire_tcp.parse_options(frame, header.options_at, header.payload_at)
+        full = self._half_open_count >= limits.half_open or listener.half_open >= listener.backlog
+        if full:
+            iss = syn_cookie.sequence_number(
+                self._secret, key, header.seq, options.mss or DEFAULT_MSS, now
+            )
+        else:
+            iss = initial_sequence_number(self._secret, key, now)
         half = HalfOpen(
             self,
             listener,
             path,
             key,
             header.seq,
-            initial_sequence_number(self._secret, key, now),
+            iss,
             header.window,
-            wire_tcp.parse_options(frame, header.options_at, header.payload_at),
+            options,
             self._timestamp_offset(key),
+            # RFC 3168 §6.1.1: an ECN-setup SYN has both flags.
+            listener.settings.ecn and not full and header.flags & _ECN_SETUP == _ECN_SETUP,
         )
+        if full:
+            self.counters.tcp_cookies_sent += 1
+            self._cookies_until = now + 2 * syn_cookie.PERIOD
+            half.send_syn_ack(now, cookie=True)
+            return
         self._tcp[key] = half
         listener.half_open += 1
         self._half_open_count += 1
         half.send_syn_ack(now)
         self._push_half_open(half)
+
+    def _cookie_arrives(
+        self, key: bytes, frame: bytes, header: wire_tcp.TcpHeader, now: float
+    ) -> Connection | None:
+        """Make the connection that a cookie attests; None when it attests none (RFC 4987 §3.6)."""
+        listener = self._listeners.get((key[4:8], header.dst_port)) or self._listeners.get(
+            (b"", header.dst_port)
+        )
+        path = self._path_of(key) if listener is not None else None
+        if listener is None or path is None or len(self._tcp) >= self._limits.connections:
+            return None
+        options = syn_cookie.read(
+            self._secret,
+            key,
+            header.seq,
+            header.ack,
+            wire_tcp.parse_options(frame, header.options_at, header.payload_at),
+            now,
+        )
+        if options is None:
+            self.counters.tcp_cookies_failed += 1
+            return None
+        self.counters.tcp_cookies_valid += 1
+        irs, iss = (header.seq - 1) & 0xFFFFFFFF, (header.ack - 1) & 0xFFFFFFFF
+        offset = self._timestamp_offset(key)
+        half = HalfOpen(
+            self, listener, path, key, irs, iss, header.window, options, offset, False
+        )  # fmt: skip
+        half.sent_at = now
+        return self._connect_half(half)
 
     def _push_half_open(self, half: HalfOpen) -> None:
         self._serial += 1
@@ -690,8 +746,11 @@ class Host:
 
     def promote(self, half: HalfOpen, now: float) -> Connection | None:
         """Make the connection whose handshake `half` has kept."""
-        key, listener = half.key, half.listener
         self.drop_half_open(half)
+        return self._connect_half(half)
+
+    def _connect_half(self, half: HalfOpen) -> Connection:
+        key, listener = half.key, half.listener
         connection = Connection(
             self,
             half.path,
@@ -704,7 +763,9 @@ class Host:
             half.ts_offset,
         )
         self._tcp[key] = connection
-        connection.accept(half.irs, half.options, half.window, half.sent_at, half.retries > 0)
+        connection.accept(
+            half.irs, half.options, half.window, half.sent_at, half.retries > 0, half.ecn
+        )
         connection.user = listener.accept(connection)
         return connection
 

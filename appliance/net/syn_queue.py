@@ -3,7 +3,7 @@
 A SYN costs its sender one packet, so it must cost us little: a half-open connection is a record
 of what its SYN said, not a `Connection`.  The record answers with SYN,ACK, sends that again when
 no answer comes, and turns into a connection when the ACK does.  The queue is bounded; beyond its
-bound SYNs are dropped, and an honest peer sends its SYN again (RFC 4987 §3).
+bound SYNs are answered by cookies (`syn_cookie`), which remember nothing (RFC 4987 §3.6).
 
 It imports the leaves, `wire` and the path's interface.
 """
@@ -14,11 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from appliance.net import syn_cookie
 from appliance.net.counters import Counters
 from appliance.net.path import TcpPath
 from appliance.net.seq import HALF, MASK, unwrap
 from appliance.net.tcp import Connection, TcpSettings, TcpUser
-from appliance.net.wire.tcp import ACK, RST, SYN, TcpOptions, build_syn_options, parse_options
+from appliance.net.wire.tcp import ACK, ECE, RST, SYN, TcpOptions, build_syn_options, parse_options
 
 SYN_ACK_RETRIES: Final = 5  # Linux's tcp_synack_retries: given up after 63 s
 FIRST_TIMEOUT: Final = 1.0  # seconds; RFC 6298 §2.1
@@ -61,6 +62,7 @@ class HalfOpen:
 
     __slots__ = (
         "due_at",
+        "ecn",
         "host",
         "irs",
         "iss",
@@ -85,8 +87,10 @@ class HalfOpen:
         window: int,
         options: TcpOptions,
         ts_offset: int,
+        ecn: bool,
     ) -> None:
         self.host = host
+        self.ecn = ecn  # RFC 3168 §6.1.1: both ends will mark and answer marks
         self.listener = listener
         self.path = path
         self.key = key
@@ -99,19 +103,28 @@ class HalfOpen:
         self.sent_at = 0.0
         self.due_at = 0.0
 
-    def send_syn_ack(self, now: float) -> None:
-        """Send SYN,ACK and set when to send it again (RFC 9293 §3.10.7.2, RFC 6298 §5)."""
+    def send_syn_ack(self, now: float, cookie: bool = False) -> None:
+        """Send SYN,ACK and set when to send it again (RFC 9293 §3.10.7.2, RFC 6298 §5).
+
+        `cookie`: this record is about to be forgotten, its timestamp must remember its options.
+        """
         settings = self.listener.settings
         options = self.options
         limit = self.path.mtu - self.path.overhead - 20
         stamp = None
         if settings.timestamps and options.timestamp is not None:
-            stamp = ((int(now * 1000.0) + self.ts_offset) & MASK, options.timestamp[0])
+            clock = (int(now * 1000.0) + self.ts_offset) & MASK
+            if cookie:
+                clock = syn_cookie.timestamp(clock, options)
+            stamp = (clock, options.timestamp[0])
+        elif cookie:
+            # Nothing would carry them: the connection does without.
+            options = TcpOptions(mss=options.mss)
         scaling = settings.window_scaling and options.window_scale is not None
         head = self.path.head(
             self.iss & MASK,
             (self.irs + 1) & MASK,
-            SYN | ACK,
+            SYN | ACK | (ECE if self.ecn else 0),
             min(settings.receive_buffer, 0xFFFF),
             build_syn_options(
                 min(settings.max_segment or limit, limit),

@@ -52,6 +52,8 @@ from appliance.net.tcp_state import (
 )
 from appliance.net.wire.tcp import (
     ACK,
+    CWR,
+    ECE,
     FIN,
     PSH,
     RST,
@@ -89,6 +91,8 @@ class TcpSettings:
     window_scaling: bool = True  # RFC 7323 §2
     timestamps: bool = True  # RFC 7323 §3
     sack: bool = True  # RFC 2018
+    ecn: bool = True  # RFC 3168: accept when the peer offers it
+    ecn_request: bool = False  # offer it ourselves; Linux does not by default either
     max_segment: int = 0  # largest MSS to announce; 0: what the path's MTU gives
     keepalive: float = 0.0  # idle time before the first probe; 0: none (RFC 9293 §3.8.4)
     keepalive_interval: float = 75.0
@@ -152,11 +156,11 @@ class Connection:
 
     __slots__ = tuple(
         """
-        _ack_now _challenged_at _closed_told _delack_at _dsack_out _end_at _eof_told _error
+        _ack_now _challenged_at _closed_told _delack_at _cwr _cwr_end _dsack_out _ece _end_at _eof_told _error
         _fin_seq _held _held_octets _keepalive_at _keepalive_sent _last_ack_sent _last_heard
         _last_sent_at _orphan _paused _peer_fin _persist_at _persist_backoff _probed _quick_acks
         _recent_seq _reorder_at _reset_pending _retransmit_at _retransmit_is_probe _sendq
-        _settings _silent_since _straight _ts_offset _unacked _unacked_since dirty heap_at host irs iss key
+        _settings _silent_since _straight _ts_offset _unacked _unacked_since dirty ecn_on heap_at host irs iss key
         local max_snd_wnd mss nodelay notify_below passive path rcv_adv rcv_mss rcv_nxt
         rcv_wscale reassembly remote repair sack_on snd_nxt snd_una snd_wl1 snd_wl2 snd_wnd
         snd_wscale state ts_on ts_recent ts_recent_at unsent user
@@ -226,6 +230,12 @@ class Connection:
         self.ts_recent = 0  # the peer's timestamp to echo
         self.ts_recent_at = 0.0
         self._ts_offset = ts_offset
+
+        # RFC 3168.
+        self.ecn_on = False
+        self._ece = False  # echo a congestion mark until the peer says that it has reduced
+        self._cwr = False  # tell the peer with the next new data that we have
+        self._cwr_end = -1  # reduce again only after this number is acknowledged
 
         self.sack_on = settings.sack
         self.repair = Repair(settings.congestion, DEFAULT_MSS, settings.sack, host.counters)
@@ -340,13 +350,14 @@ class Connection:
         self.host.touch(self)
 
     def accept(
-        self, irs: int, options: TcpOptions, window: int, now: float, sent_again: bool
+        self, irs: int, options: TcpOptions, window: int, now: float, sent_again: bool, ecn: bool
     ) -> None:
         """Take over a handshake whose SYN,ACK left the SYN queue at `now`.
 
         The caller then hands in the segment that completes it.
         """
         self.passive = True
+        self.ecn_on = ecn
         self.state = LISTEN
         self._become(SYN_RECEIVED, now)
         self.snd_nxt = self.iss + 1
@@ -523,6 +534,7 @@ class Connection:
             return
         self._last_heard = now
         self._learn_syn(wire_seq, options, window)
+        self.ecn_on = self._settings.ecn_request and flags & (ECE | CWR) == ECE
         self.rcv_adv = self.rcv_nxt + min(self._settings.receive_buffer, 0xFFFF)
         if acceptable:
             self._take_acknowledgment(now, ack, options)
@@ -587,6 +599,8 @@ class Connection:
         ):
             self.ts_recent = options.timestamp[0]
             self.ts_recent_at = now
+        if self.ecn_on:
+            self._ecn_flags(now, flags)
         # Sixth, URG: RFC 6093 §5 counsels applications against it; urgent octets stay in line.
         # Seventh, the text; eighth, FIN.
         if payload:
@@ -760,6 +774,21 @@ class Connection:
             self._arm_retransmit(now)
         if self._fin_seq >= 0 and self.snd_una > self._fin_seq and self.snd_nxt > self._fin_seq:
             self._fin_acknowledged(now)
+
+    def congestion_experienced(self) -> None:
+        """A router marked the packet that is about to arrive (RFC 3168 §6.1.3)."""
+        if self.ecn_on:
+            self._ece = True
+            self._ack_now = True
+
+    def _ecn_flags(self, now: float, flags: int) -> None:
+        """Answer the peer's echo of a mark, once per window (RFC 3168 §6.1.2, §6.1.3)."""
+        if flags & CWR:
+            self._ece = False
+        if flags & ECE and self.snd_una > self._cwr_end:
+            self._cwr_end = self.snd_nxt
+            self._cwr = True
+            self.repair.marked(now, self.snd_nxt - self.snd_una)
 
     # -- seventh and eighth
 
@@ -993,7 +1022,7 @@ class Connection:
         head = self.path.head(
             self.iss & MASK,
             self.rcv_nxt & MASK if passive else 0,
-            SYN | ACK if passive else SYN,
+            self._syn_flags(passive),
             window,
             options,
             0,
@@ -1014,6 +1043,14 @@ class Connection:
             flight.sent_again(flight.records[0], 1, now)
         self._last_sent_at = now
         self._arm_retransmit(now)
+
+    def _syn_flags(self, passive: bool) -> int:
+        """RFC 3168 §6.1.1: ECN is offered by ECE and CWR together, taken up by ECE alone."""
+        if passive:
+            return SYN | ACK | (ECE if self.ecn_on else 0)
+        # §6.1.1.1: a SYN that got no answer is repeated without.
+        offer = self._settings.ecn_request and self.snd_nxt == self.iss
+        return SYN | ECE | CWR if offer else SYN
 
     def _send_new(self, now: float) -> bool:
         """Send one (super-)segment of new data, or the FIN; False when nothing may leave."""
@@ -1121,6 +1158,8 @@ class Connection:
     def _transmit(self, start: int, length: int, flags: int, now: float) -> bool:
         """Build one segment of `length` octets from number `start` and hand it to the link."""
         payload = self._sendq.slice(start, length) if length else b""
+        if self.ecn_on:
+            flags = self._mark(start, length, flags)
         if self.ts_on and not self.reassembly.octets and self._dsack_out is None:
             head = self.path.head_timestamp(
                 start & MASK,
@@ -1145,6 +1184,18 @@ class Connection:
         self.host.counters.tcp_out += 1
         self._ack_sent(now)
         return True
+
+    def _mark(self, start: int, length: int, flags: int) -> int:
+        """Set ECN-capable transport and the ECN flags as RFC 3168 §6.1 has them."""
+        # §6.1.4, §6.1.5: not on pure ACKs, retransmissions and window probes.
+        new = bool(length) and start == self.snd_nxt and self.snd_wnd > 0
+        self.path.set_ect(new)
+        if self._ece:
+            flags |= ECE
+        if new and self._cwr:
+            self._cwr = False
+            flags |= CWR
+        return flags
 
     def _ack_sent(self, now: float) -> None:
         """Every segment that leaves acknowledges all there is."""
