@@ -59,6 +59,7 @@ class Counters:
     # TCP: opening and closing
     tcp_accepted: int = 0
     tcp_backlog_dropped: int = 0
+    tcp_per_peer_dropped: int = 0
     tcp_connected: int = 0
     tcp_connections_refused: int = 0
     tcp_cookies_failed: int = 0

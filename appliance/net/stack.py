@@ -58,6 +58,7 @@ _CHECKED: Final = NEEDS_CSUM | DATA_VALID
 _TCP_AT: Final = IP_AT + 20
 _ECN_SETUP: Final = ECE | CWR
 _CE: Final = 3  # congestion experienced; RFC 3168 §5
+AUDIT_INTERVAL: Final = 1.0  # seconds; 10,000 idle connections take it some 5 ms
 EPHEMERAL_FIRST: Final = 49_152  # RFC 6335 §6
 EPHEMERAL_COUNT: Final = 65_536 - EPHEMERAL_FIRST
 _PORT_TRIES: Final = 64  # draws before a port is searched for in order
@@ -71,7 +72,8 @@ class Limits:
     half_open: int = 1_024  # of all listeners; Linux's tcp_max_syn_backlog of a small machine
     time_wait: int = 16_384  # about 0.4 KB each
     udp_flows: int = 4_096  # remote ports whose socket is remembered
-    stalled_frames: int = 64
+    per_peer: int = 32_768  # connections of one remote address; half of all
+    memory: int = 256 << 20  # octets queued and held by all connections together
 
 
 class Host:
@@ -91,6 +93,7 @@ class Host:
         self.vif = vif
         self.mac = vif.mac
         self.gso_max = vif.gso_max
+        self.short_of_memory = False
         self.counters = Counters()
         self.addresses = Addresses()
         self.wake: Callable[[], None] = _nothing
@@ -120,6 +123,8 @@ class Host:
         self._serial = 0  # breaks ties in heaps
         self._timers: list[tuple[float, Connection]] = []  # heap; void unless it is heap_at
         self._dirty: list[Connection] = []
+        self._per_peer: dict[bytes, int] = {}  # full connections by remote address
+        self._audit_at = inf  # when memory is counted next; inf: no connection exists
         self._in_turn = False
         self._woken = False
         self._blocked = False
@@ -223,6 +228,8 @@ class Host:
             at, record = self._time_wait.popleft()
             if record.ends_at == at:
                 self.forget(record)
+        if self._audit_at <= now:
+            self._audit(now)
         self._finish_turn(now)
 
     def _finish_turn(self, now: float) -> None:
@@ -245,6 +252,8 @@ class Host:
             earliest = self._half_open[0][0]
         if self._time_wait and self._time_wait[0][0] < earliest:
             earliest = self._time_wait[0][0]
+        if self._audit_at < earliest:
+            earliest = self._audit_at
         return earliest
 
     def blocked(self) -> bool:
@@ -292,12 +301,40 @@ class Host:
         self.transmit(path, head, b"")
 
     def established(self, connection: Connection) -> None:
-        """A connection completed its handshake: nothing more to do here."""
+        """A connection completed its handshake."""
+        if self._audit_at == inf:
+            self._audit_at = self._now + AUDIT_INTERVAL
 
     def release(self, connection: Connection) -> None:
         """Forget a connection that is CLOSED."""
         if self._tcp.get(connection.key) is connection:
             del self._tcp[connection.key]
+            self._count_peer(connection.path.remote, -1)
+
+    def _count_peer(self, address: bytes, change: int) -> None:
+        count = self._per_peer.get(address, 0) + change
+        if count:
+            self._per_peer[address] = count
+        else:
+            self._per_peer.pop(address, None)
+
+    def _audit(self, now: float) -> None:
+        """Keep the memory of all connections under its bound: the largest hoarders go first."""
+        limit = self._limits.memory
+        holding = [
+            (flow.memory(), flow) for flow in self._tcp.values() if isinstance(flow, Connection)
+        ]
+        self._audit_at = now + AUDIT_INTERVAL if holding else inf
+        total = sum(octets for octets, _ in holding)
+        if total > limit:
+            # Least valuable first: what holds most for a peer that has been silent longest.
+            holding.sort(key=lambda h: h[0] * (now - h[1].last_heard + 1.0), reverse=True)
+            for octets, connection in holding:
+                if total <= limit * 3 // 4:
+                    break
+                connection.shed()
+                total -= octets
+        self.short_of_memory = total > limit // 2
 
     def enter_time_wait(self, connection: Connection, now: float) -> None:
         """Put a TIME-WAIT record in the place of `connection`."""
@@ -314,6 +351,7 @@ class Host:
             if self._time_wait_count >= self._limits.time_wait:
                 self._evict_time_wait()
             self._tcp[connection.key] = record
+            self._count_peer(connection.path.remote, -1)
             self._time_wait_count += 1
             self.restart_time_wait(record, now)
 
@@ -425,6 +463,7 @@ class Host:
             self._timestamp_offset(key),
         )
         self._tcp[key] = connection
+        self._count_peer(there, 1)
         connection.open(self._now)
         return connection
 
@@ -649,6 +688,9 @@ class Host:
         if len(self._tcp) - self._time_wait_count >= limits.connections:
             self.counters.tcp_backlog_dropped += 1
             return
+        if self._per_peer.get(key[:4], 0) >= limits.per_peer:
+            self.counters.tcp_per_peer_dropped += 1
+            return
         path = self._path_of(key)
         if path is None:
             self.counters.ip_no_route += 1
@@ -763,6 +805,7 @@ class Host:
             half.ts_offset,
         )
         self._tcp[key] = connection
+        self._count_peer(key[:4], 1)
         connection.accept(
             half.irs, half.options, half.window, half.sent_at, half.retries > 0, half.ecn
         )

@@ -125,7 +125,7 @@ class HalfOpen:
             self.iss & MASK,
             (self.irs + 1) & MASK,
             SYN | ACK | (ECE if self.ecn else 0),
-            min(settings.receive_buffer, 0xFFFF),
+            settings.first_window,
             build_syn_options(
                 min(settings.max_segment or limit, limit),
                 settings.window_shift if scaling else None,
@@ -174,7 +174,7 @@ class HalfOpen:
             counters.tcp_paws_dropped += 1
             self._acknowledge(now)
             return
-        edge = nxt + min(self.listener.settings.receive_buffer, 0xFFFF)
+        edge = nxt + self.listener.settings.first_window
         length = end - payload_at
         if not (nxt <= seq < edge or (length and seq < nxt < seq + length)):
             counters.tcp_out_of_window += 1
@@ -214,7 +214,7 @@ class HalfOpen:
                 (self.iss + 1) & MASK,
                 (self.irs + 1) & MASK,
                 ACK,
-                min(self.listener.settings.receive_buffer, 0xFFFF),
+                self.listener.settings.first_window,
                 b"",
                 0,
             ),

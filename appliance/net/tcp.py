@@ -87,7 +87,8 @@ class TcpSettings:
 
     congestion: str = "cubic"  # or "newreno"
     nodelay: bool = False  # True: no Nagle (RFC 9293 §3.7.4)
-    receive_buffer: int = 1 << 20  # window offered when nothing waits to be read
+    receive_buffer: int = 6 << 20  # largest window offered; it grows to what is used (Linux: 6 MB)
+    receive_start: int = 1 << 16  # window offered at first
     window_scaling: bool = True  # RFC 7323 §2
     timestamps: bool = True  # RFC 7323 §3
     sack: bool = True  # RFC 2018
@@ -103,7 +104,12 @@ class TcpSettings:
     @property
     def window_shift(self) -> int:
         """The smallest shift that can express the receive buffer (RFC 7323 §2.2)."""
-        return min(max((self.receive_buffer >> 16).bit_length(), 0), 14)
+        return min((self.receive_buffer >> 16).bit_length(), 14)
+
+    @property
+    def first_window(self) -> int:
+        """The window of our SYN, which is never scaled (RFC 7323 §2.2)."""
+        return min(self.receive_buffer, self.receive_start, 0xFFFF)
 
 
 class TcpUser(Protocol):
@@ -130,6 +136,7 @@ class TcpHost(Protocol):
 
     counters: Counters
     gso_max: int
+    short_of_memory: bool  # near the bound of all connections together
 
     def transmit(self, path: TcpPath, head: bytes, payload: bytes | memoryview) -> bool:
         """Send one frame; False: the link is full and has taken nothing."""
@@ -156,13 +163,14 @@ class Connection:
 
     __slots__ = tuple(
         """
-        _ack_now _challenged_at _closed_told _delack_at _cwr _cwr_end _dsack_out _ece _end_at _eof_told _error
-        _fin_seq _held _held_octets _keepalive_at _keepalive_sent _last_ack_sent _last_heard
-        _last_sent_at _orphan _paused _peer_fin _persist_at _persist_backoff _probed _quick_acks
-        _recent_seq _reorder_at _reset_pending _retransmit_at _retransmit_is_probe _sendq
-        _settings _silent_since _straight _ts_offset _unacked _unacked_since dirty ecn_on heap_at host irs iss key
-        local max_snd_wnd mss nodelay notify_below passive path rcv_adv rcv_mss rcv_nxt
-        rcv_wscale reassembly remote repair sack_on snd_nxt snd_una snd_wl1 snd_wl2 snd_wnd
+        _ack_now _challenged_at _closed_told _cwr _cwr_end _delack_at _dsack_out _ece _end_at
+        _eof_told _error _fin_seq _held _held_octets _keepalive_at _keepalive_sent
+        _last_ack_sent _orphan _paused _peer_fin _persist_at _probed _quick_acks _recent_seq
+        _reorder_at _reset_pending _retransmit_at _retransmit_is_probe _sendq _settings
+        _silent_since _straight _ts_offset _tune_at _tune_from _unacked _unacked_since dirty
+        ecn_on heap_at host irs iss key last_heard last_sent_at local max_snd_wnd mss nodelay
+        notify_below passive path probes rcv_adv rcv_buffer rcv_mss rcv_nxt rcv_wscale
+        reassembly remote repair retransmitted sack_on snd_nxt snd_una snd_wl1 snd_wl2 snd_wnd
         snd_wscale state ts_on ts_recent ts_recent_at unsent user
         """.split()
     )
@@ -219,6 +227,9 @@ class Connection:
         self._held_octets = 0
         self._last_ack_sent = 0
         self._unacked = 0  # octets received since
+        self.rcv_buffer = min(settings.receive_buffer, settings.receive_start)
+        self._tune_at = 0.0  # when a round trip of receiving ends, to be measured by
+        self._tune_from = 0  # rcv_nxt when it began
         self._unacked_since = 0.0
         self._ack_now = False
         self._quick_acks = QUICK_ACKS
@@ -237,6 +248,7 @@ class Connection:
         self._cwr = False  # tell the peer with the next new data that we have
         self._cwr_end = -1  # reduce again only after this number is acknowledged
 
+        self.retransmitted = 0  # segments sent again
         self.sack_on = settings.sack
         self.repair = Repair(settings.congestion, DEFAULT_MSS, settings.sack, host.counters)
 
@@ -245,15 +257,15 @@ class Connection:
         self._retransmit_is_probe = False
         self._reorder_at = inf  # RFC 8985 §6.3
         self._persist_at = inf  # RFC 9293 §3.8.6.1
-        self._persist_backoff = 0
+        self.probes = 0
         self._probed = False  # one octet beyond snd_nxt has been shown to the peer
         self._delack_at = inf
         self._keepalive_at = inf
         self._keepalive_sent = 0
         self._end_at = inf  # FIN-WAIT-2 of an orphan
         self.heap_at = inf  # when the host will look at us
-        self._last_heard = 0.0
-        self._last_sent_at = 0.0
+        self.last_heard = 0.0
+        self.last_sent_at = 0.0
         self._challenged_at = -inf
         self._silent_since = 0.0  # when what is now timing out was first sent
 
@@ -364,9 +376,9 @@ class Connection:
         self.repair.sent_new(self.iss, self.snd_nxt, now)
         self.repair.flight.records[0].retransmitted = sent_again
         self._learn_syn(irs, options, window)
-        self.rcv_adv = self.rcv_nxt + min(self._settings.receive_buffer, 0xFFFF)
+        self.rcv_adv = self.rcv_nxt + self._settings.first_window
         self._last_ack_sent = self.rcv_nxt
-        self._last_heard = now
+        self.last_heard = now
 
     def _learn_syn(self, irs: int, options: TcpOptions, window: int) -> None:
         """Take in what the peer's SYN says: its first number and its options."""
@@ -436,7 +448,7 @@ class Connection:
                 and (acked or length)
             ):
                 self.host.counters.tcp_fast_path += 1
-                self._last_heard = now
+                self.last_heard = now
                 # RFC 7323 §4.3: only the segment that the last ACK asked for.
                 if self._last_ack_sent == self.rcv_nxt:
                     self.ts_recent = tsval
@@ -532,10 +544,10 @@ class Connection:
         # Fourth, the SYN bit.
         if not flags & SYN:
             return
-        self._last_heard = now
+        self.last_heard = now
         self._learn_syn(wire_seq, options, window)
         self.ecn_on = self._settings.ecn_request and flags & (ECE | CWR) == ECE
-        self.rcv_adv = self.rcv_nxt + min(self._settings.receive_buffer, 0xFFFF)
+        self.rcv_adv = self.rcv_nxt + self._settings.first_window
         if acceptable:
             self._take_acknowledgment(now, ack, options)
             self._become(ESTABLISHED, now)
@@ -586,7 +598,7 @@ class Connection:
         if not flags & ACK:
             self.host.counters.tcp_no_ack_flag += 1
             return
-        self._last_heard = now
+        self.last_heard = now
         self._keepalive_sent = 0
         if not self._ack_field(now, seq, unwrap(wire_ack, self.snd_una), window, options, length):
             return
@@ -705,7 +717,7 @@ class Connection:
             return self.state != CLOSED
         if ack == self.snd_nxt + 1 and self._probed and self.unsent:
             # The octet of a window probe was taken: it has been sent after all.
-            self.repair.sent_new(self.snd_nxt, ack, self._last_sent_at)
+            self.repair.sent_new(self.snd_nxt, ack, self.last_sent_at)
             self.snd_nxt = ack
             self.unsent -= 1
         self._probed = self._probed and self.snd_wnd == 0
@@ -737,7 +749,7 @@ class Connection:
                 self.max_snd_wnd = wnd
             if wnd:
                 self._persist_at = inf
-                self._persist_backoff = 0
+                self.probes = 0
         if ack >= self.snd_una:
             self._take_acknowledgment(now, ack, options, duplicate)
         return self.state != CLOSED
@@ -992,8 +1004,8 @@ class Connection:
                 if self.state == TIME_WAIT:
                     self._tell_closed(None)
             # RFC 9293 §3.8.6.2.2: reopen the window once it can grow by a worthwhile step.
-            room = self.rcv_nxt + self._settings.receive_buffer - self.rcv_adv
-            if room >= min(self._settings.receive_buffer // 2, self.rcv_mss):
+            room = self.rcv_nxt + self.rcv_buffer - self.rcv_adv
+            if room >= min(self.rcv_buffer // 2, self.rcv_mss):
                 self._ack_now = True
         self._look_straight()
 
@@ -1017,8 +1029,7 @@ class Connection:
             self.sack_on,
             stamp,
         )
-        # RFC 7323 §2.2: the window of a SYN is never scaled.
-        window = min(settings.receive_buffer, 0xFFFF)
+        window = settings.first_window
         head = self.path.head(
             self.iss & MASK,
             self.rcv_nxt & MASK if passive else 0,
@@ -1041,7 +1052,7 @@ class Connection:
         else:
             self.host.counters.tcp_syn_retransmitted += 1
             flight.sent_again(flight.records[0], 1, now)
-        self._last_sent_at = now
+        self.last_sent_at = now
         self._arm_retransmit(now)
 
     def _syn_flags(self, passive: bool) -> int:
@@ -1057,9 +1068,9 @@ class Connection:
         nxt, una, mss = self.snd_nxt, self.snd_una, self.mss
         repair = self.repair
         outstanding = nxt - una
-        if outstanding == 0 and now - self._last_sent_at > repair.rtt.rto and self._last_sent_at:
+        if outstanding == 0 and now - self.last_sent_at > repair.rtt.rto and self.last_sent_at:
             # RFC 5681 §4.1: after an idle period the window is an old guess.
-            repair.cc.idle(int((now - self._last_sent_at) / repair.rtt.rto))
+            repair.cc.idle(int((now - self.last_sent_at) / repair.rtt.rto))
         unsent = self.unsent
         room = una + self.snd_wnd - nxt  # what the peer allows
         allowed = repair.allowed(outstanding)  # what the network allows
@@ -1102,7 +1113,7 @@ class Connection:
             self._become(LAST_ACK if self.state == CLOSE_WAIT else FIN_WAIT_1, now)
         self.snd_nxt = end
         repair.sent_new(nxt, end, now)
-        self._last_sent_at = now
+        self.last_sent_at = now
         self._persist_at = inf
         self._arm_retransmit(now)
         return True
@@ -1120,7 +1131,7 @@ class Connection:
         """Nothing may leave: if nothing is under way either, only a probe can wake us."""
         if self.snd_una == self.snd_nxt and self._persist_at == inf:
             # RFC 9293 §3.8.6.1: probe a closed window, first after one timeout (SHLD-29).
-            wait = min(self.repair.rtt.rto * (1 << min(self._persist_backoff, 16)), PERSIST_MAX)
+            wait = min(self.repair.rtt.rto * (1 << min(self.probes, 16)), PERSIST_MAX)
             self._persist_at = now + wait
             self._arm(self._persist_at)
             self._straight = False
@@ -1150,9 +1161,11 @@ class Connection:
                 flags |= PSH
             if not self._transmit(record.start, data, flags, now):
                 return
-            self.host.counters.tcp_retransmitted += -(-max(data, 1) // mss)
+            count = -(-max(data, 1) // mss)
+            self.retransmitted += count
+            self.host.counters.tcp_retransmitted += count
             repair.sent_again(record, length, now, self._clock(now))
-            self._last_sent_at = now
+            self.last_sent_at = now
             self._arm_retransmit(now)
 
     def _transmit(self, start: int, length: int, flags: int, now: float) -> bool:
@@ -1204,10 +1217,26 @@ class Connection:
             self._unacked = 0
             if self._quick_acks:
                 self._quick_acks -= 1
+            if now >= self._tune_at:
+                self._tune(now)
         # Out-of-order octets want an acknowledgment of their own, with its blocks.
         if not self.reassembly.octets:
             self._ack_now = False
         self._delack_at = inf
+
+    def _tune(self, now: float) -> None:
+        """Offer twice what the application took in the last round trip, so that it may double.
+
+        Dynamic right-sizing (Fisk and Feng, 2001), as Linux does: the window follows the need,
+        and a connection that receives little never offers much.
+        """
+        taken = self.rcv_nxt - self._tune_from - self._held_octets
+        if self._tune_at and 2 * taken > self.rcv_buffer and not self.host.short_of_memory:
+            self.rcv_buffer = min(
+                max(2 * taken, 2 * self.rcv_buffer), self._settings.receive_buffer
+            )
+        self._tune_from = self.rcv_nxt
+        self._tune_at = now + self.repair.rtt.srtt
 
     def _acknowledge(self, now: float) -> None:
         """Send the acknowledgment that no data carried, now or a little later (RFC 5681 §4.2)."""
@@ -1243,7 +1272,7 @@ class Connection:
 
     def _window(self) -> int:
         """The window field: how far the peer may send (RFC 9293 §3.8.6)."""
-        buffer = self._settings.receive_buffer
+        buffer = self.rcv_buffer
         nxt = self.rcv_nxt
         shift = self.rcv_wscale
         if not self._held_octets:
@@ -1377,9 +1406,10 @@ class Connection:
                 flags |= FIN
             start = max(record.start, end - mss)
             if self._transmit(start, end - start, flags, now):
+                self.retransmitted += 1
                 self.host.counters.tcp_retransmitted += 1
                 self.repair.probe_sent(nxt, record, start, now, self._clock(now))
-        self._last_sent_at = now
+        self.last_sent_at = now
         # §7.3: the retransmission timer takes over.
         self._retransmit_is_probe = False
         self._retransmit_at = now + self.repair.rtt.rto
@@ -1389,17 +1419,17 @@ class Connection:
         """Send one octet past a closed window, to learn whether it opened (RFC 9293 §3.8.6.1)."""
         if not self.unsent or self.snd_una < self.snd_nxt or self.state not in _SENDING:
             return
-        if self._orphan and self._persist_backoff >= DATA_RETRIES:
+        if self._orphan and self.probes >= DATA_RETRIES:
             self._finish(TimeoutError(110, "the peer never opened its window"))
             return
         patience = self._settings.user_timeout
-        if patience and now - self._last_heard >= patience:
+        if patience and now - self.last_heard >= patience:
             self._finish(TimeoutError(110, "Connection timed out"))
             return
         self.host.counters.tcp_window_probes += 1
-        self._persist_backoff += 1
+        self.probes += 1
         self._probed = self._transmit(self.snd_nxt, 1, ACK, now)
-        wait = min(self.repair.rtt.rto * (1 << min(self._persist_backoff, 16)), PERSIST_MAX)
+        wait = min(self.repair.rtt.rto * (1 << min(self.probes, 16)), PERSIST_MAX)
         self._persist_at = now + wait
         self._arm(self._persist_at)
 
@@ -1412,7 +1442,7 @@ class Connection:
         """RFC 9293 §3.8.4: probe a peer not heard of for long (MUST-26 to MUST-31)."""
         settings = self._settings
         self._keepalive_at = inf
-        due = self._last_heard + settings.keepalive
+        due = self.last_heard + settings.keepalive
         if self._keepalive_sent == 0 and now < due:
             self._keepalive_at = due
             return
@@ -1455,6 +1485,16 @@ class Connection:
             self.repair.set_mss(self.mss)
             self._straight = False
             self.host.touch(self)
+
+    def memory(self) -> int:
+        """Octets that this connection makes the host keep, both ways."""
+        return len(self._sendq) + self.reassembly.octets + self._held_octets
+
+    def shed(self) -> None:
+        """Give everything up: the host needs the memory more than this peer its connection."""
+        self.host.counters.tcp_memory_shed += 1
+        self._send_reset(self.snd_nxt & MASK)
+        self._finish(ConnectionAbortedError(103, "given up for want of memory"))
 
     def covers(self, wire_seq: int) -> bool:
         """Tell whether `wire_seq` is the number of something outstanding (RFC 5927 §4)."""
