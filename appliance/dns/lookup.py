@@ -55,13 +55,16 @@ and §3.3.11, RFC 2782, RFC 9460 §4.1."""
 
 
 class Shape:
-    """What an answer depends on besides the question's length; see `Answer.shape`."""
+    """What an answer depends on besides the type and the length of the question's name."""
 
-    __slots__ = ("key", "known")
+    __slots__ = ("known", "place")
 
-    def __init__(self, key: tuple[object, ...], known: int) -> None:
-        """`key` tells it from others; `known`: octets of tail that such names share."""
-        self.key = key
+    def __init__(self, place: Zone | Node, known: int) -> None:
+        """`place`: a zone (NXDOMAIN), a cut (referral) or a wildcard's parent (synthesis).
+
+        `known`: octets at the end of the name that all such names share.
+        """
+        self.place = place
         self.known = known
 
 
@@ -95,8 +98,8 @@ class Answer:
         self.exact = False
         """True if the name exists, so that there are only so many such answers."""
         self.shape: Shape | None = None
-        """Set if any other name of the same length that ends with the same `known` octets and comes
-        to the same key gets the same octets: one rendering serves a whole flood of names."""
+        """Set if every name that comes to the same place with the same length gets the same octets,
+        so that one rendering serves a whole flood of names."""
 
 
 class Zones:
@@ -159,6 +162,7 @@ class Lookup:
                 break
             name, owner = target.lower(), target
             if name in seen:
+                result.shape = None
                 _note(trace, "RFC 1034 §3.6.2", f"{names.to_text(name)} was here: a loop ends here")
                 break
             seen.add(name)
@@ -169,8 +173,6 @@ class Lookup:
             if hop == MAX_CHAIN:
                 _note(trace, "RFC 1034 §3.6.2", f"{MAX_CHAIN} aliases are enough: stop here")
             zone = found
-            result.shape = None
-            result.exact = False
         return result
 
     def _step(
@@ -204,12 +206,12 @@ class Lookup:
             result.rcode = NXDOMAIN
             result.authority.append((zone.apex.owner, zone.negative))
             if hop == 0:
-                result.shape = Shape((zone.origin, NXDOMAIN), len(zone.origin))
+                result.shape = Shape(zone, len(zone.origin))
             _note(trace, "RFC 8020 §2", f"nothing at or below {names.to_text(name)}: NXDOMAIN")
             return None
         _note(trace, "RFC 4592 §3.3.1", f"synthesized from {names.to_text(source.name)}")
-        if hop == 0 and qtype not in (SVCB, HTTPS) and CNAME not in source.rrsets:
-            result.shape = Shape((source.name, qtype), len(node.name))
+        # A name made by a wildcard further down a chain may be the question's own.
+        result.shape = Shape(node, len(node.name)) if hop == 0 else None
         return self._at_node(result, zone, source, owner, qtype, trace)
 
     def _at_node(
@@ -236,8 +238,6 @@ class Lookup:
                 return target
         if found is None:
             result.authority.append((zone.apex.owner, zone.negative))
-            if not result.answer:
-                result.shape = Shape((zone.origin, NOERROR), len(zone.origin))
             _note(trace, "RFC 2308 §2.2", "the name exists without this type: NODATA")
             return None
         result.answer.append((owner, found))
@@ -257,7 +257,7 @@ class Lookup:
         if hop == 0:
             # RFC 1034 §6.2.6: not authoritative. Behind an alias AA speaks of the alias's owner.
             result.aa = False
-            result.shape = Shape((cut.name, NS), len(cut.name))
+            result.shape = Shape(cut, len(cut.name))
         delegation = cut.rrsets[NS]
         result.authority.append((cut.owner, delegation))
         _note(trace, "RFC 1034 §4.3.2 step 3b", f"referral to {names.to_text(cut.name)}")

@@ -145,10 +145,9 @@ def render(
     return Body(bytes(writer.octets), tuple(marks), required)
 
 
-def fit(body: Body, room: int) -> tuple[Mark, bool]:
+def fit(marks: Sequence[Mark], required: int, room: int) -> tuple[Mark, bool]:
     """How much of a body goes into `room` octets, in whole RRsets, and whether TC must be set."""
-    marks = body.marks
     last = len(marks) - 1
     while last and marks[last].end > room:
         last -= 1
-    return marks[last], last < body.required
+    return marks[last], last < required
