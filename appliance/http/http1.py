@@ -1,0 +1,383 @@
+"""HTTP/1.1 on one connection: octets in, answers out, in order (RFC 9112).
+
+`data_received` has a straight line for the common case, a whole head that was answered before in
+this second, and a loop for everything else: heads in pieces, several heads at once, bodies to be
+thrown away, answers that the peer does not take yet.  While an answer is blocked nothing more is
+read, so what a connection holds is bounded by one head, one read and the transport's buffer.
+Imports asyncio's protocol interface and this package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import cast
+
+from appliance.http.inbound import Inbound
+from appliance.http.largefile import FileSlice, LargeFile, View
+from appliance.http.message import Answer, Refusal, plain
+from appliance.http.semantics import decide
+from appliance.http.server import SMALL, HttpServer
+from appliance.http.strict import MAX_HEAD, Head, incomplete, parse_head
+
+# Octets thrown away after the last answer, while the peer has not closed yet.
+MAX_LINGER = 1024 * 1024
+
+# Where a connection stands towards its end.
+OPEN, LAST, LINGERING, CLOSED = range(4)
+
+
+class HttpProtocol(asyncio.Protocol):
+    """One connection of an `HttpServer`."""
+
+    __slots__ = (
+        "_at",
+        "_boundary",
+        "_buffer",
+        "_end",
+        "_eof",
+        "_file",
+        "_inbound",
+        "_lingered",
+        "_outgoing",
+        "_paused",
+        "_scanned",
+        "_server",
+        "_since",
+        "_stopped_reading",
+        "_transport",
+        "_write",
+    )
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._boundary = False  # nothing buffered, nothing under way: the memo may be asked
+        self._buffer: bytes | bytearray = b""
+        self._at = 0  # offset in the buffer of the first octet not consumed
+        self._scanned = 0  # offset up to which the end of a head was looked for
+        self._inbound: Inbound | None = None  # the body being thrown away
+        self._outgoing: deque[bytes | memoryview] = deque()  # of a large answer, not written yet
+        self._file: tuple[LargeFile, View] | None = None  # what `_outgoing` is mapped from
+        self._paused = False  # the transport wants no more
+        self._stopped_reading = False
+        self._end = OPEN
+        self._eof = False  # the peer sends no more
+        self._lingered = 0  # octets thrown away after the last answer
+        self._since = 0.0  # the loop's time, to a second, at which the present wait began
+
+    # -- what asyncio calls -------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin: RFC 9112 §9."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._write = self._transport.write
+        accepted = self._server.opened(self)
+        self._since = self._server.now
+        if accepted:
+            self._boundary = True
+        else:
+            # RFC 9110 §15.6.4: say when to come back rather than let the peer guess.
+            self._say(plain(503, "too many connections", b"Retry-After: 5\r\n"), b"")
+
+    def data_received(self, data: bytes) -> None:
+        """Take octets; never raises for anything a peer can send."""
+        if self._boundary:
+            server = self._server
+            if server.holder.current is server.site and (hit := server.wires.get(data)):
+                hit.count += 1
+                self._since = server.now
+                self._write(hit.wire)
+                if server.on_request is not None:
+                    self._log(data, hit.answer)
+                return
+        self._receive(data)
+
+    def eof_received(self) -> bool:
+        """Close, but first answer what was asked (RFC 9112 §9.6)."""
+        self._eof = True
+        self._boundary = False
+        if self._end <= LAST and (self._outgoing or self._paused):
+            # A TLS transport cannot stay half open; its answer ends here.
+            return self._transport.can_write_eof()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything."""
+        self._end = CLOSED
+        self._boundary = False
+        self._buffer = b""
+        self._inbound = None
+        self._outgoing.clear()
+        self._file = None
+        self._server.closed(self)
+
+    def pause_writing(self) -> None:
+        """Stop answering until the peer takes what it has."""
+        self._paused = True
+        self._boundary = False
+
+    def resume_writing(self) -> None:
+        """Go on where `pause_writing` stopped."""
+        self._paused = False
+        self._since = self._server.now
+        self._feed()
+        if not self._outgoing:
+            if self._end == LAST:
+                self._close()
+            elif self._end == OPEN:
+                self._run()
+
+    # -- what the server calls ----------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """End a wait that was too long."""
+        limits = self._server.limits
+        waited = now - self._since
+        if self._end >= LINGERING:
+            if waited > limits.linger_seconds + (limits.stall_seconds if self._paused else 0):
+                self._transport.abort()
+        elif self._outgoing or self._paused:
+            if waited > limits.stall_seconds:
+                self._server.timeouts += 1
+                self._transport.abort()
+        elif self._inbound is not None:
+            if waited > limits.body_seconds:
+                self._server.timeouts += 1
+                self._close()
+        elif self._buffer:
+            if waited > limits.head_seconds:
+                self._server.timeouts += 1
+                self._say(plain(408), b"")
+        elif waited > limits.idle_seconds:
+            self._close()
+
+    def drain(self) -> None:
+        """Close at once when at rest, else after the answer to what was begun."""
+        if self._end == OPEN:
+            if self._outgoing:
+                self._end = LAST
+            elif self._boundary or not self._buffer:
+                self._close()
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def _receive(self, data: bytes) -> None:
+        if self._end != OPEN:
+            self._lingered += len(data)
+            if self._lingered > MAX_LINGER:
+                self._transport.abort()
+            return
+        if not self._buffer:
+            self._buffer = data
+            if self._boundary:
+                self._since = self._server.now
+        elif isinstance(self._buffer, bytearray):
+            self._buffer += data
+        else:
+            self._buffer = bytearray(self._buffer) + data
+        self._boundary = False
+        if self._paused or self._outgoing:
+            if not self._stopped_reading:
+                self._stopped_reading = True
+                self._transport.pause_reading()
+            return
+        self._run()
+
+    def _run(self) -> None:
+        """Take whole messages off the buffer until it has none or an answer is blocked."""
+        try:
+            while self._buffer and not self._paused and not self._outgoing and self._end == OPEN:
+                if not (self._next_head() if self._inbound is None else self._next_body()):
+                    break
+        except Refusal as refusal:
+            self._refuse(refusal)
+        if self._end != OPEN or self._paused or self._outgoing:
+            return
+        if self._eof:
+            self._end = LAST
+            self._close()
+            return
+        if self._at:
+            self._buffer = self._buffer[self._at :]
+            self._scanned -= self._at
+            self._at = 0
+        self._boundary = not self._buffer and self._inbound is None
+        if self._stopped_reading:
+            self._stopped_reading = False
+            self._transport.resume_reading()
+
+    def _next_head(self) -> bool:
+        """Answer one head; False when the buffer holds no whole one."""
+        buffer, start = self._buffer, self._at
+        # RFC 9112 §2.2: empty lines before a request line are ignored.
+        while buffer.startswith(b"\r\n", start):
+            start += 2
+        if start != self._at:
+            self._at = self._scanned = start
+        if start == len(buffer):
+            self._buffer, self._at, self._scanned = b"", 0, 0
+            return False
+        stop = buffer.find(b"\r\n\r\n", max(start, self._scanned - 3), start + MAX_HEAD) + 4
+        if stop < 4:
+            if buffer[start:] != b"\r":
+                incomplete(buffer, start, self._scanned)
+            self._scanned = len(buffer)
+            return False
+        head = bytes(buffer[start:stop])
+        if stop == len(buffer):
+            self._buffer, self._at, self._scanned = b"", 0, 0
+        else:
+            self._at = self._scanned = stop
+        self._since = self._server.now
+        self._answer_head(head)
+        return True
+
+    def _answer_head(self, head: bytes) -> None:
+        server = self._server
+        site = server.renew()
+        answer = server.recall(head)
+        if answer is not None:
+            self._send(answer, head, persistent=True)
+            return
+        parsed = parse_head(head)
+        answer = decide(site, parsed.request)
+        if parsed.plain:
+            server.keep(head, answer)
+        if parsed.length:
+            self._send(answer, head, persistent=self._take_body(head, parsed))
+        else:
+            self._send(answer, head, persistent=parsed.persistent)
+
+    def _take_body(self, head: bytes, parsed: Head) -> bool:
+        """Prepare for the body of a request; says whether the connection can outlive it."""
+        limit = self._server.limits.body
+        if parsed.length > limit:
+            if parsed.request.method in {b"GET", b"HEAD", b"OPTIONS"}:
+                raise Refusal(413, "request content too large")
+            return False
+        if parsed.expects or not parsed.persistent:
+            # RFC 9110 §10.1.1: the final answer without a 100; whether the body still comes is
+            # not known, so nothing after it can be.
+            return False
+        self._inbound = Inbound(head, parsed, limit)
+        return True
+
+    def _next_body(self) -> bool:
+        """Throw body octets away; False when more must come."""
+        assert self._inbound is not None
+        data = bytes(self._buffer[self._at :])
+        self._buffer, self._at, self._scanned = b"", 0, 0
+        rest = self._inbound.feed(data)
+        if rest is None:
+            return False
+        if not self._inbound.persistent:
+            self._end = LAST
+            self._close()
+            return False
+        self._inbound = None
+        self._buffer = rest
+        self._since = self._server.now
+        return bool(rest)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def _send(self, answer: Answer, head: bytes, *, persistent: bool) -> None:
+        """Write an answer, whole if it is small, and go on or close after it."""
+        server = self._server
+        close = not persistent or server.draining
+        if close:
+            self._end = LAST
+        parts: list[bytes | memoryview] = []
+        for part in answer.parts:
+            if isinstance(part, FileSlice):
+                try:
+                    view = part.file.open()
+                except OSError:
+                    server.files_changed += 1
+                    self._end = OPEN
+                    self._say(plain(503, "changed on disk", b"Retry-After: 5\r\n"), head)
+                    return
+                self._file = (part.file, view)
+                parts.append(view.octets[part.start : part.stop])
+            else:
+                parts.append(part)
+        server.count(answer)
+        if server.on_request is not None:
+            self._log(head, answer)
+        if answer.length <= SMALL:
+            self._write(server.head(answer, close=close) + b"".join(parts))
+            self._file = None
+        else:
+            self._outgoing.extend(parts)
+            self._write(server.head(answer, close=close))
+            self._feed()
+        if close and not self._outgoing and not self._paused:
+            self._close()
+
+    def _feed(self) -> None:
+        """Write the pieces of a large answer while the transport takes them."""
+        outgoing = self._outgoing
+        while outgoing and not self._paused:
+            if self._file is not None and not self._file[0].intact(self._file[1]):
+                self._server.files_changed += 1
+                self._transport.abort()
+                return
+            part = outgoing.popleft()
+            if len(part) > SMALL:
+                view = memoryview(part)
+                outgoing.appendleft(view[SMALL:])
+                part = view[:SMALL]
+            self._write(part)
+        if not outgoing:
+            self._file = None
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer a faulty message; where the next one would begin is not known."""
+        if self._inbound is not None:
+            # The message was answered already, and its body is faulty.
+            self._inbound = None
+            self._end = LAST
+            self._close()
+        else:
+            self._say(plain(refusal.status, refusal.reason), b"")
+
+    def _say(self, answer: Answer, head: bytes) -> None:
+        """Write a last, small answer and close."""
+        if self._end != OPEN:
+            return
+        self._end = LAST
+        self._server.count(answer)
+        if self._server.on_request is not None:
+            self._log(head, answer)
+        self._write(
+            self._server.head(answer, close=True)
+            + b"".join(cast("tuple[bytes, ...]", answer.parts))
+        )
+        if not self._paused:
+            self._close()
+
+    def _close(self) -> None:
+        """Send FIN after what was written, and wait a little for the peer's.
+
+        RFC 9112 §9.6: closing with octets unread resets the connection, and a reset can destroy
+        the last answer before the peer has read it.
+        """
+        self._boundary = False
+        self._buffer = b""
+        self._since = self._server.now
+        if self._end == LAST and not self._eof and self._transport.can_write_eof():
+            self._end = LINGERING
+            if self._stopped_reading:
+                self._stopped_reading = False
+                self._transport.resume_reading()
+            self._transport.write_eof()
+        else:
+            self._end = CLOSED
+            self._transport.close()
+
+    def _log(self, head: bytes, answer: Answer) -> None:
+        on_request = self._server.on_request
+        if on_request is not None:
+            on_request(
+                self._transport.get_extra_info("peername"), head, answer.status, answer.length
+            )

@@ -1,0 +1,73 @@
+"""Request bodies, read by h11 and thrown away.
+
+A static site has no use for a body, but the next request begins after it.  h11 does the framing,
+and the `Expect` and trailer rules with it; it is made only for a message that has a body, so that
+a connection at rest costs nothing.  h11 reads the head as well: a head that it understands
+otherwise than the strict parser did is refused, because that is what smuggling is made of.
+Imports h11, `message`, `strict`.
+"""
+
+from __future__ import annotations
+
+import h11
+
+from appliance.http.message import Refusal
+from appliance.http.strict import MAX_HEAD, Head
+
+
+class Inbound:
+    """One request body on its way to nowhere."""
+
+    __slots__ = ("_chunked", "_connection", "_left", "_tail", "persistent")
+
+    def __init__(self, head: bytes, parsed: Head, limit: int) -> None:
+        """Begin a message; `limit` is the octets of content it may have.
+
+        Raises Refusal 400 when h11 does not read in the head what the strict parser read.
+        """
+        self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self._left = limit
+        self._chunked = parsed.length < 0
+        self._tail = b""  # the last four octets given to h11
+        self.persistent = parsed.persistent
+        try:
+            self._connection.receive_data(head)
+            event = self._connection.next_event()
+        except h11.RemoteProtocolError as error:
+            raise Refusal(400, "malformed request head") from error
+        if not isinstance(event, h11.Request) or (event.method, event.target) != (
+            parsed.request.method,
+            parsed.request.target,
+        ):
+            raise Refusal(400, "malformed request head")
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take octets; None while the body goes on, else what came after it.
+
+        Raises Refusal for faulty framing and for a body past the limit.
+        """
+        connection = self._connection
+        try:
+            connection.receive_data(data)
+            while True:
+                event = connection.next_event()
+                if isinstance(event, h11.Data):
+                    self._left -= len(event.data)
+                    if self._left < 0:
+                        raise Refusal(413, "request content too large")
+                elif isinstance(event, h11.EndOfMessage):
+                    return self._finish(data, event)
+                else:
+                    self._tail = (self._tail + data)[-4:]
+                    return None
+        except h11.RemoteProtocolError as error:
+            raise Refusal(400, "malformed request content") from error
+
+    def _finish(self, data: bytes, event: h11.EndOfMessage) -> bytes:
+        rest = bytes(self._connection.trailing_data[0])
+        if self._chunked:
+            # h11 ends a trailer section at a bare LF too.  Trailers are ignored, and nothing is
+            # read on a connection after them, or after an end that is not CRLF CRLF.
+            end = self._tail + data[: len(data) - len(rest)]
+            self.persistent &= not event.headers and end.endswith(b"\r\n\r\n")
+        return rest
