@@ -1,0 +1,134 @@
+"""What `appliance serve` says when it is ready: where to look, what is served, what was refused.
+
+Every address printed can be used as it stands. Text only; imports the settings, and the operating
+system to ask whether the host's side of a tap has an address.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from appliance import __version__
+from appliance.config import PAIR, Settings
+
+if TYPE_CHECKING:
+    from appliance.app import Content
+    from appliance.gateway import Gateway
+    from appliance.net.vif.base import Vif
+
+SIOCGIFADDR: Final = 0x8915
+"""linux/sockios.h."""
+PROBLEMS: Final = 8
+"""Problems shown at the start; `appliance check` shows all."""
+
+
+def plural(number: int, noun: str) -> str:
+    """The number with its noun, as in 2 pages."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def banner(
+    settings: Settings, content: Content, vif: Vif, gateway: Gateway | None
+) -> Iterator[str]:
+    """The lines, first to last."""
+    site, net = settings.site, settings.net
+    if gateway is not None:
+        http, dns = (gateway.bind, gateway.http), (gateway.bind, gateway.dns)
+    else:
+        address = net.address[0].partition("/")[0]
+        http, dns = (address, settings.http.port), (address, settings.dns.port)
+    yield f"appliance {__version__} serves {site.title}"
+    yield ""
+    yield f"  {_url(*http)}"
+    yield (
+        f"      {plural(content.pages, 'page')}, {plural(content.files, 'file')}, "
+        f"{_octets(content.octets)}"
+    )
+    if content.zones:
+        port = "" if dns[1] == 53 else f" -p {dns[1]}"
+        yield f"  dig @{dns[0]}{port} {_zone_to_ask(site.base_url, content.zones)}"
+    yield (
+        f"      {plural(len(content.zones), 'zone')}, {plural(content.records, 'record')}, "
+        "over UDP and TCP"
+    )
+    yield ""
+    yield f"  stack: {', '.join(net.address)} on {net.link}; {_report(vif)}"
+    if content.hidden:
+        yield f"  refused: {plural(content.hidden, 'dotfile')} hidden"
+    if content.waiting:
+        yield f"  waiting: {plural(content.waiting, 'page')} (drafts, or of a later date)"
+    for note in gateway.notes if gateway is not None else ():
+        yield f"  note: {note}"
+    if (hint := _host_side(settings)) is not None:
+        yield f"  note: {hint}"
+    if net.pcap is not None:
+        yield f"  note: every frame is recorded in {net.pcap}"
+    for problem in content.problems[:PROBLEMS]:
+        yield f"  {problem.severity}: {problem}"
+    if len(content.problems) > PROBLEMS:
+        yield f"  and {len(content.problems) - PROBLEMS} more: appliance check tells all"
+    yield "  Ctrl-C ends it; SIGHUP loads site and zones again"
+
+
+def _url(address: str, port: int) -> str:
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}/" if port == 80 else f"http://{host}:{port}/"
+
+
+def _zone_to_ask(base_url: str, zones: tuple[str, ...]) -> str:
+    """The zone of the site's own name, or else the first that is not for reverse look-ups."""
+    host = urlsplit(base_url).hostname or ""
+    names = [zone.rstrip(".").lower() for zone in zones]
+    fitting = [name for name in names if host == name or host.endswith(f".{name}")]
+    forward = [name for name in names if not name.endswith(".arpa")]
+    return (fitting or forward or names)[0] or "."
+
+
+def _octets(number: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number} octets"
+
+
+def _report(vif: Vif) -> str:
+    """What the link does for us; wrappers pass the question on."""
+    inner: object = vif
+    while inner is not None:
+        report = getattr(inner, "offload_report", None)
+        if report:
+            return str(report)
+        inner = getattr(inner, "inner", None)
+    return "nothing is cut or summed on the way"
+
+
+def _host_side(settings: Settings) -> str | None:
+    """How to reach a tap whose host side has no address; None when there is nothing to say."""
+    net = settings.net
+    if net.link == PAIR or not net.link.startswith("tap:"):
+        return None
+    name = net.link.removeprefix("tap:")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            fcntl.ioctl(sock, SIOCGIFADDR, struct.pack("16s16x", name.encode()))
+        except OSError:
+            pass
+        else:
+            return None
+    ours = ipaddress.IPv4Interface(net.address[0])
+    wanted = (
+        net.gateway[0]
+        if net.gateway
+        else next(str(ip) for ip in ours.network.hosts() if ip != ours.ip)
+    )
+    cidr = f"{wanted}/{ours.network.prefixlen}"
+    return (
+        f"the host's side of {name} has no address: ip address add {cidr} dev {name}, "
+        f"or --host-address {cidr}"
+    )

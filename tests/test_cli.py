@@ -1,0 +1,136 @@
+"""The command line: what is understood, what is said about the rest, and with which status."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from appliance import __version__, cli, config
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"appliance {__version__}\n"
+
+
+def test_no_command_is_help_and_misuse(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert "serve" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["sevre"], ["serve", "--lnik", "pair"], ["serve", "--http-port", "x"]]
+)
+def test_misuse(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert words[-1] in capsys.readouterr().err or "--lnik" in words
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_without_settings(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([command]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == (
+        f"appliance: no appliance.toml in {tmp_path}: go where one is, or name one with -c FILE\n"
+    )
+
+
+def test_errors_in_settings_are_lines_and_not_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text('[net]\nlink = "wire"\n[gateway]\nhttp = 0\n')
+    assert cli.main(["serve", "-c", str(path), "--dns-port", "99999"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    first, second, third = said.err.splitlines()
+    assert first.startswith("appliance: command line: --dns-port 99999: must be an integer from 1")
+    assert second.startswith(f'appliance: {path}:2: net.link = "wire": must be')
+    assert third.startswith(f"appliance: {path}:4: gateway.http = 0: must be")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "none.toml"
+    assert cli.main(["serve", "-c", str(path)]) == 2
+    assert capsys.readouterr().err == (
+        f"appliance: {path}: cannot be read: No such file or directory\n"
+    )
+
+
+def test_every_option_reaches_its_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "appliance.toml").write_text("")
+    words = (
+        "serve --link tap:t0 --address 192.0.2.2/24 --address 192.0.2.3/24 --gateway 192.0.2.1 "
+        "--site pages --zones /names --host-address 192.0.2.1/24 --pcap x.pcap "
+        "--http-port 8000 --dns-port 5300"
+    )
+    options = cli._parser().parse_args(words.split())
+    settings = config.load(tmp_path / "appliance.toml", cli._overrides(options))
+    assert settings.net.link == "tap:t0"
+    assert settings.net.address == ("192.0.2.2/24", "192.0.2.3/24")
+    assert settings.net.gateway == ("192.0.2.1",)
+    assert settings.net.host_address == "192.0.2.1/24"
+    assert settings.net.pcap == tmp_path / "x.pcap"
+    assert settings.site.directory == tmp_path / "pages"
+    assert settings.dns.zones == Path("/names")
+    assert (settings.gateway.http, settings.gateway.dns) == (8000, 5300)
+
+
+def test_paths_are_those_of_the_working_directory_and_not_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    (there / "appliance.toml").write_text("")
+    monkeypatch.chdir(here)
+    options = cli._parser().parse_args(["serve", "--site", "pages"])
+    settings = config.load(there / "appliance.toml", cli._overrides(options))
+    assert settings.site.directory == here / "pages"
+    assert settings.dns.zones == there / "zones"
+
+
+def test_every_overridable_key_is_a_setting_and_an_option() -> None:
+    options = vars(cli._parser().parse_args(["serve"]))
+    for key, option in config.OPTIONS.items():
+        table, name = key.split(".")
+        assert name in config.TABLES[table].model_fields
+        assert option.lstrip("-").replace("-", "_") in options
+
+
+def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
+    code = (
+        "import sys; from appliance import cli;"
+        "cli._parser();"
+        "heavy = {'asyncio', 'pydantic', 'dns', 'jinja2', 'h11', 'uvloop'} & set(sys.modules);"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "appliance", "--version"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    assert done.stdout == f"appliance {__version__}\n"
