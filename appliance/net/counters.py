@@ -105,4 +105,5 @@ class Counters:
 
     def as_dict(self) -> dict[str, int]:
         """Return every counter by name."""
-        return {name: getattr(self, name) for name in Counters.__annotations__}
+        names = (name for name in dir(self) if not name.startswith("_"))
+        return {name: getattr(self, name) for name in names if type(getattr(self, name)) is int}
