@@ -2,7 +2,7 @@
 
 Errors are what RFC 1034, 2181 and 6672 rule out, and a zone with one is not served (RFC 1035 §5.2);
 warnings are what servers answer as written but people regret. Every check names the line of the
-first record concerned. Imports `consts`, `names`, `errors`, `zone`.
+first record concerned. Imports `consts`, `names`, `errors`, `lookup`, `zone`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,17 @@ from appliance.dns.consts import (
     CNAME,
     DNAME,
     DS,
-    KEY,
     MX,
     NS,
     NSEC,
     RRSIG,
-    SIG,
     SRV,
     A,
 )
 from appliance.dns.errors import Problem, Severity
+from appliance.dns.lookup import BESIDE_CNAME
 from appliance.dns.zone import Node, RRset, Zone
 
-BESIDE_CNAME: Final = frozenset((CNAME, RRSIG, NSEC, SIG, KEY))
-"""Types that may share a name with CNAME (RFC 4034 §3 and §4, RFC 3007 §3)."""
 BESIDE_CUT: Final = frozenset((NS, DS, NSEC, RRSIG, A, AAAA))
 """Types that mean something at a zone cut in the parent (RFC 4035 §2.4 ff.); addresses are glue."""
 _HOSTS: Final = {NS: 0, MX: 2, SRV: 6}

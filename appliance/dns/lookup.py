@@ -16,6 +16,7 @@ bounded by `MAX_CHAIN` whatever the zones contain. Imports `consts`, `names` and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from appliance.dns import names
 from appliance.dns.consts import (
@@ -25,14 +26,18 @@ from appliance.dns.consts import (
     DNAME,
     DS,
     HTTPS,
+    KEY,
     MAX_CHAIN,
     MAX_NAME,
     MX,
     NOERROR,
     NS,
+    NSEC,
     NXDOMAIN,
+    NXT,
     REFUSED,
     RRSIG,
+    SIG,
     SRV,
     SVCB,
     YXDOMAIN,
@@ -41,15 +46,18 @@ from appliance.dns.consts import (
 from appliance.dns.errors import LocalError
 from appliance.dns.zone import Node, RRset, Zone
 
+BESIDE_CNAME: Final = frozenset((CNAME, RRSIG, NSEC, SIG, KEY, NXT))
+"""Types that may share a name with CNAME and are asked of that name itself: RFC 4034 §3 and §4,
+RFC 3007 §3, and RFC 2535 §2.3.5 before them."""
 Record = tuple[bytes, RRset]
 Trace = list[tuple[str, str]]
 """Steps of a decision: the RFC's section, and what was found."""
 
-_ADDRESSES = (A, AAAA)
-MAX_HELPED = 64
+_ADDRESSES: Final = (A, AAAA)
+MAX_HELPED: Final = 64
 """Records of one RRset for which additional data is looked up: bounds the work, and a UDP answer
 cannot hold more."""
-_TARGET_AT = {NS: 0, MX: 2, SRV: 6, SVCB: 2, HTTPS: 2}
+_TARGET_AT: Final = {NS: 0, MX: 2, SRV: 6, SVCB: 2, HTTPS: 2}
 """Octets before the host name in the rdata of types that call for additional data: RFC 1035 §3.3.9
 and §3.3.11, RFC 2782, RFC 9460 §4.1."""
 
@@ -76,6 +84,7 @@ class Answer:
         "additional",
         "answer",
         "authority",
+        "courtesy",
         "exact",
         "glue",
         "rcode",
@@ -93,6 +102,8 @@ class Answer:
         """Addresses that a referral cannot work without (RFC 9471 §2.1): lost means TC."""
         self.additional: list[Record] = []
         """Helpful records; may be left out for want of room."""
+        self.courtesy = False
+        """The authority section may be left out for want of room too."""
         self.zone: Zone | None = None
         """Where the question's own name belongs; None: not ours."""
         self.exact = False
@@ -230,7 +241,7 @@ class Lookup:
             if qtype == ANY:
                 found = _one_of(rrsets)
                 _note(trace, "RFC 8482 §4.1", "ANY is answered with one RRset")
-            elif CNAME in rrsets:
+            elif CNAME in rrsets and qtype not in BESIDE_CNAME:
                 alias = rrsets[CNAME]
                 result.answer.append((owner, alias))
                 target = alias.rdatas[0]
@@ -242,12 +253,12 @@ class Lookup:
             return None
         result.answer.append((owner, found))
         _note(trace, "RFC 1034 §4.3.2 step 3a", f"{len(found.rdatas)} records found")
-        if not self.minimal and (found.rtype != NS or node is not zone.apex):
-            apex_ns = zone.apex.rrsets.get(NS)
-            if apex_ns is not None:
-                result.authority.append((zone.apex.owner, apex_ns))
         if found.rtype in _TARGET_AT:
             self._helpers(result, zone, owner, found)
+        if not self.minimal and qtype != ANY and (found.rtype != NS or node is not zone.apex):
+            result.courtesy = True
+            result.authority.append((zone.apex.owner, zone.apex.rrsets[NS]))
+            self._helpers(result, zone, owner, zone.apex.rrsets[NS])
         return None
 
     def _referral(
@@ -285,14 +296,18 @@ class Lookup:
         _note(trace, "RFC 6672 §3.2", f"DNAME leads to {names.to_text(target)}")
         # RFC 6672 §3.1: the synthesized CNAME has the TTL of its DNAME.
         result.answer.append((owner, RRset(CNAME, dname.ttl, (target,))))
-        return None if qtype in (CNAME, ANY) else target
+        return None if qtype == CNAME else target
 
     def _helpers(self, result: Answer, zone: Zone, owner: bytes, found: RRset) -> None:
         """Addresses (and for SVCB kin further records) of the hosts that an RRset names."""
         rtype = found.rtype
         skip = _TARGET_AT[rtype]
         wanted = (*_ADDRESSES, rtype) if rtype in (SVCB, HTTPS) else _ADDRESSES
-        present = {(name.lower(), rrset.rtype) for name, rrset in result.answer}
+        present = {
+            (name.lower(), rrset.rtype)
+            for section in (result.answer, result.additional)
+            for name, rrset in section
+        }
         for rdata in found.rdatas[:MAX_HELPED]:
             target = rdata[skip : names.end_of(rdata, skip)]
             if target == names.ROOT:
@@ -304,9 +319,13 @@ class Lookup:
             if not names.is_below(lowered, zone.origin):
                 continue
             host = zone.closest(lowered)
+            kinds = wanted
             if len(host.name) != len(lowered):
-                continue
-            for kind in wanted:
+                if host.wildcard is None or host.cover is not None:
+                    continue
+                # A wildcard's own names must not be told apart here; see `Shape`.
+                host, kinds = host.wildcard, _ADDRESSES
+            for kind in kinds:
                 rrset = host.rrsets.get(kind)
                 if rrset is not None and (lowered, kind) not in present:
                     present.add((lowered, kind))

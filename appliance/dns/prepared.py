@@ -63,7 +63,8 @@ class Prepared:
             [(QUESTION_NAME if owner is qname else owner, rrset) for owner, rrset in found.answer],
             found.authority,
             found.glue,
-            found.additional,
+            [(QUESTION_NAME if owner is qname else owner, rr) for owner, rr in found.additional],
+            courtesy=found.courtesy,
         )
         self.octets = body.octets
         """Everything behind the question but OPT."""

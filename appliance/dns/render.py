@@ -26,6 +26,9 @@ QUESTION_NAME: Final = b"\xc0\x0c"
 """The pointer to the question's name, which follows the header."""
 MAX_POINTER: Final = 0x3FFF
 """The furthest offset that 14 bits reach (RFC 1035 §4.1.4)."""
+MAX_POINTERS: Final = 4
+"""Pointers that lead from a name to its end: RFC 1035 sets no bound, but readers do (dnspython 16),
+and aliases that grow by a label each would make a chain of any length."""
 
 _POINTER: Final = Struct("!H").pack
 _FIXED: Final = Struct("!HHIH").pack
@@ -75,25 +78,34 @@ class Renderer:
         """`question` from `question_table`; `base` is the offset of the body in the message."""
         self.octets = bytearray()
         self._question = question
-        self._table: dict[bytes, int] = {}
+        self._table: dict[bytes, tuple[int, int]] = {}
+        """Suffixes written so far: offset, and pointers on the way to the end."""
         self._base = base
 
     def name(self, name: bytes) -> None:
         """Write a name, its tail as a pointer where one is known."""
         octets, table, question = self.octets, self._table, self._question
         here = self._base + len(octets)
-        at = 0
+        at = hops = 0
+        new: list[int] = []
         while length := name[at]:
             suffix = name[at:]
-            target = table.get(suffix) or question.get(suffix.lower())
-            if target is not None:
+            offset = question.get(suffix.lower())
+            known = table.get(suffix)
+            if known is not None and known[1] < MAX_POINTERS:
+                offset, hops = known
+            if offset is not None:
                 octets += name[:at]
-                octets += _POINTER(0xC000 | target)
-                return
+                octets += _POINTER(0xC000 | offset)
+                hops += 1
+                break
             if here + at <= MAX_POINTER:
-                table[suffix] = here + at
+                new.append(at)
             at += 1 + length
-        octets += name
+        else:
+            octets += name
+        for at in new:
+            table[name[at:]] = (here + at, hops)
 
     def rrset(self, owner: bytes, rrset: RRset) -> None:
         """Write all records of an RRset; `owner` may be the ready-made `QUESTION_NAME`."""
@@ -127,11 +139,14 @@ def render(
     authority: Sequence[Record],
     glue: Sequence[Record],
     extra: Sequence[Record],
+    *,
+    courtesy: bool = False,
 ) -> Body:
     """Render the three sections; `glue` and then `extra` make up the additional one.
 
     Everything but `extra` is required: leaving it out makes a truncated message (RFC 2181 §9,
-    RFC 9471 §2). An owner that is `QUESTION_NAME` itself becomes that pointer.
+    RFC 9471 §2). With `courtesy` that is so for the answer section only. An owner that
+    is `QUESTION_NAME` itself becomes that pointer.
     """
     writer = Renderer(question, base)
     marks = [Mark(0, 0, 0, 0)]
@@ -141,7 +156,7 @@ def render(
             writer.rrset(owner, rrset)
             counts[section] += len(rrset.rdatas)
             marks.append(Mark(len(writer.octets), counts[0], counts[1], counts[2]))
-    required = len(marks) - 1 - len(extra)
+    required = len(answer) if courtesy else len(marks) - 1 - len(extra)
     return Body(bytes(writer.octets), tuple(marks), required)
 
 
