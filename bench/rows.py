@@ -110,7 +110,7 @@ def appliance(bench: Bench, site: Path, zones: Path) -> Iterator[Server]:
     environment = {"PYTHONPATH": root, "PYTHONUNBUFFERED": "1"}
     words = bench.client.command(*command)
     with serve("appliance", words, bench.folder, env=environment) as server:
-        server.wait(lambda: _curl(bench.client, f"http://{OURS_ADDRESS}/"), _START_SECONDS)
+        server.wait(lambda: _curl(bench.client, f"http://{OURS_ADDRESS}/index.txt"), _START_SECONDS)
         yield server
 
 

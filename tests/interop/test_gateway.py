@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def curl(space: Namespace, *arguments: str) -> str:
 
 
 def ready(server: Server) -> None:
-    """Wait for the banner, which may take a second and no more on a quiet machine."""
+    """Wait for the banner."""
     server.wait(lambda: "http://127.0.0.1" in server.words(), 20)
 
 
@@ -73,6 +74,17 @@ def test_every_link_of_the_home_page_answers(space: Namespace, tmp_path: Path) -
                 space, "-o", "/dev/null", "-w", "%{http_code}", f"http://127.0.0.1:8080{path}"
             )
             assert status == "200", path
+
+
+def test_banner_within_a_second(space: Namespace, tmp_path: Path) -> None:
+    """The best of three starts with the whole site: a busy machine may spoil one or two."""
+    waits = []
+    for _ in range(3):
+        began = time.monotonic()
+        with lab.serve("appliance", start(space), tmp_path, env=ENVIRONMENT) as server:
+            ready(server)
+            waits.append(time.monotonic() - began)
+    assert min(waits) < 1.0
 
 
 def test_interrupt_is_a_clean_end(space: Namespace, tmp_path: Path) -> None:

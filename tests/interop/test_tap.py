@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 def test_page(house: House) -> None:
     """RFC 9110 §8, §9.3.1: status, type, length and body of pages and files."""
     head, _, body = house.curl("--include", f"http://{OURS}/").partition("\n\n")
-    head, _, body = (head + "\n\n" + body).replace("\r\n", "\n").partition("\n\n")
     assert head.startswith("HTTP/1.1 200 ")
     assert "\ncontent-type: text/html; charset=utf-8" in head.lower()
     assert f"\ncontent-length: {len(body.encode())}" in head.lower()
@@ -31,7 +30,7 @@ def test_head_has_the_length_and_no_body(house: House) -> None:
     """RFC 9110 §9.3.2."""
     head = house.curl("--head", f"http://{OURS}/100k.bin").lower()
     assert head.startswith("http/1.1 200 ")
-    assert "content-length: 100000\r\n" in head
+    assert "\ncontent-length: 100000\n" in head
 
 
 def test_not_modified(house: House) -> None:
