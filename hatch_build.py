@@ -1,0 +1,71 @@
+"""Compile the modules on the packet path when the package is built with a C compiler at hand.
+
+mypyc turns the typed sources, unchanged, into an extension that sits beside them in the wheel.
+Without a compiler, or with `APPLIANCE_COMPILE=0`, the wheel is pure Python and does the same, slower.
+An editable installation stays pure, so that an edited source is what runs; `APPLIANCE_COMPILE=1`
+makes a failure to compile an error.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+# The walk of a packet, from the frame to the application and back, and what it is decided by.
+COMPILED = (
+    "seq", "checksum", "counters", "rtt", "hystart", "congestion", "newreno", "cubic", "flight",
+    "rack", "prr", "sack", "repair", "reassembly", "sendq", "path", "tcp", "udp", "stack",
+)  # fmt: skip
+
+_SETUP = """
+import sys
+from setuptools import setup
+from mypyc.build import mypycify
+
+sources, out = sys.argv[2:], sys.argv[1]
+setup(
+    name="appliance-compiled",
+    script_args=["--quiet", "build_ext", "--build-lib", out, "--build-temp", out + "/temp"],
+    packages=[],
+    ext_modules=mypycify(["--ignore-missing-imports", *sources], opt_level="3", target_dir=out + "/c"),
+)
+"""
+
+
+class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Puts the compiled modules into the wheel."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile before the wheel is put together."""
+        wanted = os.environ.get("APPLIANCE_COMPILE", "0" if version == "editable" else "auto")
+        if self.target_name != "wheel" or wanted == "0":
+            return
+        root = Path(self.root)
+        sources = [f"appliance/net/{name}.py" for name in COMPILED]
+        out = Path(tempfile.mkdtemp(prefix="appliance-compiled-"))
+        result = subprocess.run(
+            [sys.executable, "-c", _SETUP, str(out), *sources],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        built = sorted(out.rglob("*.so"))
+        if result.returncode or not built:
+            reason = (result.stderr or result.stdout).strip().splitlines()[-1:]
+            if wanted == "1":
+                raise RuntimeError(f"the packet path could not be compiled: {result.stderr}")
+            self.app.display_warning(f"staying pure Python: {' '.join(reason)}")
+            return
+        for path in built:
+            build_data["force_include"][str(path)] = str(path.relative_to(out))
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
