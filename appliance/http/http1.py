@@ -169,8 +169,6 @@ class HttpProtocol(asyncio.Protocol):
             return
         if not self._buffer:
             self._buffer = data
-            if self._boundary:
-                self._since = self._server.now
         elif isinstance(self._buffer, bytearray):
             self._buffer += data
         else:
@@ -185,17 +183,13 @@ class HttpProtocol(asyncio.Protocol):
 
     def _run(self) -> None:
         """Take whole messages off the buffer until it has none or an answer is blocked."""
-        try:
-            while self._buffer and not self._paused and not self._outgoing and self._end == OPEN:
-                if not (self._next_head() if self._inbound is None else self._next_body()):
-                    break
-        except Refusal as refusal:
-            self._refuse(refusal)
+        while self._buffer and not self._paused and not self._outgoing and self._end == OPEN:
+            if not (self._next_head() if self._inbound is None else self._next_body()):
+                break
         if self._end != OPEN or self._paused or self._outgoing:
             return
         if self._eof:
-            self._end = LAST
-            self._close()
+            self._last()
             return
         if self._at:
             self._buffer = self._buffer[self._at :]
@@ -219,8 +213,13 @@ class HttpProtocol(asyncio.Protocol):
             return False
         stop = buffer.find(b"\r\n\r\n", max(start, self._scanned - 3), start + MAX_HEAD) + 4
         if stop < 4:
-            if buffer[start:] != b"\r":
-                incomplete(buffer, start, self._scanned)
+            if self._scanned <= start:
+                self._since = self._server.now  # the deadline counts from the first octet
+            try:
+                if buffer[start:] != b"\r":
+                    incomplete(buffer, start, self._scanned)
+            except Refusal as refusal:
+                self._refuse(refusal, bytes(buffer[start:]))
             self._scanned = len(buffer)
             return False
         head = bytes(buffer[start:stop])
@@ -229,7 +228,10 @@ class HttpProtocol(asyncio.Protocol):
         else:
             self._at = self._scanned = stop
         self._since = self._server.now
-        self._answer_head(head)
+        try:
+            self._answer_head(head)
+        except Refusal as refusal:
+            self._refuse(refusal, head)
         return True
 
     def _answer_head(self, head: bytes) -> None:
@@ -267,12 +269,16 @@ class HttpProtocol(asyncio.Protocol):
         assert self._inbound is not None
         data = bytes(self._buffer[self._at :])
         self._buffer, self._at, self._scanned = b"", 0, 0
-        rest = self._inbound.feed(data)
+        try:
+            rest = self._inbound.feed(data)
+        except Refusal:
+            # The message was answered already; where the next one begins is not known.
+            self._last()
+            return False
         if rest is None:
             return False
         if not self._inbound.persistent:
-            self._end = LAST
-            self._close()
+            self._last()
             return False
         self._inbound = None
         self._buffer = rest
@@ -331,15 +337,15 @@ class HttpProtocol(asyncio.Protocol):
         if not outgoing:
             self._file = None
 
-    def _refuse(self, refusal: Refusal) -> None:
-        """Answer a faulty message; where the next one would begin is not known."""
-        if self._inbound is not None:
-            # The message was answered already, and its body is faulty.
-            self._inbound = None
-            self._end = LAST
-            self._close()
-        else:
-            self._say(plain(refusal.status, refusal.reason), b"")
+    def _refuse(self, refusal: Refusal, head: bytes) -> None:
+        """Answer a faulty head; where the next one would begin is not known."""
+        with_body = not head.startswith(b"HEAD ")
+        self._say(plain(refusal.status, refusal.reason, with_body=with_body), head)
+
+    def _last(self) -> None:
+        """Close: there is nothing more to say."""
+        self._end = LAST
+        self._close()
 
     def _say(self, answer: Answer, head: bytes) -> None:
         """Write a last, small answer and close."""

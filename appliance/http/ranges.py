@@ -1,8 +1,7 @@
 """Byte ranges: what a Range field selects of a representation.
 
-RFC 9110 §14.  The answer is never larger than the whole: overlapping ranges are merged, and when
-the parts with their headings would outweigh the representation the field is ignored.  Pure;
-imports the standard library only.
+RFC 9110 §14.  Ranges that overlap, touch or nearly touch are merged, so that an answer grows with
+the representation and not with the request.  Pure; imports the standard library only.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ import re
 
 # More ranges than this in one request are an attack, not a download (RFC 9110 §17.15).
 MAX_RANGES = 100
-# RFC 9110 §15.3.7.2: merge ranges whose gap costs less than one more part heading, octets.
-PART_OVERHEAD = 120
+# Octets.  RFC 9110 §15.3.7.2: merge ranges whose gap costs less than one more part heading.
+GAP = 120
 # A number past 2**63 is past every file: what longer strings of digits are cut to.
 _MAX_DIGITS = 18
 
@@ -27,7 +26,7 @@ def _number(digits: bytes) -> int:
 def select(field: bytes, size: int) -> list[tuple[int, int]] | None:
     """Return the half-open ranges to send, merged and ascending.
 
-    None: the field is to be ignored (unknown unit, malformed, too many, or no saving).
+    None: the field is to be ignored (unknown unit, malformed, or too many).
     []: none can be satisfied, which is a 416.
     """
     match = _FIELD.fullmatch(field)
@@ -61,18 +60,13 @@ def select(field: bytes, size: int) -> list[tuple[int, int]] | None:
             return None
     if not specs:
         return None
-    merged = _merge(ranges)
-    if len(merged) > 1:
-        total = sum(stop - start + PART_OVERHEAD for start, stop in merged)
-        if total >= size:
-            return None
-    return merged
+    return _merge(ranges)
 
 
 def _merge(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     merged: list[tuple[int, int]] = []
     for start, stop in sorted(ranges):
-        if merged and start <= merged[-1][1] + PART_OVERHEAD:
+        if merged and start <= merged[-1][1] + GAP:
             merged[-1] = (merged[-1][0], max(merged[-1][1], stop))
         else:
             merged.append((start, stop))

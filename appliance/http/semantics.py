@@ -159,7 +159,10 @@ def _multipart(
         )  # fmt: skip
         parts += variant.slice(start, stop)
     parts.append(b"\r\n--%s--\r\n" % boundary)
+    total = sum(map(len, parts))
+    if total >= variant.length:
+        return variant.get  # many small ranges never cost more than the whole (§17.15)
     block = b"%sContent-Type: multipart/byteranges; boundary=%s\r\n%sContent-Length: %d\r\n%s" % (
-        variant.kept, boundary, encoding, sum(map(len, parts)), NOSNIFF,
+        variant.kept, boundary, encoding, total, NOSNIFF,
     )  # fmt: skip
     return Answer(206, block, tuple(parts))

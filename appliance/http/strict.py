@@ -89,7 +89,7 @@ def parse_head(head: bytes) -> Head:
     method, target, major, minor, lines = match.groups()
     if major != b"1":
         raise Refusal(505, "this is an HTTP/1.1 server")
-    if len(target) > MAX_LINE // 2 and head.find(b"\r\n") + 2 > MAX_LINE:
+    if len(head) > MAX_LINE and head.find(b"\r\n") + 2 > MAX_LINE:
         raise Refusal(414, "request line too long")
     if lines.count(b"\n") > MAX_FIELDS:
         raise Refusal(431, "too many fields")
