@@ -106,14 +106,15 @@ def _host(zone: Zone, node: Node, rrset: RRset, host: bytes) -> Iterator[Finding
         return  # another zone's business
     if len(found.name) != len(lowered):
         if found.wildcard is None:
-            yield rrset.where, "warning", f"{what}, which is not in the zone"
+            glue = " (missing glue, RFC 9471)" if rrset.rtype == NS else ""
+            yield rrset.where, "warning", f"{what}, which is not in the zone{glue}"
             return
         found = found.wildcard
     if CNAME in found.rrsets:
         # RFC 2181 §10.3, RFC 1912 §2.4.
         yield rrset.where, "warning", f"{what}, which is an alias"
     elif not _addresses(found):
-        glue = " (missing glue)" if rrset.rtype == NS else ""
+        glue = " (missing glue, RFC 9471)" if rrset.rtype == NS else ""
         yield rrset.where, "warning", f"{what}, which has no address{glue}"
 
 
@@ -142,8 +143,38 @@ def _occluded(zone: Zone, node: Node) -> Iterator[Finding]:
         yield rrset.where, "warning", f"{_type(rtype)} of {owner} is hidden: {why}"
 
 
+def _wildcards(_zone: Zone, node: Node) -> Iterator[Finding]:
+    """What people expect of wildcards and do not get (RFC 4592 §2.2.1, §4.2, §4.4)."""
+    if node.name[:2] != names.WILDCARD:
+        return
+    owner = names.to_text(node.owner)
+    for rtype in (NS, DNAME):
+        if rtype in node.rrsets:
+            message = f"{_type(rtype)} at the wildcard {owner}: servers differ about its meaning"
+            yield node.rrsets[rtype].where, "warning", message
+
+
+def _shadowed(zone: Zone, node: Node) -> Iterator[Finding]:
+    """A name that exists beside a wildcard and so does not have the wildcard's addresses."""
+    if node is zone.apex or node.cover is not None or node.name[:2] == names.WILDCARD:
+        return
+    wildcard = zone.nodes[names.parent(node.name)].wildcard
+    if wildcard is None or CNAME in node.rrsets or _addresses(node):
+        return
+    if node.name[1:2] == b"_":
+        return  # RFC 8552: such labels are no hosts
+    if _addresses(wildcard) or CNAME in wildcard.rrsets:
+        owner, star = names.to_text(node.owner), names.to_text(wildcard.owner)
+        why = "exists" if node.rrsets else "exists, because names below it do"
+        lines = (node if node.rrsets else wildcard).rrsets.values()
+        where = min(rrset.where for rrset in lines)
+        yield where, "warning", f"{owner} {why}: {star} gives it no address (RFC 4592 §2.2.1)"
+
+
 _NODE_CHECKS: Final[tuple[Callable[[Zone, Node], Iterator[Finding]], ...]] = (
     _aliases,
     _hosts,
     _occluded,
+    _wildcards,
+    _shadowed,
 )

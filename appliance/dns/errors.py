@@ -47,9 +47,10 @@ class ZoneError(LocalError):
     """A zone is not served because of the errors in `problems` (warnings are among them too)."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        """Keep all problems; the message shows the first `PROBLEMS_SHOWN`."""
+        """Keep all problems; the message shows `PROBLEMS_SHOWN`, errors first."""
         self.problems = tuple(problems)
-        lines = [str(problem) for problem in self.problems[:PROBLEMS_SHOWN]]
+        worst_first = sorted(self.problems, key=lambda problem: problem.severity != "error")
+        lines = [str(problem) for problem in worst_first[:PROBLEMS_SHOWN]]
         if len(self.problems) > PROBLEMS_SHOWN:
             lines.append(f"… and {len(self.problems) - PROBLEMS_SHOWN} more")
         super().__init__("\n".join(lines) or "no zone")

@@ -269,7 +269,7 @@ class _Reader:
             assert rdata is not None
             return rdata
         except Exception as error:  # its rdata modules raise whatever int(), base64 and struct do
-            what = str(error) or type(error).__name__
+            what = " ".join(str(error).split()) or type(error).__name__
             raise _FaultError(f"bad {type_word.upper()} data: {what}") from None
 
     def _effective_ttl(
