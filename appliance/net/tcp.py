@@ -300,7 +300,6 @@ class Connection:
         """End our stream once the queue has been sent (CLOSE of RFC 9293 §3.10.4); idempotent."""
         if self._fin_seq < 0 and self.state != CLOSED:
             self._fin_seq = self._sendq.end
-            self._straight = False
             self.host.touch(self)
 
     def close(self) -> None:
@@ -308,7 +307,13 @@ class Connection:
 
         Octets of the peer that nobody read make this a reset (RFC 9293 §3.10.7.1, RFC 2525 §2.17).
         """
-        if self._orphan or self.state == CLOSED:
+        if self._orphan:
+            return
+        if self.state in (CLOSED, TIME_WAIT):
+            # Only octets that nobody read were left.
+            self._held.clear()
+            self._held_octets = 0
+            self._tell_closed(None)
             return
         if self.state == SYN_SENT:
             self._orphan = True
@@ -326,10 +331,12 @@ class Connection:
 
     def abort(self) -> None:
         """Reset the connection (ABORT of RFC 9293 §3.10.5); no upcall follows."""
-        if self.state == CLOSED:
-            return
         self._orphan = True
         self._closed_told = True
+        if self.state in (CLOSED, TIME_WAIT):
+            self._held.clear()
+            self._held_octets = 0
+            return
         self._straight = False
         self.notify_below = -1
         if self.state == SYN_SENT:
@@ -496,7 +503,6 @@ class Connection:
             self._settings.fast_path
             and self.state == ESTABLISHED
             and self.ts_on
-            and self._fin_seq < 0
             and self._peer_fin < 0
             and not self._paused
             and not self._held
@@ -943,10 +949,12 @@ class Connection:
         self._become(CLOSED, 0.0)
         self._disarm()
         self.reassembly.clear()
-        self._held.clear()
-        self._held_octets = 0
         self.unsent = 0
         self.host.release(self)
+        if self._held and error is None and not self._orphan:
+            return  # both streams ended well: what the application has not read yet is its own
+        self._held.clear()
+        self._held_octets = 0
         self._tell_closed(error)
 
     def _disarm(self) -> None:
@@ -959,6 +967,8 @@ class Connection:
         """Send whatever may be sent now; called once per turn for a connection that was touched."""
         self.dirty = False
         if self.state == CLOSED:
+            if self._held and not self._paused:
+                self._release_held(now)
             return
         if self._reset_pending:
             self._send_reset(self.snd_nxt & MASK)
@@ -994,15 +1004,18 @@ class Connection:
                 break
             self._held_octets -= len(data)
             self.user.tcp_data(data)
-        if self._orphan or self.state == CLOSED:
+        if self._orphan:
             self._held = []
             self._held_octets = 0
+            if self.state in (CLOSED, TIME_WAIT):
+                self._tell_closed(None)
             return
         if not self._held:
             if self._peer_fin >= 0 and self.rcv_nxt > self._peer_fin:
                 self._tell_eof()
-                if self.state == TIME_WAIT:
+                if self.state in (CLOSED, TIME_WAIT):
                     self._tell_closed(None)
+                    return
             # RFC 9293 §3.8.6.2.2: reopen the window once it can grow by a worthwhile step.
             room = self.rcv_nxt + self.rcv_buffer - self.rcv_adv
             if room >= min(self.rcv_buffer // 2, self.rcv_mss):
