@@ -26,7 +26,7 @@ from types import ModuleType
 from typing import Any, Final, Generic, TypeVar
 
 from appliance.banner import banner, plural
-from appliance.config import PAIR, Problem, Settings
+from appliance.config import OPTIONS, PAIR, Problem, Settings
 from appliance.dns import Catalog, load_zones
 from appliance.dns.protocol import (
     MAX_STREAMS,
@@ -158,9 +158,19 @@ def _leave_alone() -> None:
 
 
 class Appliance:
-    """A running appliance: content, stack, servers, and how they begin and end."""
+    """A running appliance: content, stack, servers, and how they begin and end.
+
+    Raises StartError when a directory of the settings is not there.
+    """
 
     def __init__(self, settings: Settings, say: Say, verbose: bool = False) -> None:
+        for directory, key in (
+            (settings.site.directory, "site.directory"),
+            (settings.dns.zones, "dns.zones"),
+        ):
+            if not directory.is_dir():
+                option = OPTIONS[key]
+                raise StartError(f"{directory} is not a directory ({option} DIR, or {key})")
         self.settings = settings
         self.gateway: Gateway | None = None
         self._say = say
@@ -177,16 +187,12 @@ class Appliance:
 
     async def run(self) -> None:
         """Begin, say so, serve until told to end, and end."""
-        if not self._content.pages and not self._content.files and not self._content.zones:
-            for problem in self._content.problems:
-                self._say(f"{problem.severity}: {problem}")
-            raise StartError("there is nothing to serve: neither a page nor a zone")
         async with contextlib.AsyncExitStack() as whole:
             whole.push_async_callback(self._end)
             try:
                 await self._begin()
             except (OSError, GatewayError) as exc:  # LinkError is an OSError
-                raise StartError(str(exc)) from exc
+                raise StartError(getattr(exc, "strerror", None) or str(exc)) from exc
             self._listen_to_signals()
             for line in banner(self.settings, self._content, self._stacks[0].vif, self.gateway):
                 self._say(line)

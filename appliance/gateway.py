@@ -221,10 +221,14 @@ class TcpRelay:
         self._server = await loop.create_server(lambda: _Near(self), sock=sock, backlog=256)
 
     def stop_accepting(self) -> None:
-        """Close the listening socket; connections go on."""
+        """Close the listening socket; connections go on until the appliance closes them."""
+        self.draining = True
         if self._server is not None:
             self._server.close()
             self._server = None
+        for near in tuple(self._sides):
+            if near.other is not None and near.other.finished:
+                near.transport.close()
 
     def abort(self) -> None:
         """Reset what is still there."""
@@ -250,11 +254,7 @@ class TcpRelay:
             self._empty.set_result(None)
 
     async def drained(self) -> None:
-        """Wait for the last connection; what the appliance closes is closed on both sides."""
-        self.draining = True
-        for near in self._sides:
-            if near.other is not None and near.other.finished:
-                near.transport.close()
+        """Wait for the last connection."""
         if self._sides:
             self._empty = asyncio.get_running_loop().create_future()
             await self._empty
