@@ -18,9 +18,9 @@ from pathlib import Path
 from appliance.http.largefile import Identity, LargeFile
 from appliance.http.problem import Problem
 
-# Files in one site; a site of 20,000 pages with its assets is far below, a walk of / is far above.
+# Files and directories in one site: 20,000 pages with their assets are far below it, / far above.
 MAX_FILES = 200_000
-# Directories inside one another; a chain of links cannot loop past it.
+# Directories inside one another.
 MAX_DEPTH = 32
 # Octets; a larger file is mapped while it is downloaded instead of kept in memory.
 LARGE = 4 * 1024 * 1024
@@ -56,9 +56,10 @@ class Walk:
         if not self.root.is_dir():
             self._left_out(self.root, "error", "no such directory")
             return
-        yield from self._directory(self.root, "", 0)
+        yield from self._directory(self.root, "", (self._real,))
 
-    def _directory(self, directory: Path, prefix: str, depth: int) -> Iterator[Source]:
+    def _directory(self, directory: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Source]:
+        """Walk one directory; `above` are the real paths of it and of those it lies in."""
         try:
             entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
         except OSError as error:
@@ -83,12 +84,7 @@ class Walk:
             except OSError as error:
                 self._left_out(path, "error", error.strerror or str(error))
                 continue
-            if stat.S_ISDIR(status.st_mode):
-                if depth >= MAX_DEPTH:
-                    self._left_out(path, "error", f"more than {MAX_DEPTH} directories deep")
-                else:
-                    yield from self._directory(path, name + "/", depth + 1)
-            elif not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
                 self._left_out(path, "warning", "not a file: not served")
             elif self._files >= MAX_FILES:
                 if self._files == MAX_FILES:
@@ -96,6 +92,15 @@ class Walk:
                     self._left_out(
                         path, "error", f"more than {MAX_FILES} files: the rest is left out"
                     )
+            elif stat.S_ISDIR(status.st_mode):
+                self._files += 1
+                real = path.resolve() if entry.is_symlink() else above[-1] / entry.name
+                if real in above:
+                    self._left_out(path, "warning", "a link to what it lies in: not followed")
+                elif len(above) > MAX_DEPTH:
+                    self._left_out(path, "error", f"more than {MAX_DEPTH} directories deep")
+                else:
+                    yield from self._directory(path, name + "/", (*above, real))
             else:
                 self._files += 1
                 yield Source(name, path, int(status.st_mtime), status.st_size)
