@@ -52,13 +52,14 @@ class Rack:
         self._persist = WINDOW_PERSISTS
         self._dsack_round = -1  # snd_nxt when the window last grew; -1: may grow
 
-    def delivered(self, record: Sent, now: float, spurious: bool) -> None:
-        """Take in that `record` has arrived (RFC 8985 §6.2, steps 1 to 3).
+    def delivered(self, record: Sent, end: int, now: float, spurious: bool) -> None:
+        """Take in that `record` has arrived up to `end` (RFC 8985 §6.2, steps 1 to 3).
 
         `spurious` says that the timestamp echoed is older than the record's retransmission, so
         that the acknowledgment is of an earlier copy.
         """
-        rtt = now - record.sent_at
+        sent_at = record.sent_at
+        rtt = now - sent_at
         if record.retransmitted:
             # Step 2: which copy was acknowledged?  A reply sooner than possible is of the first.
             if spurious or rtt < self.min_rtt:
@@ -67,15 +68,13 @@ class Rack:
             if rtt < self.min_rtt:
                 self.min_rtt = rtt
             # Step 3: something below the highest delivered arrived late without being sent again.
-            if record.end < self.fack:
+            if end < self.fack:
                 self.reordering_seen = True
-        if record.end > self.fack:
-            self.fack = record.end
-        if record.sent_at > self.xmit_at or (
-            record.sent_at == self.xmit_at and record.end > self.end_seq
-        ):
-            self.xmit_at = record.sent_at
-            self.end_seq = record.end
+        if end > self.fack:
+            self.fack = end
+        if sent_at > self.xmit_at or (sent_at == self.xmit_at and end > self.end_seq):
+            self.xmit_at = sent_at
+            self.end_seq = end
             self.rtt = rtt
 
     def duplicate_sacked(self, snd_una: int, snd_nxt: int) -> None:

@@ -97,6 +97,7 @@ class Repair:
             self.state == OPEN
             and self.tlp_end < 0
             and not self._reno_dups
+            and not flight.reno_sacked
             and not flight.sacked
             and not flight.lost
         )
@@ -165,6 +166,8 @@ class Repair:
 
     def advanced(self, now: float, una: int, nxt: int, ack: int) -> None:
         """Everything below `ack` arrived, while all is quiet: the common case."""
+        if self.sack_on:
+            self._delivered_below(now, ack, False)
         sent_at = self.flight.acknowledge(ack)
         if sent_at >= 0.0:
             self.rtt.sample(now - sent_at)
@@ -209,6 +212,15 @@ class Repair:
         self._judge_probe(now, ack, nxt, dsack, duplicate and not blocks)
         self._steer(now, una, nxt, ack, max(delivered, 0), flight.lost <= lost_before)
 
+    def _delivered_below(self, now: float, ack: int, spurious: bool) -> None:
+        """Tell RACK of what is cumulatively acknowledged and was not sacked before."""
+        for record in self.flight.records:
+            if record.start >= ack:
+                break
+            if not record.sacked:
+                end = record.end
+                self.rack.delivered(record, end if end < ack else ack, now, spurious)
+
     def _sent_again_needlessly(self, tsecr: int) -> bool:
         """Tell whether what is being acknowledged is the first copy of what was sent twice.
 
@@ -233,7 +245,7 @@ class Repair:
         dsack, blocks = sack.read(wire_blocks, ack, nxt)
         for left, right in blocks:
             for record in self.flight.sack(left, right):
-                self.rack.delivered(record, now, spurious)
+                self.rack.delivered(record, record.end, now, spurious)
         if dsack is not None:
             self._counters.tcp_dsack_in += 1
             self.rack.duplicate_sacked(ack, nxt)
@@ -244,11 +256,8 @@ class Repair:
     ) -> None:
         """Drop what is acknowledged and measure the round trip (RFC 6298 §3, RFC 7323 §4.1)."""
         flight = self.flight
-        for record in flight.records:
-            if record.start >= ack:
-                break
-            if not record.sacked:
-                self.rack.delivered(record, now, spurious)
+        if self.sack_on:
+            self._delivered_below(now, ack, spurious)
         sent_at = flight.acknowledge(ack)
         if sent_at >= 0.0:
             self.rtt.sample(now - sent_at)
@@ -260,14 +269,19 @@ class Repair:
             # RFC 2018 §8: the octet at the edge was sacked, so why is it not acknowledged?
             self._counters.tcp_sack_reneged += 1
             flight.forget_sacks()
-        flight.reno_sacked = max(flight.reno_sacked - max(progress - self.mss, 0), 0)
+        if self.state == OPEN:
+            flight.reno_sacked = 0
+        else:
+            flight.reno_sacked = max(flight.reno_sacked - max(progress - self.mss, 0), 0)
         self._reno_dups = 0
 
     def detect(self, now: float, una: int, progress: bool) -> None:
         """Find what is lost: by time with SACK (RFC 8985 §6), by counting without (RFC 6582)."""
         flight = self.flight
         if self.sack_on:
-            if not (flight.sacked or self.state != OPEN or self.rack.reordering_seen):
+            if not flight.sacked and self.state == OPEN:
+                # All that is out was sent after all that arrived: nothing to judge it by.
+                self.reorder_at = inf
                 return
             window = self.rack.reordering_window(
                 self.rtt.srtt, self.state != OPEN, flight.sacked // self.mss
