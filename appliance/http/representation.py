@@ -2,8 +2,9 @@
 
 A `Resource` is one path of the site; a `Variant` is its content under one content coding, with a
 strong ETag of exactly those octets, so validators never collide between codings, reloads or
-machines.  A variant carries the header block of its 200 as bytes; only Date, and Connection where
-it is needed, are added when it is sent.  Imports `message`, `media`, `largefile`.
+machines.  Codings are kept only where they are smaller.  A variant carries the header block of
+its 200 as bytes; only Date, and Connection where it is needed, are added when it is sent.
+Imports brotli, zstandard, and this package's values.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import hashlib
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
+
+import brotli
+import zstandard
 
 from appliance.http.largefile import FileSlice, LargeFile
 from appliance.http.media import is_compressible
@@ -45,8 +49,23 @@ def _gzip(body: bytes) -> bytes:
     return gzip.compress(body, compresslevel=9, mtime=0)
 
 
-# Content codings made at load, in the order in which equals are preferred.
-CODERS: Mapping[bytes, Callable[[bytes], bytes]] = {b"gzip": _gzip}
+def _brotli(body: bytes) -> bytes:
+    # Quality 5 codes 40 MB/s and beats gzip 9; 11 is a seventh smaller at a fiftieth of the speed.
+    coded: bytes = brotli.compress(body, quality=5)
+    return coded
+
+
+def _zstd(body: bytes) -> bytes:
+    # RFC 9659: level 9 keeps its window under the 8 MB that a decoder has to have.
+    return zstandard.ZstdCompressor(level=9).compress(body)
+
+
+# Content codings made at load (RFC 1952, RFC 7932, RFC 8878).
+CODERS: Mapping[bytes, Callable[[bytes], bytes]] = {
+    b"br": _brotli,
+    b"zstd": _zstd,
+    b"gzip": _gzip,
+}
 
 
 def content_hash(parts: Sequence[bytes | memoryview]) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 
+import brotli
 import pytest
+import zstandard
 
 from appliance.http.media import is_compressible, media_type
 from appliance.http.representation import (
@@ -60,7 +62,16 @@ def test_variants_are_kept_only_where_smaller() -> None:
     text = b"the same words again " * 100
     resource = build(text, "text/plain; charset=utf-8")
     assert resource.codings[-1] == b""
-    assert b"gzip" in resource.codings
+    assert set(resource.codings) == {b"br", b"zstd", b"gzip", b""}
+    decoders = {
+        b"br": brotli.decompress,
+        b"zstd": zstandard.ZstdDecompressor().decompress,
+        b"gzip": gzip.decompress,
+        b"": bytes,
+    }
+    for variant in resource.variants:
+        assert isinstance(variant.body, bytes)
+        assert decoders[variant.coding](variant.body) == text
     lengths = [variant.length for variant in resource.variants]
     assert lengths == sorted(lengths)
     noise = gzip.compress(bytes(range(256)) * 4, mtime=0) * 9
