@@ -106,7 +106,8 @@ x TYPE65400 \\# 3 abcdef
 p PTR a
 dn DNAME a
 al CNAME a
-k DNSKEY 257 3 13 mdsswUyr3DPW132mOi8V9xESWE8jTo0dxCjjnopKl+GqJxpVXckHAeF+KkxLbxIL fDLUT0rAK9iUzy1L53eKGQ==
+k DNSKEY 257 3 13 ( mdsswUyr3DPW132mOi8V9xESWE8jTo0dxCjjnopKl+GqJxpVXckHAeF+
+    KkxLbxIL fDLUT0rAK9iUzy1L53eKGQ== )
 3 NSEC3PARAM 1 0 0 -
 op OPENPGPKEY AQID
 cs CSYNC 66 3 A NS AAAA
@@ -211,7 +212,7 @@ def test_the_origin_that_a_caller_wants_is_checked() -> None:
     assert Zone.from_text(text, "EXAMPLE").name == "example."
     with pytest.raises(ZoneError, match=r"1: error: the SOA is example.'s, not other.'s"):
         Zone.from_text(text, "other.")
-    with pytest.raises(ZoneError, match="no name|label"):
+    with pytest.raises(ZoneError, match="a label"):
         Zone.from_text(text, "a..b")
 
 
@@ -361,15 +362,11 @@ def test_progress_is_told(tmp_path: Path) -> None:
 
 @given(st.text(alphabet='ab.@*$()";\\ \t\n0169INAMXTSOC#/{}-,', max_size=200))
 def test_any_text_gives_a_zone_or_problems(text: str) -> None:
-    try:
-        Zone.from_text(HEAD + text)
-    except ZoneError as error:
-        assert error.problems
+    found = problems(HEAD + text)
+    assert all(line >= 0 and message for line, _, message in found)
 
 
 @given(st.text(max_size=100))
 def test_so_does_any_unicode(text: str) -> None:
-    try:
-        Zone.from_text(HEAD + text)
-    except ZoneError as error:
-        assert error.problems
+    found = problems(HEAD + text)
+    assert all(line >= 0 and message for line, _, message in found)

@@ -15,7 +15,11 @@ import dnslib
 from appliance.dns import Catalog, Zone
 
 DATA = Path(__file__).parent / "data"
-SOA = "@ 600 IN SOA ns1 hostmaster 1 7200 1800 1209600 300\n@ 600 IN NS ns1\nns1 600 IN A 192.0.2.53\n"
+SOA = """\
+@ 600 IN SOA ns1 hostmaster 1 7200 1800 1209600 300
+@ 600 IN NS ns1
+ns1 600 IN A 192.0.2.53
+"""
 
 
 def zone(text: str = "", origin: str = "example.test.") -> Zone:
