@@ -650,12 +650,12 @@ class Host:
         if flags & RST:
             return
         listener = None
-        if not flags & ACK and flags & SYN and header.src_port:
-            listener = self._listeners.get((packet.dst, header.dst_port)) or self._listeners.get(
-                (b"", header.dst_port)
-            )
+        if not flags & ACK and header.src_port:
+            listener = self._listener(packet.dst, header.dst_port)
         if listener is not None:
-            self._syn_arrives(listener, key, frame, header, now)
+            # Third, a SYN; fourth, anything else is dropped.
+            if flags & SYN:
+                self._syn_arrives(listener, key, frame, header, now)
             return
         if flags & (SYN | ACK) == ACK and now < self._cookies_until:
             connection = self._cookie_arrives(key, frame, header, now)
@@ -731,9 +731,7 @@ class Host:
         self, key: bytes, frame: bytes, header: wire_tcp.TcpHeader, now: float
     ) -> Connection | None:
         """Make the connection that a cookie attests; None when it attests none (RFC 4987 §3.6)."""
-        listener = self._listeners.get((key[4:8], header.dst_port)) or self._listeners.get(
-            (b"", header.dst_port)
-        )
+        listener = self._listener(key[4:8], header.dst_port)
         path = self._path_of(key) if listener is not None else None
         if listener is None or path is None or len(self._tcp) >= self._limits.connections:
             return None
@@ -772,6 +770,7 @@ class Host:
             self._push_half_open(half)
             return
         half.retries += 1
+        half.repeated = True
         if half.retries > SYN_ACK_RETRIES:
             self.drop_half_open(half)
             return
@@ -807,7 +806,7 @@ class Host:
         self._tcp[key] = connection
         self._count_peer(key[:4], 1)
         connection.accept(
-            half.irs, half.options, half.window, half.sent_at, half.retries > 0, half.ecn
+            half.irs, half.options, half.window, half.sent_at, half.repeated, half.ecn
         )
         connection.user = listener.accept(connection)
         return connection
@@ -847,9 +846,7 @@ class Host:
             self.counters.udp_checksum += 1
             return
         self.counters.udp_in += 1
-        socket = self._udp_sockets.get((packet.dst, header.dst_port)) or self._udp_sockets.get(
-            (b"", header.dst_port)
-        )
+        socket = self._udp_socket(packet.dst, header.dst_port)
         if socket is None:
             self.counters.udp_no_port += 1
             if not broadcast:
@@ -901,7 +898,7 @@ class Host:
         error = icmp.error_of(message.type, message.code)
         if quoted.protocol == UDP:
             port = int.from_bytes(frame[at : at + 2])
-            socket = self._udp_sockets.get((quoted.src, port)) or self._udp_sockets.get((b"", port))
+            socket = self._udp_socket(quoted.src, port)
             if socket is not None and error is not None:
                 socket.user.udp_error(error)
             return
@@ -948,9 +945,27 @@ class Host:
 
     def _neighbor_failed(self, address: bytes, frames: list[bytes]) -> None:
         """Nobody answers at a next hop: who wanted it hears EHOSTUNREACH (RFC 1122 §2.3.2.1)."""
+        error = OSError(errno.EHOSTUNREACH, "No route to host")
         for flow in list(self._tcp.values()):
             if isinstance(flow, Connection) and flow.path.neighbor.address == address:
-                flow.unreachable(OSError(errno.EHOSTUNREACH, "No route to host"))
+                flow.unreachable(error)
+        for frame in frames:
+            # Our own frames: an IPv4 header without options (RFC 1122 §4.1.3.3 for UDP).
+            if len(frame) >= _TCP_AT + 8 and frame[IP_AT + 9] == UDP:
+                src, port = frame[IP_AT + 12 : IP_AT + 16], frame[_TCP_AT : _TCP_AT + 2]
+                socket = self._udp_socket(src, int.from_bytes(port))
+                if socket is not None:
+                    socket.user.udp_error(error)
+
+    def _udp_socket(self, address: bytes, port: int) -> UdpSocket | None:
+        """Return who receives datagrams to `address` and `port`."""
+        sockets = self._udp_sockets
+        return sockets.get((address, port)) or sockets.get((b"", port))
+
+    def _listener(self, address: bytes, port: int) -> Listener | None:
+        """Return who accepts connections to `address` and `port`."""
+        listeners = self._listeners
+        return listeners.get((address, port)) or listeners.get((b"", port))
 
 
 class _Nobody:

@@ -12,14 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Protocol
 
 from appliance.net import syn_cookie
 from appliance.net.counters import Counters
 from appliance.net.path import TcpPath
 from appliance.net.seq import HALF, MASK, unwrap
-from appliance.net.tcp import Connection, TcpSettings, TcpUser
-from appliance.net.wire.tcp import ACK, ECE, RST, SYN, TcpOptions, build_syn_options, parse_options
+from appliance.net.tcp import CHALLENGE_INTERVAL, Connection, TcpSettings, TcpUser
+from appliance.net.wire.tcp import (
+    ACK,
+    ECE,
+    RST,
+    SYN,
+    TcpOptions,
+    build_options,
+    build_syn_options,
+    parse_options,
+)
 
 SYN_ACK_RETRIES: Final = 5  # Linux's tcp_synack_retries: given up after 63 s
 FIRST_TIMEOUT: Final = 1.0  # seconds; RFC 6298 §2.1
@@ -61,6 +71,7 @@ class HalfOpen:
     """One connection in SYN-RECEIVED that the peer opened."""
 
     __slots__ = (
+        "challenged_at",
         "due_at",
         "ecn",
         "host",
@@ -70,6 +81,7 @@ class HalfOpen:
         "listener",
         "options",
         "path",
+        "repeated",
         "retries",
         "sent_at",
         "ts_offset",
@@ -100,6 +112,8 @@ class HalfOpen:
         self.options = options
         self.ts_offset = ts_offset
         self.retries = 0
+        self.repeated = False  # our SYN,ACK was sent more than once: it measures nothing
+        self.challenged_at = -inf
         self.sent_at = 0.0
         self.due_at = 0.0
 
@@ -159,12 +173,17 @@ class HalfOpen:
         if flags & SYN and seq == self.irs and not flags & (ACK | RST):
             # Our SYN,ACK was lost, or is late.
             counters.tcp_syn_retransmitted += 1
-            retries = self.retries
+            due_at = self.due_at
             self.send_syn_ack(now)
-            self.retries = retries
+            self.due_at = due_at  # who repeats a SYN does not keep its place for longer
+            self.repeated = True
             return
         stamp = options.timestamp
-        agreed = self.options.timestamp
+        agreed = self.options.timestamp if self.listener.settings.timestamps else None
+        if agreed is not None and stamp is None and not flags & RST:
+            # RFC 7323 §3.2: with timestamps agreed on, a segment without one SHOULD be dropped.
+            counters.tcp_missing_timestamp += 1
+            return
         if (
             not flags & RST
             and stamp is not None
@@ -207,15 +226,19 @@ class HalfOpen:
             )
 
     def _acknowledge(self, now: float) -> None:
+        """Challenge a segment that cannot be right, twice a second at most (RFC 5961 §7)."""
+        if now - self.challenged_at < CHALLENGE_INTERVAL:
+            self.host.counters.tcp_challenge_throttled += 1
+            return
+        self.challenged_at = now
         self.host.counters.tcp_challenge_acks += 1
-        self.host.emit(
-            self.path,
-            self.path.head(
-                (self.iss + 1) & MASK,
-                (self.irs + 1) & MASK,
-                ACK,
-                self.listener.settings.first_window,
-                b"",
-                0,
-            ),
-        )
+        agreed = self.options.timestamp if self.listener.settings.timestamps else None
+        stamp = None
+        if agreed is not None:
+            # RFC 7323 §3.2: every segment but a RST carries it.
+            stamp = ((int(now * 1000.0) + self.ts_offset) & MASK, agreed[0])
+        settings = self.listener.settings
+        scaling = settings.window_scaling and self.options.window_scale is not None
+        window = settings.first_window >> (settings.window_shift if scaling else 0)
+        seq, ack = (self.iss + 1) & MASK, (self.irs + 1) & MASK
+        self.host.emit(self.path, self.path.head(seq, ack, ACK, window, build_options(stamp), 0))

@@ -167,11 +167,11 @@ class Connection:
         _eof_told _error _fin_seq _held _held_octets _keepalive_at _keepalive_sent
         _last_ack_sent _orphan _paused _peer_fin _persist_at _probed _quick_acks _recent_seq
         _reorder_at _reset_pending _retransmit_at _retransmit_is_probe _sendq _settings
-        _silent_since _straight _ts_offset _tune_at _tune_from _unacked _unacked_since dirty
+        _silent_since _straight _syn_repeated _ts_offset _tune_at _tune_from _unacked _unacked_since dirty
         ecn_on heap_at host irs iss key last_heard last_sent_at local max_snd_wnd mss nodelay
         notify_below passive path probes rcv_adv rcv_buffer rcv_mss rcv_nxt rcv_wscale
-        reassembly remote repair retransmitted sack_on snd_nxt snd_una snd_wl1 snd_wl2 snd_wnd
-        snd_wscale state ts_on ts_recent ts_recent_at unsent user
+        reassembly remote repair retransmitted sack_on scaling snd_nxt snd_una snd_wl1 snd_wl2
+        snd_wnd snd_wscale state ts_on ts_recent ts_recent_at unsent user
         """.split()
     )
 
@@ -196,6 +196,7 @@ class Connection:
         self._settings = settings
         self.nodelay = settings.nodelay
         self.passive = False  # opened by the peer
+        self._syn_repeated = False
         self.state = CLOSED
         self.dirty = False  # in the host's set of connections to run `output` for
 
@@ -218,6 +219,7 @@ class Connection:
         self.irs = 0
         self.rcv_nxt = 0  # next number expected
         self.rcv_adv = 0  # right edge of the window last offered
+        self.scaling = settings.window_scaling  # both ends scale windows (RFC 7323 §2.2)
         self.rcv_wscale = settings.window_shift if settings.window_scaling else 0
         self.rcv_mss = DEFAULT_MSS  # our guess of the peer's segment size, for delayed ACKs
         self.reassembly = ReassemblyQueue()
@@ -381,11 +383,12 @@ class Connection:
         self._become(SYN_RECEIVED, now)
         self.snd_nxt = self.iss + 1
         self.repair.sent_new(self.iss, self.snd_nxt, now)
-        self.repair.flight.records[0].retransmitted = sent_again
+        self.repair.flight.records[0].retransmitted = self._syn_repeated = sent_again
         self._learn_syn(irs, options, window)
         self.rcv_adv = self.rcv_nxt + self._settings.first_window
         self._last_ack_sent = self.rcv_nxt
-        self.last_heard = now
+        self.last_heard = self.ts_recent_at = now
+        self._arm_retransmit(now)
 
     def _learn_syn(self, irs: int, options: TcpOptions, window: int) -> None:
         """Take in what the peer's SYN says: its first number and its options."""
@@ -397,7 +400,8 @@ class Connection:
         if options.timestamp is not None:
             self.ts_recent = options.timestamp[0]
         self.sack_on = settings.sack and options.sack_permitted
-        if settings.window_scaling and options.window_scale is not None:
+        self.scaling = settings.window_scaling and options.window_scale is not None
+        if self.scaling and options.window_scale is not None:
             self.snd_wscale = options.window_scale
         else:
             self.snd_wscale = self.rcv_wscale = 0
@@ -552,6 +556,7 @@ class Connection:
             return
         self.last_heard = now
         self._learn_syn(wire_seq, options, window)
+        self.ts_recent_at = now
         self.ecn_on = self._settings.ecn_request and flags & (ECE | CWR) == ECE
         self.rcv_adv = self.rcv_nxt + self._settings.first_window
         if acceptable:
@@ -712,7 +717,9 @@ class Connection:
         """RFC 9293 §3.10.7.4, fifth; False: the segment is to be dropped."""
         if self.state == SYN_RECEIVED:
             if not self.snd_una < ack <= self.snd_nxt:
-                self._send_reset(ack & MASK)
+                # <SEQ=SEG.ACK><CTL=RST>
+                self.host.transmit(self.path, self.path.head(ack & MASK, 0, RST, 0, b"", 0), b"")
+                self.host.counters.tcp_resets_out += 1
                 return False
             self._become(ESTABLISHED, now)
             self.snd_wnd = self.max_snd_wnd = window << self.snd_wscale
@@ -916,6 +923,8 @@ class Connection:
             counters.tcp_accepted += 1
         else:
             counters.tcp_connected += 1
+        if self._syn_repeated:
+            self.repair.rtt.forget_lost_syn()
         self._set_keepalive(now)
         self.host.established(self)
         if not self._orphan:
@@ -1036,9 +1045,7 @@ class Connection:
         stamp = (self._clock(now), self.ts_recent if passive else 0) if self.ts_on else None
         options = build_syn_options(
             mss,
-            self.rcv_wscale
-            if settings.window_scaling and (not passive or self.snd_wscale)
-            else None,
+            self.rcv_wscale if self.scaling else None,
             self.sack_on,
             stamp,
         )
@@ -1064,6 +1071,7 @@ class Connection:
             self.repair.sent_new(self.iss, self.snd_nxt, now)
         else:
             self.host.counters.tcp_syn_retransmitted += 1
+            self._syn_repeated = True
             flight.sent_again(flight.records[0], 1, now)
         self.last_sent_at = now
         self._arm_retransmit(now)
