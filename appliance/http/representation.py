@@ -107,17 +107,18 @@ class Variant:
 class Resource:
     """What one path serves: its variants, smallest first, and what they have in common."""
 
-    __slots__ = ("codings", "content_type", "last_modified", "variants", "vary")
+    __slots__ = ("codings", "content_type", "extra", "last_modified", "variants", "vary")
 
     def __init__(
         self, variants: Sequence[Variant], content_type: bytes, last_modified: int | None,
-        vary: bytes,
+        vary: bytes, extra: bytes,
     ) -> None:  # fmt: skip
         self.variants = tuple(variants)
         self.codings = tuple(variant.coding for variant in variants)
         self.content_type = content_type
         self.last_modified = last_modified  # seconds since the epoch
         self.vary = vary  # the Vary field line, or b""
+        self.extra = extra  # field lines that the site's `_headers` adds
 
     @property
     def identity(self) -> Variant:
@@ -147,7 +148,8 @@ def build(
 ) -> Resource:
     """Make a resource with every coding that is smaller than the identity.
 
-    A large file must bring its `etag`; `extra` holds further field lines, each ended by CRLF.
+    A large file must bring its `etag`; an empty `cache_control` leaves the field out; `extra`
+    holds further field lines, each ended by CRLF.
     """
     bodies: list[tuple[bytes, bytes | LargeFile]] = [(b"", body)]
     if isinstance(body, bytes) and len(body) >= MIN_CODED and is_compressible(content_type):
@@ -163,18 +165,18 @@ def build(
         tag = content_hash([octets]) if isinstance(octets, bytes) else etag
         if tag is None:
             raise ValueError("a large file comes with its entity-tag")
-        kept = b"%sETag: %s\r\n%s%sCache-Control: %s\r\n%s" % (
+        kept = b"%sETag: %s\r\n%s%s%s%s" % (
             SERVER,
             tag,
             b"Last-Modified: %s\r\n" % http_date(last_modified)
             if last_modified is not None
             else b"",
             vary,
-            cache_control,
+            b"Cache-Control: %s\r\n" % cache_control if cache_control else b"",
             extra,
         )
         entity = b"Content-Type: %s\r\n" % content_type.encode()
         if coding:
             entity += b"Content-Encoding: %s\r\n" % coding
         variants.append(Variant(octets, coding, tag, entity, kept))
-    return Resource(variants, content_type.encode(), last_modified, vary)
+    return Resource(variants, content_type.encode(), last_modified, vary, extra)

@@ -34,6 +34,9 @@ class Content(Protocol):
     not_found: Resource  # sent with status 404
     loaded_at: int  # seconds since the epoch, not earlier than any Last-Modified
 
+    def otherwise(self, path: bytes) -> Resource | Redirect | None:
+        """Say what a path leads to that is none of the resources."""
+
 
 def decide(site: Content, request: Request) -> Answer:
     """Answer a request; never raises for anything a peer can send."""
@@ -62,15 +65,21 @@ def decide(site: Content, request: Request) -> Answer:
 def find(site: Content, target: Target) -> Resource | Redirect | None:
     """Look a target up; a path with collapsed segments is a redirect to the plain one."""
     found = site.resources.get(target.path)
+    if found is None and target.path != b"*":
+        found = site.otherwise(target.path)
     if target.canonical or found is None or isinstance(found, Redirect):
         return found
     return Redirect(location(target.path))
 
 
 def _redirect(found: Redirect, query: bytes, *, with_body: bool) -> Answer:
+    # A target with a query of its own keeps that; the query goes before a fragment.
+    place, mark, fragment = found.location.partition(b"#")
+    if b"?" not in place:
+        place += query
     return plain(
         found.status,
-        extra=b"Location: %s%s\r\nCache-Control: no-cache\r\n" % (found.location, query),
+        extra=b"Location: %s%s%s\r\nCache-Control: no-cache\r\n" % (place, mark, fragment),
         with_body=with_body,
     )
 
@@ -81,12 +90,13 @@ def _not_found(site: Content, request: Request) -> Answer:
     variant = resource.variants[index] if index >= 0 else resource.identity
     head = request.method == b"HEAD"
     # An error has no validators: it is not the representation that was asked for.
-    block = b"%sContent-Type: %s\r\n%sContent-Length: %d\r\n%sCache-Control: no-cache\r\n%s" % (
+    block = b"%sContent-Type: %s\r\n%sContent-Length: %d\r\n%sCache-Control: no-cache\r\n%s%s" % (
         SERVER,
         resource.content_type,
         b"Content-Encoding: %s\r\n" % variant.coding if variant.coding else b"",
         variant.length,
         resource.vary,
+        resource.extra,
         NOSNIFF,
     )
     return Answer(404, block, () if head else variant.get.parts)

@@ -14,25 +14,21 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from jinja2 import TemplateError, TemplateSyntaxError
 
 from appliance.http import feeds
+from appliance.http.largefile import LargeFile
 from appliance.http.media import media_type
 from appliance.http.pages import Page, parse_page
 from appliance.http.problem import Problem
-from appliance.http.representation import (
-    CACHE_PAGES,
-    Redirect,
-    Resource,
-    build,
-    cache_policy,
-)
+from appliance.http.representation import Redirect, Resource, build, cache_policy
+from appliance.http.rules import REDIRECTS, HeaderRules, Rule, parse_headers, parse_redirects
 from appliance.http.target import location
 from appliance.http.templates import THEME, SiteContext, Theme
 from appliance.http.walk import LARGE, Source, Walk, open_large, read
 
-HTML = media_type("x.html")
 _NOT_FOUND = (
     b'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Not found</title>\n'
     b"<h1>Not found</h1>\n<p>There is no such page here.</p>\n</html>\n"
@@ -42,7 +38,7 @@ _NOT_FOUND = (
 class Site:
     """What is served: immutable once made, swapped as a whole on reload."""
 
-    __slots__ = ("base_url", "loaded_at", "not_found", "pages", "resources", "title")
+    __slots__ = ("base_url", "loaded_at", "not_found", "pages", "resources", "rules", "title")
 
     def __init__(
         self,
@@ -50,6 +46,7 @@ class Site:
         not_found: Resource,
         *,
         pages: tuple[Page, ...] = (),
+        rules: tuple[Rule, ...] = (),
         title: str = "",
         base_url: str = "",
         loaded_at: int = 0,
@@ -57,9 +54,30 @@ class Site:
         self.resources = resources  # by decoded path
         self.not_found = not_found
         self.pages = pages
+        self.rules = rules  # patterns, tried on what is no resource
         self.title = title
         self.base_url = base_url
         self.loaded_at = loaded_at  # seconds since the epoch
+
+    def otherwise(self, path: bytes) -> Resource | Redirect | None:
+        """Return where the first pattern that matches leads; None: nowhere."""
+        for rule in self.rules:
+            found = rule.resolve(path)
+            if found is not None:
+                return self.follow(found)
+        return None
+
+    def follow(self, found: Redirect) -> Resource | Redirect | None:
+        """Return what a rule's outcome means: a redirect, another path's content, or nothing."""
+        if found.status in REDIRECTS:
+            return found
+        if found.status != 200:
+            return None
+        path = unquote_to_bytes(found.location.partition(b"?")[0])
+        inner = self.resources.get(path)
+        if isinstance(inner, Redirect):  # /app/index.html, whose content is at /app/
+            inner = self.resources.get(unquote_to_bytes(inner.location))
+        return inner if isinstance(inner, Resource) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +139,10 @@ class _Loader:
         self.octets = 0
         self.modified = 0  # newest source of any page or template, seconds since the epoch
         self.theme = Theme(theme, root / "_theme")
+        self.headers = HeaderRules()
 
     def load(self) -> LoadedSite:
+        self.headers = parse_headers(*self._own("_headers"), self.problems)
         walk = Walk(self.root, self.problems)
         for source in walk.sources():
             if source.name.endswith(".md"):
@@ -138,14 +158,17 @@ class _Loader:
         self._feeds(context)
         not_found = self._render_not_found(context)
         self._aliases()
+        rules = parse_redirects(*self._own("_redirects"), self.problems)
         site = Site(
             self.resources,
             not_found,
             pages=tuple(self.pages),
+            rules=tuple(rule for rule in rules if rule.pattern is not None),
             title=self.title,
             base_url=self.base_url,
             loaded_at=self.now,
         )
+        self._rules(site, rules)
         return LoadedSite(
             site,
             tuple(self.problems),
@@ -155,6 +178,17 @@ class _Loader:
             self.files,
             self.octets,
         )
+
+    def _own(self, name: str) -> tuple[str, str]:
+        """Return the text of one of the site's own files, and its name; "" if there is none."""
+        path = self.root / name
+        try:
+            return path.read_text("utf-8"), str(path)
+        except FileNotFoundError:
+            pass
+        except (OSError, UnicodeDecodeError) as error:
+            self._problem(path, 0, str(error))
+        return "", str(path)
 
     # -- sources ------------------------------------------------------------------------------
 
@@ -197,24 +231,39 @@ class _Loader:
             self.pages.append(page)
 
     def _file(self, source: Source, url: str) -> None:
-        content_type = media_type(source.name)
         path = url.removesuffix("index.html") if url.endswith("/index.html") else url
         path = path.removesuffix(".html") if path != "/.html" else path
-        options = {
-            "last_modified": min(source.mtime, self.now),
-            "cache_control": cache_policy(source.name, content_type),
-        }
+        tag = None
+        body: bytes | LargeFile
         try:
             if source.size > LARGE:
-                large, tag = open_large(source)
-                resource = build(large, content_type, etag=tag, **options)  # type: ignore[arg-type]
+                body, tag = open_large(source)
             else:
-                resource = build(read(source), content_type, **options)  # type: ignore[arg-type]
+                body = read(source)
         except OSError as error:
             self._problem(source.path, 0, error.strerror or str(error))
             return
-        if self._put(path, resource, str(source.path)):
+        mtime = min(source.mtime, self.now)
+        if self._put(path, self._build(path, body, source.name, mtime, tag), str(source.path)):
             self.files += 1
+
+    def _build(
+        self, url: str, body: bytes | LargeFile, name: str, mtime: int | None, tag: bytes | None
+    ) -> Resource:
+        """Make a resource as its name and the site's `_headers` want it."""
+        wanted = self.headers.apply(os.fsencode(url))
+        content_type = wanted.content_type or media_type(name)
+        cache_control = wanted.cache_control
+        if cache_control is None:
+            cache_control = cache_policy(name, content_type)
+        return build(
+            body,
+            content_type,
+            etag=tag,
+            last_modified=mtime,
+            cache_control=cache_control,
+            extra=wanted.extra,
+        )
 
     def _put(self, url: str, resource: Resource, origin: str) -> bool:
         path = os.fsencode(url)
@@ -239,18 +288,15 @@ class _Loader:
         context = SiteContext(self.title, self.base_url, sections)
         for page in list(self.pages):
             body = self._apply(context, page)
-            if body is None or not self._put(page.url, self._document(body, HTML), page.source):
+            if body is None or not self._put(
+                page.url, self._document(page.url, body, "page.html"), page.source
+            ):
                 self.pages.remove(page)
         return context
 
-    def _document(self, body: bytes, content_type: str) -> Resource:
+    def _document(self, url: str, body: bytes, name: str) -> Resource:
         # A page shows other pages' titles and the theme, so it is as new as the newest of them.
-        return build(
-            body,
-            content_type,
-            last_modified=self.modified or None,
-            cache_control=CACHE_PAGES,
-        )
+        return self._build(url, body, name, self.modified or None, None)
 
     def _apply(self, context: SiteContext, page: Page) -> bytes | None:
         try:
@@ -277,13 +323,12 @@ class _Loader:
                     base_url=self.base_url,
                     section=section,
                 )
-                feed = self._document(body, "application/atom+xml; charset=utf-8")
-                self._put(f"/{section}/atom.xml", feed, "the Atom feed")
+                url = f"/{section}/atom.xml"
+                self._put(url, self._document(url, body, "feed.atom"), "the Atom feed")
         if b"/sitemap.xml" not in self.resources:
             body = feeds.sitemap(self.pages, self.base_url)
-            self._put(
-                "/sitemap.xml", self._document(body, media_type("sitemap.xml")), "the sitemap"
-            )
+            url = "/sitemap.xml"
+            self._put(url, self._document(url, body, url), "the sitemap")
 
     def _render_not_found(self, context: SiteContext) -> Resource:
         body = _NOT_FOUND
@@ -291,7 +336,7 @@ class _Loader:
             body = self._apply(context, self.not_found_page) or body
         elif isinstance(custom := self.resources.pop(b"/404", None), Resource):
             return custom
-        return build(body, HTML)
+        return self._build("/404", body, "404.html", None, None)
 
     def _aliases(self) -> None:
         """Let the other spellings of a path lead to the one that is served."""
@@ -306,6 +351,33 @@ class _Loader:
             for spelling in spellings:
                 if spelling:
                     self.resources.setdefault(spelling, target)
+
+    def _rules(self, site: Site, rules: list[Rule]) -> None:
+        """Put literal rules in the dictionary, and forced ones over what is there."""
+        earlier: list[Rule] = []
+        for rule in rules:
+            if rule.pattern is None:
+                if not any(pattern.resolve(rule.path) for pattern in earlier):
+                    self._literal_rule(site, rule)
+                continue
+            earlier.append(rule)
+            if rule.forced:
+                for path in [path for path in self.resources if rule.resolve(path) is not None]:
+                    del self.resources[path]
+
+    def _literal_rule(self, site: Site, rule: Rule) -> None:
+        found = site.follow(rule.redirect({}))
+        if found is None and rule.status == 200:
+            self._problem(self.root / "_redirects", rule.line, f"there is no {rule.target}")
+            return
+        # With and without the slash at the end are one path to whoever writes such a file.
+        for path in {rule.path, rule.path.rstrip(b"/") or b"/", rule.path.rstrip(b"/") + b"/"}:
+            if isinstance(self.resources.get(path), Resource) and not rule.forced:
+                continue  # a file wins
+            if found is not None:
+                self.resources[path] = found
+            else:
+                self.resources.pop(path, None)
 
 
 def _page_url(name: str) -> str:
