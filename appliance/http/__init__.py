@@ -8,5 +8,15 @@ from appliance.http.http1 import HttpProtocol
 from appliance.http.problem import Problem
 from appliance.http.server import HttpServer, Limits
 from appliance.http.site import LoadedSite, Site, load_site
+from appliance.http.wellknown import Security
 
-__all__ = ["HttpProtocol", "HttpServer", "Limits", "LoadedSite", "Problem", "Site", "load_site"]
+__all__ = [
+    "HttpProtocol",
+    "HttpServer",
+    "Limits",
+    "LoadedSite",
+    "Problem",
+    "Security",
+    "Site",
+    "load_site",
+]

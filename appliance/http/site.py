@@ -28,6 +28,8 @@ from appliance.http.rules import REDIRECTS, HeaderRules, Rule, parse_headers, pa
 from appliance.http.target import location
 from appliance.http.templates import THEME, SiteContext, Theme
 from appliance.http.walk import LARGE, Source, Walk, open_large, read
+from appliance.http.wellknown import PATH as SECURITY
+from appliance.http.wellknown import Security
 
 _NOT_FOUND = (
     b'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Not found</title>\n'
@@ -100,15 +102,16 @@ def load_site(
     title: str = "",
     figures: Mapping[str, str] | None = None,
     theme: str | os.PathLike[str] = THEME,
+    security: Security | None = None,
     now: float | None = None,
 ) -> LoadedSite:
     """Load a site from a directory; never raises for what it finds there.
 
-    `figures` are drawings by name, `theme` a directory of templates and `static/`, `now` seconds
-    since the epoch.
+    `figures` are drawings by name, `theme` a directory of templates and `static/`, `security`
+    what `/.well-known/security.txt` says, `now` seconds since the epoch.
     """
     loader = _Loader(Path(directory), base_url, title, figures or {}, Path(theme), now)
-    return loader.load()
+    return loader.load(security)
 
 
 class _Loader:
@@ -141,7 +144,7 @@ class _Loader:
         self.theme = Theme(theme, root / "_theme")
         self.headers = HeaderRules()
 
-    def load(self) -> LoadedSite:
+    def load(self, security: Security | None) -> LoadedSite:
         self.headers = parse_headers(*self._own("_headers"), self.problems)
         walk = Walk(self.root, self.problems)
         for source in walk.sources():
@@ -156,6 +159,8 @@ class _Loader:
                         self._file(source, "/static/" + source.name)
         context = self._render_pages()
         self._feeds(context)
+        if security is not None:
+            self._security(security)
         not_found = self._render_not_found(context)
         self._aliases()
         rules = parse_redirects(*self._own("_redirects"), self.problems)
@@ -329,6 +334,14 @@ class _Loader:
             body = feeds.sitemap(self.pages, self.base_url)
             url = "/sitemap.xml"
             self._put(url, self._document(url, body, url), "the sitemap")
+
+    def _security(self, security: Security) -> None:
+        faults = security.faults(self.today)
+        for fault in faults:
+            self._problem("configuration", 0, fault)
+        if not faults and os.fsencode(SECURITY) not in self.resources:
+            body = security.text(self.base_url, self.today)
+            self._put(SECURITY, self._build(SECURITY, body, SECURITY, self.now, None), "settings")
 
     def _render_not_found(self, context: SiteContext) -> Resource:
         body = _NOT_FOUND
