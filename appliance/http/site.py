@@ -40,7 +40,16 @@ _NOT_FOUND = (
 class Site:
     """What is served: immutable once made, swapped as a whole on reload."""
 
-    __slots__ = ("base_url", "loaded_at", "not_found", "pages", "resources", "rules", "title")
+    __slots__ = (
+        "base_url",
+        "loaded_at",
+        "not_found",
+        "origins",
+        "pages",
+        "resources",
+        "rules",
+        "title",
+    )
 
     def __init__(
         self,
@@ -49,6 +58,7 @@ class Site:
         *,
         pages: tuple[Page, ...] = (),
         rules: tuple[Rule, ...] = (),
+        origins: Mapping[bytes, str] | None = None,
         title: str = "",
         base_url: str = "",
         loaded_at: int = 0,
@@ -57,6 +67,7 @@ class Site:
         self.not_found = not_found
         self.pages = pages
         self.rules = rules  # patterns, tried on what is no resource
+        self.origins = origins or {}  # path → the file it was made of
         self.title = title
         self.base_url = base_url
         self.loaded_at = loaded_at  # seconds since the epoch
@@ -169,6 +180,7 @@ class _Loader:
             not_found,
             pages=tuple(self.pages),
             rules=tuple(rule for rule in rules if rule.pattern is not None),
+            origins=self.origins | {b"/_redirects": str(self.root / "_redirects")},
             title=self.title,
             base_url=self.base_url,
             loaded_at=self.now,
