@@ -1,7 +1,7 @@
 """Compile the modules on the packet path when the package is built with a C compiler at hand.
 
 mypyc turns the typed sources, unchanged, into an extension that sits beside them in the wheel.
-Without a compiler, or with `APPLIANCE_COMPILE=0`, the wheel is pure Python and does the same, slower.
+Without a compiler, or with `APPLIANCE_COMPILE=0`, the wheel is pure Python: the same, slower.
 An editable installation stays pure, so that an edited source is what runs; `APPLIANCE_COMPILE=1`
 makes a failure to compile an error.
 """
@@ -33,7 +33,7 @@ setup(
     name="appliance-compiled",
     script_args=["--quiet", "build_ext", "--build-lib", out, "--build-temp", out + "/temp"],
     packages=[],
-    ext_modules=mypycify(["--ignore-missing-imports", *sources], opt_level="3", target_dir=out + "/c"),
+    ext_modules=mypycify(["--ignore-missing-imports", *sources], target_dir=out + "/c"),
 )
 """
 
@@ -51,7 +51,7 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
         root = Path(self.root)
         sources = [f"appliance/net/{name}.py" for name in COMPILED]
         out = Path(tempfile.mkdtemp(prefix="appliance-compiled-"))
-        result = subprocess.run(
+        result = subprocess.run(  # noqa: S603 - our own interpreter and sources
             [sys.executable, "-c", _SETUP, str(out), *sources],
             cwd=root,
             capture_output=True,

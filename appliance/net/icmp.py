@@ -1,4 +1,4 @@
-"""ICMP: answering echo, telling of errors sparingly, believing them warily (RFC 792, RFC 1122 §3.2.2).
+"""ICMP: telling of errors sparingly, believing them warily (RFC 792, RFC 1122 §3.2.2).
 
 Errors are what an attacker likes best to forge: they need no handshake.  So ours are limited in
 rate, never sent about an error, a fragment's tail or a broadcast, and those that arrive are
@@ -42,7 +42,7 @@ class TokenBucket:
 
 
 def error_of(kind: int, code: int) -> OSError | None:
-    """Return what an ICMP error means to a socket (RFC 1122 §4.2.3.9); None: nothing it may know."""
+    """Return what an ICMP error means to a socket; None: nothing (RFC 1122 §4.2.3.9)."""
     if kind == wire.UNREACHABLE:
         if code == wire.UNREACHABLE_PORT or code == wire.UNREACHABLE_PROTOCOL:
             return ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")

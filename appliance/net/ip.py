@@ -28,7 +28,7 @@ class Addresses:
         self._gateways: list[bytes] = []
 
     def add(self, cidr: str) -> bytes:
-        """Take `cidr` ("10.0.0.2/24") as ours and return the address; ValueError if it cannot be."""
+        """Take `cidr` ("10.0.0.2/24") as ours, return the address; ValueError if it cannot be."""
         address, prefix = interface_from_text(cidr)
         if len(self.local) >= MAX_ADDRESSES:
             raise ValueError(f"more than {MAX_ADDRESSES} addresses on one interface")

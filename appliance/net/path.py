@@ -134,6 +134,7 @@ class Ipv4Path:
         self._front, self._middle, self._ip_sum = self._not_ect
 
     def set_segment(self, payload: int) -> None:
+        """Segments carry `payload` octets from now on; longer ones are super-segments."""
         self._segment = payload
         for_headers = ETHERNET_LEN + IPV4_LEN + TCP_LEN
         self._super, self._super_timestamp = (
@@ -149,6 +150,7 @@ class Ipv4Path:
         )
 
     def set_ect(self, on: bool) -> None:
+        """Let packets to come say, or not say, that marks will be answered (RFC 3168 §5)."""
         if on:
             front, self._middle, self._ip_sum = self._ect = self._ect or _ipv4_constants(
                 self._src_mac, self.local, self.remote, TCP, ECT_0
@@ -160,6 +162,7 @@ class Ipv4Path:
     def head_timestamp(
         self, seq: int, ack: int, flags: int, window: int, tsval: int, tsecr: int, length: int
     ) -> bytes:
+        """Headers of a segment whose only option is the timestamp."""
         total = length + 52
         ip_sum = self._ip_sum + total
         tcp_sum = self._pseudo + length + 32
@@ -185,6 +188,7 @@ class Ipv4Path:
     def head(
         self, seq: int, ack: int, flags: int, window: int, options: bytes, length: int
     ) -> bytes:
+        """Headers of a segment with `options` (a multiple of 4) before `length` octets."""
         header = TCP_LEN + len(options)
         total = length + IPV4_LEN + header
         ip_sum = self._ip_sum + total

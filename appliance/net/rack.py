@@ -131,4 +131,4 @@ def probe_timeout(srtt: float, rto: float, segments_out: int) -> float:
         return rto
     pto = 2.0 * srtt
     pto += MAX_ACK_DELAY if segments_out <= 1 else MIN_PROBE
-    return pto if pto < rto else rto
+    return min(rto, pto)

@@ -107,7 +107,7 @@ class Repair:
         return self.state != OPEN
 
     def timer(self, now: float, outstanding: int) -> tuple[float, bool]:
-        """Return when to stop waiting, and whether for a tail probe (RFC 6298 §5, RFC 8985 §7.2)."""
+        """Return when to stop waiting, and whether to probe then (RFC 6298 §5, RFC 8985 §7.2)."""
         rtt = self.rtt
         if (
             self.sack_on
@@ -219,7 +219,7 @@ class Repair:
                 break
             if not record.sacked:
                 end = record.end
-                self.rack.delivered(record, end if end < ack else ack, now, spurious)
+                self.rack.delivered(record, min(ack, end), now, spurious)
 
     def _sent_again_needlessly(self, tsecr: int) -> bool:
         """Tell whether what is being acknowledged is the first copy of what was sent twice.
@@ -351,7 +351,7 @@ class Repair:
         self._prr = Prr(recover_fs, self.cc.ssthresh)
 
     def marked(self, now: float, in_flight: int) -> None:
-        """The peer echoes a congestion mark: reduce as for a loss, repair nothing (RFC 3168 §6.1.2)."""
+        """The peer echoes a congestion mark: reduce, repair nothing (RFC 3168 §6.1.2)."""
         if self.state == OPEN:
             self._counters.tcp_ecn_reductions += 1
             self.cc.lost(min(in_flight, self.cc.cwnd), now)

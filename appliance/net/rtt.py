@@ -52,7 +52,7 @@ class RttEstimator:
             if rtt < self.minimum:
                 self.minimum = rtt
         spread = self.rttvar * 4.0
-        rto = srtt + (spread if spread > GRANULARITY else GRANULARITY)
+        rto = srtt + (max(GRANULARITY, spread))
         if rto < MIN_RTO:
             rto = MIN_RTO
         elif rto > MAX_RTO:
@@ -64,14 +64,14 @@ class RttEstimator:
         """Double the timeout after it expired (RFC 6298 §5.5)."""
         self.backoffs += 1
         rto = self.rto * 2.0
-        self.rto = rto if rto < MAX_RTO else MAX_RTO
+        self.rto = min(MAX_RTO, rto)
 
     def undo_back_off(self) -> None:
         """Return to the timeout that the estimate gives, the expiry having been spurious."""
         if self.backoffs and self.srtt:
             self.backoffs = 0
             spread = self.rttvar * 4.0
-            rto = self.srtt + (spread if spread > GRANULARITY else GRANULARITY)
+            rto = self.srtt + (max(GRANULARITY, spread))
             self.rto = min(max(rto, MIN_RTO), MAX_RTO)
 
     def forget_lost_syn(self) -> None:

@@ -615,9 +615,7 @@ class Host:
 
     def _tcp_sum_holds(self, frame: bytes, end: int, key: bytes) -> bool:
         pseudo = int.from_bytes(key[:8]) + TCP + end - _TCP_AT
-        if ones_complement_sum(frame[_TCP_AT:end], pseudo) == 0xFFFF:
-            return True
-        return False
+        return ones_complement_sum(frame[_TCP_AT:end], pseudo) == 0xFFFF
 
     def _udp_sum_holds(self, frame: bytes, end: int, key: bytes, length_and_sum: int) -> bool:
         if not length_and_sum & 0xFFFF:

@@ -162,17 +162,86 @@ class Connection:
     """One end of a TCP connection (the TCB of RFC 9293 §3.3.1)."""
 
     __slots__ = tuple(
-        """
-        _ack_now _challenged_at _closed_told _cwr _cwr_end _delack_at _dsack_out _ece _end_at
-        _eof_told _error _fin_seq _held _held_octets _keepalive_at _keepalive_sent
-        _last_ack_sent _orphan _paused _peer_fin _persist_at _probed _quick_acks _recent_seq
-        _reorder_at _reset_pending _retransmit_at _retransmit_is_probe _sendq _settings
-        _silent_since _straight _syn_repeated _ts_offset _tune_at _tune_from _unacked _unacked_since dirty
-        ecn_on heap_at host irs iss key last_heard last_sent_at local max_snd_wnd mss nodelay
-        notify_below passive path probes rcv_adv rcv_buffer rcv_mss rcv_nxt rcv_wscale
-        reassembly remote repair retransmitted sack_on scaling snd_nxt snd_una snd_wl1 snd_wl2
-        snd_wnd snd_wscale state ts_on ts_recent ts_recent_at unsent user
-        """.split()
+        [
+            "_ack_now",
+            "_challenged_at",
+            "_closed_told",
+            "_cwr",
+            "_cwr_end",
+            "_delack_at",
+            "_dsack_out",
+            "_ece",
+            "_end_at",
+            "_eof_told",
+            "_error",
+            "_fin_seq",
+            "_held",
+            "_held_octets",
+            "_keepalive_at",
+            "_keepalive_sent",
+            "_last_ack_sent",
+            "_orphan",
+            "_paused",
+            "_peer_fin",
+            "_persist_at",
+            "_probed",
+            "_quick_acks",
+            "_recent_seq",
+            "_reorder_at",
+            "_reset_pending",
+            "_retransmit_at",
+            "_retransmit_is_probe",
+            "_sendq",
+            "_settings",
+            "_silent_since",
+            "_straight",
+            "_syn_repeated",
+            "_ts_offset",
+            "_tune_at",
+            "_tune_from",
+            "_unacked",
+            "_unacked_since",
+            "dirty",
+            "ecn_on",
+            "heap_at",
+            "host",
+            "irs",
+            "iss",
+            "key",
+            "last_heard",
+            "last_sent_at",
+            "local",
+            "max_snd_wnd",
+            "mss",
+            "nodelay",
+            "notify_below",
+            "passive",
+            "path",
+            "probes",
+            "rcv_adv",
+            "rcv_buffer",
+            "rcv_mss",
+            "rcv_nxt",
+            "rcv_wscale",
+            "reassembly",
+            "remote",
+            "repair",
+            "retransmitted",
+            "sack_on",
+            "scaling",
+            "snd_nxt",
+            "snd_una",
+            "snd_wl1",
+            "snd_wl2",
+            "snd_wnd",
+            "snd_wscale",
+            "state",
+            "ts_on",
+            "ts_recent",
+            "ts_recent_at",
+            "unsent",
+            "user",
+        ]
     )
 
     def __init__(
@@ -1086,43 +1155,15 @@ class Connection:
 
     def _send_new(self, now: float) -> bool:
         """Send one (super-)segment of new data, or the FIN; False when nothing may leave."""
-        nxt, una, mss = self.snd_nxt, self.snd_una, self.mss
-        repair = self.repair
-        outstanding = nxt - una
-        if outstanding == 0 and now - self.last_sent_at > repair.rtt.rto and self.last_sent_at:
-            # RFC 5681 §4.1: after an idle period the window is an old guess.
-            repair.cc.idle(int((now - self.last_sent_at) / repair.rtt.rto))
-        unsent = self.unsent
-        room = una + self.snd_wnd - nxt  # what the peer allows
-        allowed = repair.allowed(outstanding)  # what the network allows
-        if allowed < room:
-            room = allowed
-        fin = self._fin_seq >= 0
-        length = unsent
-        if unsent > room or unsent > mss:
-            burst = self._burst()
-            if length > room:
-                length = room
-            if length > burst:
-                length = burst
-            if length < unsent:
-                # Only full segments, unless the peer's whole window is smaller than that: the
-                # sender's side of silly window avoidance (RFC 9293 §3.8.6.2.1, MUST-38).
-                if length >= mss:
-                    length -= length % mss
-                elif length <= 0 or length * 2 < self.max_snd_wnd or allowed < mss:
-                    return self._blocked(now)
-            elif length % mss and outstanding and not self.nodelay and not fin:
-                # Nagle: the small tail of a large write waits too (RFC 9293 §3.7.4).
-                length -= length % mss
-        elif unsent < mss and outstanding and not self.nodelay and not fin:
-            return False
-        carries_fin = fin and length == unsent
-        if length == 0 and not carries_fin:
+        nxt, unsent = self.snd_nxt, self.unsent
+        length = self._sendable(now)
+        carries_fin = self._fin_seq >= 0 and length == unsent
+        if length <= 0 and not carries_fin:
             return False
         flags = ACK
         if length == unsent:
-            flags |= PSH if length else 0
+            if length:
+                flags |= PSH
             if carries_fin:
                 flags |= FIN
         if not self._transmit(nxt, length, flags, now):
@@ -1133,30 +1174,53 @@ class Connection:
             end += 1
             self._become(LAST_ACK if self.state == CLOSE_WAIT else FIN_WAIT_1, now)
         self.snd_nxt = end
-        repair.sent_new(nxt, end, now)
+        self.repair.sent_new(nxt, end, now)
         self.last_sent_at = now
         self._persist_at = inf
         self._arm_retransmit(now)
         return True
 
+    def _sendable(self, now: float) -> int:
+        """Return how many octets of new data may leave as one segment now; -1: wait."""
+        una, nxt, mss, unsent = self.snd_una, self.snd_nxt, self.mss, self.unsent
+        repair = self.repair
+        outstanding = nxt - una
+        if outstanding == 0 and now - self.last_sent_at > repair.rtt.rto and self.last_sent_at:
+            # RFC 5681 §4.1: after an idle period the window is an old guess.
+            repair.cc.idle(int((now - self.last_sent_at) / repair.rtt.rto))
+        allowed = repair.allowed(outstanding)  # by the network
+        room = min(una + self.snd_wnd - nxt, allowed)  # and by the peer
+        # Nagle: a small segment waits while anything is unacknowledged (RFC 9293 §3.7.4).
+        waits = outstanding > 0 and not self.nodelay and self._fin_seq < 0
+        if unsent <= mss and unsent <= room:
+            return -1 if waits and unsent < mss else unsent
+        length = min(unsent, room, self._burst())
+        if length >= mss:
+            # Whole segments; a small tail goes along if it ends the queue and need not wait.
+            tail = length % mss
+            return length - tail if tail and (length < unsent or waits) else length
+        # The sender's side of silly window avoidance (RFC 9293 §3.8.6.2.1, MUST-38): less than a
+        # segment goes only when it is half of the most that the peer ever offered.
+        if length > 0 and length * 2 >= self.max_snd_wnd and allowed >= mss:
+            return length
+        if unsent:
+            self._await_window(now)
+        return -1
+
     def _burst(self) -> int:
         """Octets of the largest super-segment the link takes, in whole segments."""
-        gso = self.host.gso_max
         mss = self.mss
-        if not gso:
-            return mss
-        limit = (gso if gso < MAX_SEGMENT_DATA else MAX_SEGMENT_DATA) - self.path.overhead - 60
+        limit = min(self.host.gso_max, MAX_SEGMENT_DATA) - self.path.overhead - 60
         return limit - limit % mss if limit > mss else mss
 
-    def _blocked(self, now: float) -> bool:
-        """Nothing may leave: if nothing is under way either, only a probe can wake us."""
+    def _await_window(self, now: float) -> None:
+        """If nothing is under way that could bring a new window, set out to ask for it."""
         if self.snd_una == self.snd_nxt and self._persist_at == inf:
             # RFC 9293 §3.8.6.1: probe a closed window, first after one timeout (SHLD-29).
             wait = min(self.repair.rtt.rto * (1 << min(self.probes, 16)), PERSIST_MAX)
             self._persist_at = now + wait
             self._arm(self._persist_at)
             self._straight = False
-        return False
 
     def _retransmit(self, now: float) -> None:
         """Send again what is lost, lowest first, as far as the windows allow (RFC 6675 §5)."""
