@@ -1,7 +1,7 @@
 """What a request means to an origin of static content: a request in, an answer out.
 
 The one place where RFC 9110 is decided, the same for every version of HTTP.  The order is: method,
-target, resource, content coding, preconditions, range.  Pure: nothing here knows the time, a
+target, host, resource, content coding, preconditions, range.  Pure: nothing here knows the time, a
 connection or the disk.  Imports this package's other pure rooms.
 """
 
@@ -38,7 +38,14 @@ class Content(Protocol):
         """Say what a path leads to that is none of the resources."""
 
 
-def decide(site: Content, request: Request) -> Answer:
+class Hosting(Protocol):
+    """A choice of sites by authority; a single site is one, too."""
+
+    def at(self, authority: bytes) -> Content | Redirect | None:
+        """Return the site of an authority; a redirect to another host; None if it is unknown."""
+
+
+def decide(hosting: Hosting, request: Request) -> Answer:
     """Answer a request; never raises for anything a peer can send."""
     method = request.method
     try:
@@ -47,6 +54,14 @@ def decide(site: Content, request: Request) -> Answer:
                 return plain(405, extra=ALLOW)
             return plain(501)
         target = parse_target(method, request.target)
+        # RFC 9112 §3.2.2: the authority of an absolute-form target goes before Host.
+        site = hosting.at(target.authority or request.authority)
+        if site is None:
+            return plain(421, "no such site here", with_body=method != b"HEAD")
+        if isinstance(site, Redirect):
+            there = b"" if target.path == b"*" else location(target.path)
+            elsewhere = Redirect(site.location + there, site.status)
+            return _redirect(elsewhere, target.query, with_body=method != b"HEAD")
         found = find(site, target)
     except Refusal as refusal:
         return plain(refusal.status, refusal.reason, with_body=method != b"HEAD")

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from appliance.http.memo import Memo
 from appliance.http.message import STATUS_LINES, Answer
 from appliance.http.preconditions import http_date
-from appliance.http.semantics import Content
+from appliance.http.semantics import Hosting
 
 # Octets; a larger answer is written head first, then piece by piece as the peer takes it.
 SMALL = 256 * 1024
@@ -35,7 +35,7 @@ class Holder(Protocol):
     """Whatever carries the current site; its one attribute is swapped atomically on reload."""
 
     @property
-    def current(self) -> Content:
+    def current(self) -> Hosting:
         """The site to serve now."""
 
 
@@ -92,7 +92,7 @@ class HttpServer:
         running one unless given.  `on_request` is called for each answer and must not block.
         """
         self.holder = holder
-        self.site: Content = holder.current
+        self.site: Hosting = holder.current
         self.limits = limits
         self.clock = clock
         self.on_request = on_request
@@ -179,7 +179,7 @@ class HttpServer:
 
     # -- answers ------------------------------------------------------------------------------
 
-    def renew(self) -> Content:
+    def renew(self) -> Hosting:
         """Return the site of now, forgetting everything that was decided about another one."""
         current = self.holder.current
         if current is not self.site:

@@ -72,6 +72,10 @@ class Site:
         self.base_url = base_url
         self.loaded_at = loaded_at  # seconds since the epoch
 
+    def at(self, _authority: bytes) -> Site:
+        """Return this site, whatever it was called (see `hosts` for more than one)."""
+        return self
+
     def otherwise(self, path: bytes) -> Resource | Redirect | None:
         """Return where the first pattern that matches leads; None: nowhere."""
         for rule in self.rules:

@@ -10,6 +10,7 @@ from typing import Any
 from appliance.http.http1 import HttpProtocol
 from appliance.http.media import media_type
 from appliance.http.representation import CACHE_PAGES, Redirect, Resource, build
+from appliance.http.semantics import Hosting
 from appliance.http.server import HttpServer, Limits
 from appliance.http.site import Site
 from appliance.http.target import location
@@ -128,7 +129,7 @@ class FakeTransport(asyncio.Transport):
 
 
 class Holder:
-    def __init__(self, current: Site) -> None:
+    def __init__(self, current: Hosting) -> None:
         self.current = current
 
 
@@ -164,7 +165,7 @@ class Client:
         self,
         server: HttpServer | None = None,
         *,
-        site: Site | None = None,
+        site: Hosting | None = None,
         room: float = float("inf"),
         half_close: bool = True,
         **options: Any,
@@ -193,7 +194,7 @@ class Client:
 
 
 def make_server(
-    site: Site | None = None,
+    site: Hosting | None = None,
     *,
     loop: FakeLoop | None = None,
     limits: Limits | None = None,
