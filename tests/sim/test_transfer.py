@@ -147,6 +147,53 @@ def test_slow_reader(name: str) -> None:
     assert world.connections() == []
 
 
+def test_both_windows_closed_and_both_probing() -> None:
+    """RFC 9293 §3.8.6.1: each side's probe takes one octet, and both acknowledgments must count.
+
+    Each then stands one octet before the number that the other expects: an ACK that is dropped with
+    its "old" segment would leave both sides probing for ever.
+    """
+    world = World(15, Impairment(delay=0.01), offload=False)
+    client, server = Peer([]), Peer([])
+    client.finished_sending = server.finished_sending = True
+    # Six segments of 88 leave 72 octets of window: too little for a segment, enough for a probe.
+    settings = TcpSettings(receive_buffer=600, max_segment=100)
+    exchange(world, client, server, settings=settings)
+    world.run(lambda: bool(client.established and server.established))
+    # At the same instant, so that all that follows is symmetric, and the probes cross.
+    for peer in (client, server):
+        peer.conn.pause()
+        peer.expected = random.Random(peer.conn.iss).randbytes(5_000)
+        peer.conn.send(peer.expected)
+        peer.conn.shutdown()
+    world.run(seconds=30.0)
+    for peer in (client, server):
+        peer.conn.resume()
+    world.run(lambda: bool(client.closed and server.closed), seconds=200.0)
+    check(client, server)
+
+
+@pytest.mark.parametrize("nibble", [1, 3])
+def test_reader_that_takes_a_little_at_a_time(nibble: int) -> None:
+    """RFC 9293 §3.8.6.2.2: the window opens as the buffer empties, not only when it is empty."""
+    generator = random.Random(16)
+    world = World(16, LINK, offload=False)
+    client = Peer(pieces(generator, 100_000, 5_000))
+    server = Peer([])
+    server.pause_every = nibble
+    exchange(world, client, server, settings=TcpSettings(receive_buffer=14_480, max_segment=1460))
+    start = world.now
+    for _ in range(10_000):
+        if client.closed and server.closed:
+            break
+        world.run(lambda: bool(client.closed and server.closed), seconds=0.1)
+        if server.connection is not None:
+            server.conn.resume()
+    check(client, server)
+    # Seventy segments, `nibble` of them a tenth of a second, and nothing to wait for in between.
+    assert world.now - start < 70 * 0.1 / nibble + 2.0
+
+
 @pytest.mark.parametrize("close_first", ["reader", "writer"])
 def test_reader_wakes_after_the_connection_has_ended(close_first: str) -> None:
     """What arrived in order belongs to the application, however late it asks (RFC 9293 §3.10.3).
