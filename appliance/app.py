@@ -151,10 +151,11 @@ def _uvloop() -> ModuleType | None:
 
 
 def _leave_alone() -> None:
-    """Keep the collector from walking, again and again, what was loaded and stays."""
+    """Let the collector work, but not walk, again and again, what was loaded and stays."""
     gc.unfreeze()  # the content before a reload may go now
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 class Appliance:

@@ -6,11 +6,13 @@ What asyncio promises too is in test_transport_suite.py.
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import os
 import random
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -581,6 +583,28 @@ async def test_a_factory_that_raises() -> None:
         await until(lambda: client.lost)
         assert isinstance(client.lost[0], ConnectionResetError)
         assert [type(context["exception"]) for context in contexts] == [LookupError]
+
+
+@runs
+async def test_an_ended_connection_needs_no_collector() -> None:
+    """A transport that its protocol has let go is gone at once: nothing refers to itself."""
+    ours, theirs = stacks()
+    async with ours, theirs:
+        server = await ours.create_server(Quiet, None, 80)
+
+        async def exchange() -> list[weakref.ref[Any]]:
+            transport, protocol = await theirs.create_connection(Quiet, "10.0.0.2", 80)
+            await until(lambda: server._transports)
+            both = [weakref.ref(transport), weakref.ref(next(iter(server._transports)))]
+            transport.close()
+            await until(lambda: protocol.lost and not server._transports)
+            return both
+
+        gc.disable()
+        try:
+            assert [ref() for ref in await exchange()] == [None, None]
+        finally:
+            gc.enable()
 
 
 @runs
