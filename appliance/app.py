@@ -36,11 +36,12 @@ from appliance.dns.protocol import (
     Streams,
 )
 from appliance.figures import tcp_states
-from appliance.gateway import Gateway, GatewayError
+from appliance.gateway import Gateway
 from appliance.http import HttpProtocol, HttpServer, load_site
 from appliance.net.errors import LinkError
 from appliance.net.transport import Server, Stack
 from appliance.net.vif.base import Vif
+from appliance.ports import PortsError
 
 logger = logging.getLogger("appliance")
 
@@ -192,7 +193,7 @@ class Appliance:
             whole.push_async_callback(self._end)
             try:
                 await self._begin()
-            except (OSError, GatewayError) as exc:  # LinkError is an OSError
+            except (OSError, PortsError) as exc:  # LinkError is an OSError
                 raise StartError(getattr(exc, "strerror", None) or str(exc)) from exc
             self._listen_to_signals()
             for line in banner(self.settings, self._content, self._stacks[0].vif, self.gateway):

@@ -13,7 +13,6 @@ May import everything; needs the kernel's sockets, which nothing else in the app
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import struct
 from collections import OrderedDict
@@ -22,6 +21,7 @@ from typing import Any, Final
 
 from appliance.net.transport import Stack
 from appliance.net.udp import UdpSocket
+from appliance.ports import PortsError, bind_near
 
 MAX_CONNECTIONS: Final = 960
 """Relayed connections at once: a process has 1,024 descriptors unless somebody raised that."""
@@ -29,16 +29,10 @@ MAX_FLOWS: Final = 1024
 """UDP exchanges remembered at once, one socket of ours each (some 1 KB); the idlest makes room."""
 FLOW_IDLE: Final = 10.0
 """Seconds without a datagram after which a UDP exchange is over: twice what dig waits."""
-NEIGHBOURS: Final = 20
-"""Ports tried after a taken one, before any free port will do: 8081 is easier to remember."""
 RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER with no time to linger: closing the kernel's socket sends RST; socket(7)."""
 
 Address = tuple[str, int]
-
-
-class GatewayError(Exception):
-    """The gateway cannot listen; the text says where and why."""
 
 
 @dataclass
@@ -408,12 +402,11 @@ class Gateway:
         self._datagrams: UdpRelay | None = None
 
     async def start(self) -> None:
-        """Listen; raises GatewayError when no port of the address can be had."""
-        http, dns = self.http, self.dns
-        (web,) = self._bound("HTTP", http, (socket.SOCK_STREAM,))
+        """Listen; raises PortsError when no port of the address can be had."""
+        web, *_ = self._bound("HTTP", self.http, socket.SOCK_STREAM)
         try:
-            stream, datagram = self._bound("DNS", dns, (socket.SOCK_STREAM, socket.SOCK_DGRAM))
-        except GatewayError:
+            stream, datagram = self._bound("DNS", self.dns, socket.SOCK_STREAM, socket.SOCK_DGRAM)
+        except PortsError:
             web.close()
             raise
         self.http = web.getsockname()[1]
@@ -449,48 +442,9 @@ class Gateway:
             self._datagrams.close()
         await asyncio.sleep(0)  # the transports' connection_lost()
 
-    def _bound(
-        self, name: str, wanted: int, kinds: tuple[socket.SocketKind, ...]
-    ) -> tuple[socket.socket, ...]:
-        """Kernel sockets of all `kinds` on one port: the wanted one, one near it, or any."""
-        near = [port for port in range(wanted, wanted + NEIGHBOURS + 1) if port <= 65535]
-        reason = ""
-        for port in [*near, *[0] * NEIGHBOURS]:
-            try:
-                sockets = _bind_all(self.bind, port, kinds)
-            except OSError as exc:
-                if exc.errno not in (errno.EADDRINUSE, errno.EACCES):
-                    raise GatewayError(f"cannot listen on {self.bind}: {exc.strerror}") from exc
-                # EACCES: a port below 1024 without the privilege; a higher one will do.
-                reason = reason or (
-                    "is taken" if exc.errno == errno.EADDRINUSE else "needs a privilege"
-                )
-                continue
-            got = sockets[0].getsockname()[1]
-            if got != wanted:
-                self.notes.append(f"port {wanted} {reason}: {name} is on {got} instead")
-            return sockets
-        raise GatewayError(f"no port of {self.bind} is free for {name}: {wanted} {reason}")
-
-
-def _bind_all(
-    address: str, port: int, kinds: tuple[socket.SocketKind, ...]
-) -> tuple[socket.socket, ...]:
-    """One bound socket of each kind on the same port (0: the one that the first gets)."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sockets: list[socket.socket] = []
-    try:
-        for kind in kinds:
-            sock = socket.socket(family, kind)
-            sockets.append(sock)
-            sock.setblocking(False)
-            if kind == socket.SOCK_STREAM:
-                # Or connections in TIME-WAIT would keep the port after a restart.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((address, port))
-            port = sock.getsockname()[1]
-    except OSError:
-        for sock in sockets:
-            sock.close()
-        raise
-    return tuple(sockets)
+    def _bound(self, name: str, wanted: int, *kinds: socket.SocketKind) -> list[socket.socket]:
+        """Sockets for a service, and a note when its port is another one than wished."""
+        sockets, note = bind_near(self.bind, wanted, kinds)
+        if note:
+            self.notes.append(f"{note}: {name} is on {sockets[0].getsockname()[1]} instead")
+        return sockets

@@ -14,7 +14,8 @@ import pytest
 import uvloop
 
 from appliance import gateway as gateway_module
-from appliance.gateway import Gateway, GatewayError
+from appliance import ports
+from appliance.gateway import Gateway
 from appliance.net import Stack
 from appliance.net.vif.pair import pair
 
@@ -463,7 +464,7 @@ def test_dns_has_one_port_for_both_transports() -> None:
 
 
 def test_an_address_that_is_not_of_this_host() -> None:
-    with pytest.raises(GatewayError, match=r"cannot listen on 192\.0\.2\.1"):
+    with pytest.raises(ports.PortsError, match=r"cannot listen on 192\.0\.2\.1"):
         bound_gateway(bind="192.0.2.1")
 
 
@@ -471,6 +472,6 @@ def test_no_port_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> Any:
         raise OSError(98, "Address already in use")
 
-    monkeypatch.setattr(gateway_module, "_bind_all", refuse)
-    with pytest.raises(GatewayError, match=r"no port of 127\.0\.0\.1 is free for HTTP: 8080 is"):
+    monkeypatch.setattr(ports, "_bind", refuse)
+    with pytest.raises(ports.PortsError, match=r"no port of 127\.0\.0\.1 is free: port 8080 is"):
         bound_gateway()
