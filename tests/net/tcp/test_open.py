@@ -230,7 +230,6 @@ def test_simultaneous_open_repeats_its_syn_ack() -> None:
     assert isinstance(scene.app().error, TimeoutError)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: scale 0 is taken for no scaling")
 def test_simultaneous_open_agrees_on_scaling_by_nought() -> None:
     """RFC 7323 §2.2: the option, even with shift 0, means that both may scale."""
     _, peer = simultaneous(wscale=0)
@@ -245,7 +244,6 @@ def test_simultaneous_open_reset() -> None:
     assert isinstance(scene.app().error, ConnectionRefusedError)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: the RST carries ACK")
 def test_simultaneous_open_wrong_ack() -> None:
     """RFC 9293 §3.10.7.4, fifth: <SEQ=SEG.ACK><CTL=RST>, and SYN-RECEIVED stays."""
     scene, peer = simultaneous()
@@ -332,7 +330,6 @@ def test_listen_resets_what_acknowledges(flags: str) -> None:
     assert reset.seq == 77
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: LISTEN answers with RST")
 @pytest.mark.parametrize("flags", ["", "F", "P", "U"])
 def test_listen_drops_the_rest(flags: str) -> None:
     """RFC 9293 §3.10.7.2, fourth: "drop the segment and return"."""
@@ -487,7 +484,6 @@ def test_syn_in_the_window_is_challenged_in_syn_received() -> None:
     peer.expects(".", seq=1, ack=1)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: no timestamp")
 def test_challenge_in_syn_received_carries_the_timestamp() -> None:
     """RFC 7323 §3.2: once agreed on, in every segment that is not a RST."""
     _, peer = half_open()
@@ -495,7 +491,6 @@ def test_challenge_in_syn_received_carries_the_timestamp() -> None:
     assert peer.expects(".").options.timestamp is not None
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: every one is answered")
 def test_challenges_in_syn_received_are_throttled() -> None:
     """RFC 5961 §7."""
     _, peer = half_open()
@@ -539,7 +534,6 @@ def test_paws_in_syn_received() -> None:
     assert not scene.worlds[0].users
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: accepted, then stuck in SYN-RECEIVED without a timer")
 def test_missing_timestamp_does_not_accept() -> None:
     """RFC 7323 §3.2: dropped; the handshake goes on as if it had not come."""
     scene, peer = half_open()
@@ -595,9 +589,9 @@ def test_a_cookie_keeps_the_options() -> None:
     peer.sends("S")
     peer.expects("S.")
     peer.sends(".")
-    scene.app().send(bytes(1400))
+    scene.app().send(bytes(2 * 1388))
     peer.expects(".", len=1388)
-    peer.expects("P.", len=12)
+    peer.expects("P.", len=1388)
     assert scene.app().connection.snd_wnd == 1 << 16
     peer.sends("P.", seq=101, data=b"ahead")
     assert peer.expects(".").options.sack
@@ -777,7 +771,6 @@ def test_initial_numbers_grow_and_differ_between_flows() -> None:
     assert (peer.iss - numbers[1]) & 0xFFFFFFFF == pytest.approx(10 * 250_000, abs=1)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: forget_lost_syn is never called")
 def test_rto_after_a_lost_syn_is_three_seconds() -> None:
     """RFC 6298 §5.7: MUST be re-initialized to 3 s when data transmission begins."""
     scene = Scene()
