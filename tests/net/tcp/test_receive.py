@@ -139,7 +139,7 @@ def test_blocks_newest_first() -> None:
 
 @pytest.mark.xfail(strict=True, reason="BUG: ordered by number, not by time")
 def test_blocks_that_follow_are_the_most_recently_reported() -> None:
-    """RFC 2018 §4 (c): SHOULD repeat the most recently reported blocks, so that each is said thrice."""
+    """RFC 2018 §4 (c): SHOULD repeat what was reported last, so that each is said thrice."""
     _, peer, _ = passive()
     for seq in (901, 101, 501, 301):
         peer.sends(".", seq=seq, data=bytes(10))
@@ -395,7 +395,7 @@ def test_a_dribbling_peer_cannot_overfill_the_buffer() -> None:
     """RFC 9293 §3.8.6, RFC 7323 §2.3: rounding to the scale must not open a closed window."""
     buffer = 1 << 17
     settings = TcpSettings(receive_buffer=buffer * 50, receive_start=buffer)
-    scene, peer, app = passive(settings=settings)
+    _, peer, app = passive(settings=settings)
     app.pause()
     unit = 1 << peer.host_wscale
     assert unit > 1
