@@ -95,12 +95,12 @@ class Namespace:
 def namespace(suffix: str) -> Iterator[Namespace]:
     """Open a network namespace, named after this process, and delete it at the end."""
     here = Namespace(f"appliance-{os.getpid()}-{suffix}")
-    run("ip", "netns", "add", here.name)
-    try:
+    try:  # an interrupt may come while the namespace is being made
+        run("ip", "netns", "add", here.name)
         run("ip", "-n", here.name, "link", "set", "lo", "up")
         yield here
     finally:
-        subprocess.run(["ip", "netns", "delete", here.name], check=False)
+        subprocess.run(["ip", "netns", "delete", here.name], stderr=subprocess.DEVNULL, check=False)
 
 
 def veth(left: Namespace, left_cidr: str, right: Namespace, right_cidr: str) -> None:

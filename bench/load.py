@@ -25,7 +25,8 @@ class Shot:
     requests: int
 
 
-def _number(pattern: str, text: str) -> float:
+def figure(pattern: str, text: str) -> float:
+    """Find a number in a load generator's report; `LabError` when it has none."""
     found = re.search(pattern, text, re.MULTILINE)
     if found is None:
         raise LabError(f"no {pattern!r} in the load generator's report:\n{text}")
@@ -49,8 +50,8 @@ def wrk(
     if "Non-2xx" in report or "Socket errors" in report:
         raise LabError(f"wrk met errors at {url}:\n{report}")
     return Shot(
-        _number(r"^Requests/sec:\s+([\d.]+)", report),
-        int(_number(r"^\s+(\d+) requests in", report)),
+        figure(r"^Requests/sec:\s+([\d.]+)", report),
+        int(figure(r"^\s+(\d+) requests in", report)),
     )
 
 
@@ -64,11 +65,11 @@ def dnsperf(
         *("-c", "4", "-T", "1", "-q", "200"),
         timeout=seconds + 60,
     )
-    sent = _number(r"Queries sent:\s+(\d+)", report)
-    completed = _number(r"Queries completed:\s+(\d+)", report)
+    sent = figure(r"Queries sent:\s+(\d+)", report)
+    completed = figure(r"Queries completed:\s+(\d+)", report)
     if completed < 0.999 * sent:  # a full queue may drop a few; a server that loses more is broken
         raise LabError(f"{server} lost queries:\n{report}")
-    return Shot(_number(r"Queries per second:\s+([\d.]+)", report), int(completed))
+    return Shot(figure(r"Queries per second:\s+([\d.]+)", report), int(completed))
 
 
 def download(client: Namespace, processor: int | None, url: str, length: int) -> Shot:

@@ -18,6 +18,7 @@ _ALIASES = 100
 _DELEGATIONS = 20
 _QUERIES = 20_000
 _SEED = 2013
+_BLOCK = 1_000_000  # octets after which a body repeats
 # Of a hundred queries, how many are of each kind.
 _MIX = {"host": 55, "aaaa": 5, "alias": 10, "wildcard": 10, "absent": 10, "referral": 10}
 
@@ -32,11 +33,11 @@ class Page:
 
 
 def write_page(folder: Path, name: str, length: int) -> Page:
-    """Write a file of random octets, repeated from 1 MB on, and return what it must hash to."""
-    block = random.Random(_SEED).randbytes(min(length, 1_000_000))
+    """Write a file of random octets, repeated from `_BLOCK` on, and return what it must hash to."""
+    block = random.Random(_SEED).randbytes(min(length, _BLOCK))
     digest = hashlib.sha256()
     with (folder / name).open("wb") as file:
-        for start in range(0, length, len(block)):
+        for start in range(0, length, _BLOCK):
             piece = block[: length - start]
             digest.update(piece)
             file.write(piece)
