@@ -26,7 +26,7 @@ from appliance.net.wire.virtio import PLAIN, VNET_HDR_LEN
 
 CAPACITY: Final = 1024
 """Entries: a /22 full of hosts; a scan of the link costs no more than this (about 0.3 MB)."""
-QUEUE_FRAMES: Final = 16
+QUEUE_FRAMES: Final = 48
 """Frames kept per neighbour while it is asked for; RFC 1122 §2.3.2.2 wants at least the latest."""
 QUEUE_OCTETS: Final = 4 << 20
 """Octets kept for all neighbours together: some 64 super-segments."""

@@ -124,7 +124,7 @@ class Host:
         self._timers: list[tuple[float, Connection]] = []  # heap; void unless it is heap_at
         self._dirty: list[Connection] = []
         self._per_peer: dict[bytes, int] = {}  # full connections by remote address
-        self._audit_at = inf  # when memory is counted next; inf: no connection exists
+        self._audit_at = inf  # when memory is counted next; inf: nothing happened since
         self._in_turn = False
         self._woken = False
         self._blocked = False
@@ -148,8 +148,7 @@ class Host:
 
     def receive(self, frames: list[bytes], now: float) -> None:
         """Take in a batch of frames and send whatever follows from it."""
-        self._in_turn = True
-        self._now = now
+        self._begin_turn(now)
         counters = self.counters
         counters.frames_in += len(frames)
         mac = self.mac
@@ -203,15 +202,13 @@ class Host:
 
     def flush(self, now: float) -> None:
         """Send what applications queued outside a turn, or what a full link held up."""
-        self._in_turn = True
-        self._now = now
+        self._begin_turn(now)
         self._blocked = False
         self._finish_turn(now)
 
     def run_timers(self, now: float) -> None:
         """Run every timer that is due, then send what follows."""
-        self._in_turn = True
-        self._now = now
+        self._begin_turn(now)
         timers = self._timers
         while timers and timers[0][0] <= now:
             at, connection = heappop(timers)
@@ -232,7 +229,15 @@ class Host:
             self._audit(now)
         self._finish_turn(now)
 
+    def _begin_turn(self, now: float) -> None:
+        # A turn that raised has left `_in_turn` set; the next one starts clean all the same.
+        self._in_turn = True
+        self._woken = False
+        self._now = now
+
     def _finish_turn(self, now: float) -> None:
+        if self._dirty and self._audit_at == inf:
+            self._audit_at = now + AUDIT_INTERVAL
         while self._dirty and not self._blocked:
             batch, self._dirty = self._dirty, []
             for connection in batch:
@@ -301,9 +306,7 @@ class Host:
         self.transmit(path, head, b"")
 
     def established(self, connection: Connection) -> None:
-        """A connection completed its handshake."""
-        if self._audit_at == inf:
-            self._audit_at = self._now + AUDIT_INTERVAL
+        """A connection completed its handshake: nothing more to do here."""
 
     def release(self, connection: Connection) -> None:
         """Forget a connection that is CLOSED."""
@@ -324,7 +327,7 @@ class Host:
         holding = [
             (flow.memory(), flow) for flow in self._tcp.values() if isinstance(flow, Connection)
         ]
-        self._audit_at = now + AUDIT_INTERVAL if holding else inf
+        self._audit_at = inf
         total = sum(octets for octets, _ in holding)
         if total > limit:
             # Least valuable first: what holds most for a peer that has been silent longest.
@@ -467,6 +470,14 @@ class Host:
         connection.open(self._now)
         return connection
 
+    def unacknowledged(self) -> int:
+        """Return how many connections have sent what their peers have not yet acknowledged."""
+        return sum(
+            flow.snd_una < flow.snd_nxt or flow.unsent > 0
+            for flow in self._tcp.values()
+            if isinstance(flow, Connection)
+        )
+
     def _unlisten(self, listener: Listener) -> None:
         packed = from_text(listener.address) if listener.address else b""
         if self._listeners.get((packed, listener.port)) is listener:
@@ -524,8 +535,10 @@ class Host:
         """Give the socket's port back."""
         packed = from_text(socket.address) if socket.address else b""
         self._udp_sockets.pop((packed, socket.port), None)
-        for key in [k for k, flow in self._udp_flows.items() if flow.socket is socket]:
-            del self._udp_flows[key]
+        for key in socket.flows:
+            flow = self._udp_flows.get(key)
+            if flow is not None and flow.socket is socket:
+                del self._udp_flows[key]
 
     def udp_path(self, socket: UdpSocket, destination: Endpoint) -> Ipv4UdpPath:
         """Find the way from `socket` to `destination`."""
@@ -857,8 +870,10 @@ class Host:
             key = packet.src + packet.dst + frame[at : at + 4]
             flows = self._udp_flows
             if len(flows) >= self._limits.udp_flows:
-                del flows[next(iter(flows))]
+                oldest = next(iter(flows))
+                flows.pop(oldest).socket.flows.discard(oldest)
             flows[key] = UdpFlow(socket, source)
+            socket.flows.add(key)
             # The answer leaves from the address that was asked (RFC 1122 §4.1.3.5).
             path = self._udp_path(packet.dst, packet.src, header.dst_port, header.src_port, hop)
             socket.remember(source, path)

@@ -161,88 +161,20 @@ class TcpHost(Protocol):
 class Connection:
     """One end of a TCP connection (the TCB of RFC 9293 §3.3.1)."""
 
-    __slots__ = tuple(
-        [
-            "_ack_now",
-            "_challenged_at",
-            "_closed_told",
-            "_cwr",
-            "_cwr_end",
-            "_delack_at",
-            "_dsack_out",
-            "_ece",
-            "_end_at",
-            "_eof_told",
-            "_error",
-            "_fin_seq",
-            "_held",
-            "_held_octets",
-            "_keepalive_at",
-            "_keepalive_sent",
-            "_last_ack_sent",
-            "_orphan",
-            "_paused",
-            "_peer_fin",
-            "_persist_at",
-            "_probed",
-            "_quick_acks",
-            "_recent_seq",
-            "_reorder_at",
-            "_reset_pending",
-            "_retransmit_at",
-            "_retransmit_is_probe",
-            "_sendq",
-            "_settings",
-            "_silent_since",
-            "_straight",
-            "_syn_repeated",
-            "_ts_offset",
-            "_tune_at",
-            "_tune_from",
-            "_unacked",
-            "_unacked_since",
-            "dirty",
-            "ecn_on",
-            "heap_at",
-            "host",
-            "irs",
-            "iss",
-            "key",
-            "last_heard",
-            "last_sent_at",
-            "local",
-            "max_snd_wnd",
-            "mss",
-            "nodelay",
-            "notify_below",
-            "passive",
-            "path",
-            "probes",
-            "rcv_adv",
-            "rcv_buffer",
-            "rcv_mss",
-            "rcv_nxt",
-            "rcv_wscale",
-            "reassembly",
-            "remote",
-            "repair",
-            "retransmitted",
-            "sack_on",
-            "scaling",
-            "snd_nxt",
-            "snd_una",
-            "snd_wl1",
-            "snd_wl2",
-            "snd_wnd",
-            "snd_wscale",
-            "state",
-            "ts_on",
-            "ts_recent",
-            "ts_recent_at",
-            "unsent",
-            "user",
-        ]
-    )
+    __slots__ = (
+        "_ack_now", "_challenged_at", "_closed_told", "_cwr", "_cwr_end", "_delack_at",
+        "_dsack_out", "_ece", "_end_at", "_eof_told", "_error", "_fin_seq", "_held",
+        "_held_octets", "_keepalive_at", "_keepalive_sent", "_last_ack_sent", "_orphan",
+        "_paused", "_peer_fin", "_persist_at", "_quick_acks", "_recent_seq",
+        "_reorder_at", "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_sendq",
+        "_settings", "_silent_since", "_straight", "_syn_repeated", "_ts_offset", "_tune_at",
+        "_tune_from", "_unacked", "_unacked_since", "dirty", "ecn_on", "heap_at", "host", "irs",
+        "iss", "key", "last_heard", "last_sent_at", "local", "max_snd_wnd", "mss", "nodelay",
+        "notify_below", "passive", "path", "probes", "rcv_adv", "rcv_buffer", "rcv_mss",
+        "rcv_nxt", "rcv_wscale", "reassembly", "remote", "repair", "retransmitted", "sack_on",
+        "scaling", "snd_nxt", "snd_una", "snd_wl1", "snd_wl2", "snd_wnd", "snd_wscale", "state",
+        "ts_on", "ts_recent", "ts_recent_at", "unsent", "user",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -329,7 +261,6 @@ class Connection:
         self._reorder_at = inf  # RFC 8985 §6.3
         self._persist_at = inf  # RFC 9293 §3.8.6.1
         self.probes = 0
-        self._probed = False  # one octet beyond snd_nxt has been shown to the peer
         self._delack_at = inf
         self._keepalive_at = inf
         self._keepalive_sent = 0
@@ -797,12 +728,6 @@ class Connection:
             self._take_acknowledgment(now, ack, options)
             self._tell_established(now)
             return self.state != CLOSED
-        if ack == self.snd_nxt + 1 and self._probed and self.unsent:
-            # The octet of a window probe was taken: it has been sent after all.
-            self.repair.sent_new(self.snd_nxt, ack, self.last_sent_at)
-            self.snd_nxt = ack
-            self.unsent -= 1
-        self._probed = self._probed and self.snd_wnd == 0
         if ack > self.snd_nxt:
             # Something not yet sent.
             self.host.counters.tcp_ack_invalid += 1
@@ -829,9 +754,11 @@ class Connection:
             self.snd_wl2 = ack
             if wnd > self.max_snd_wnd:
                 self.max_snd_wnd = wnd
-            if wnd:
+            if wnd and self._persist_at < inf:
                 self._persist_at = inf
                 self.probes = 0
+                if ack < self.snd_nxt:
+                    self._arm_retransmit(now)
         if ack >= self.snd_una:
             self._take_acknowledgment(now, ack, options, duplicate)
         return self.state != CLOSED
@@ -1094,10 +1021,10 @@ class Connection:
                 if self.state in (CLOSED, TIME_WAIT):
                     self._tell_closed(None)
                     return
-            # RFC 9293 §3.8.6.2.2: reopen the window once it can grow by a worthwhile step.
-            room = self.rcv_nxt + self.rcv_buffer - self.rcv_adv
-            if room >= min(self.rcv_buffer // 2, self.rcv_mss):
-                self._ack_now = True
+        # RFC 9293 §3.8.6.2.2: reopen the window once it can grow by a worthwhile step.
+        room = self.rcv_nxt + self.rcv_buffer - self._held_octets - self.rcv_adv
+        if room >= min(self.rcv_buffer // 2, self.rcv_mss):
+            self._ack_now = True
         self._look_straight()
 
     def _send_syn(self, now: float) -> None:
@@ -1447,6 +1374,10 @@ class Connection:
         """RFC 6298 §5.4 to §5.7, RFC 5681 §3.1."""
         if self.snd_una == self.snd_nxt:
             return
+        if self.snd_wnd == 0 and self.state in _SENDING:
+            # RFC 9293 §3.8.6.1: a window that closed over what is out is probed, not given up.
+            self._window_probe(now)
+            return
         rtt, flight = self.repair.rtt, self.repair.flight
         self.host.counters.tcp_timeouts += 1
         opening = self.state <= SYN_RECEIVED
@@ -1500,19 +1431,36 @@ class Connection:
         self._arm(self._retransmit_at)
 
     def _window_probe(self, now: float) -> None:
-        """Send one octet past a closed window, to learn whether it opened (RFC 9293 §3.8.6.1)."""
-        if not self.unsent or self.snd_una < self.snd_nxt or self.state not in _SENDING:
-            return
-        if self._orphan and self.probes >= DATA_RETRIES:
-            self._finish(TimeoutError(110, "the peer never opened its window"))
+        """Send one octet past a closed window, to learn whether it opened (RFC 9293 §3.8.6.1).
+
+        It is the next new octet the first time, and the same one again until it is taken.
+        """
+        una, nxt = self.snd_una, self.snd_nxt
+        if self.state not in _SENDING or (una == nxt and not self.unsent):
             return
         patience = self._settings.user_timeout
-        if patience and now - self.last_heard >= patience:
-            self._finish(TimeoutError(110, "Connection timed out"))
+        if (self._orphan and self.probes >= DATA_RETRIES) or (
+            patience and now - self.last_heard >= patience
+        ):
+            # A peer may keep its window closed for ever, but not for nobody (RFC 9293 §3.8.6.1).
+            self._finish(TimeoutError(110, "the peer never opened its window"))
             return
         self.host.counters.tcp_window_probes += 1
         self.probes += 1
-        self._probed = self._transmit(self.snd_nxt, 1, ACK, now)
+        self._straight = False
+        if una == nxt:
+            if self._transmit(nxt, 1, ACK, now):
+                self.unsent -= 1
+                self.snd_nxt = nxt + 1
+                self.repair.sent_new(nxt, nxt + 1, now)
+        elif una < self._sendq.end:
+            record = self.repair.flight.records[0]
+            if self._transmit(una, 1, ACK, now):
+                self.repair.sent_again(record, 1, now, self._clock(now))
+        else:
+            self._transmit(una, 0, ACK | FIN, now)
+        self.last_sent_at = now
+        self._retransmit_at = inf
         wait = min(self.repair.rtt.rto * (1 << min(self.probes, 16)), PERSIST_MAX)
         self._persist_at = now + wait
         self._arm(self._persist_at)

@@ -48,7 +48,7 @@ class UdpHost(Protocol):
 class UdpSocket:
     """One bound port; `address` is "" for any of ours."""
 
-    __slots__ = ("_closed", "_host", "_paths", "address", "port", "user")
+    __slots__ = ("_closed", "_host", "_paths", "address", "flows", "port", "user")
 
     def __init__(self, host: UdpHost, address: str, port: int, user: UdpUser) -> None:
         self._host = host
@@ -56,6 +56,7 @@ class UdpSocket:
         self.port = port
         self.user = user
         self._paths: dict[Endpoint, Ipv4UdpPath] = {}
+        self.flows: set[bytes] = set()  # the host's keys of who writes to us; it bounds them
         self._closed = False
 
     def send(self, data: bytes, destination: Endpoint) -> None:
