@@ -18,7 +18,6 @@ load, all others in bounded ones (`cache`). Imports the leaves of this package o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from struct import Struct
 from typing import Any, Final
 
 from appliance.dns import names
@@ -27,6 +26,7 @@ from appliance.dns.consts import (
     AAAA,
     ANY,
     AXFR,
+    BADCOOKIE,
     BADVERS,
     CLASS_ANY,
     CLASSIC_UDP,
@@ -48,15 +48,23 @@ from appliance.dns.consts import (
     A,
 )
 from appliance.dns.counters import Counters
-from appliance.dns.errors import LocalError
+from appliance.dns.edns import (
+    ENCRYPTED,
+    EXTENDED,
+    NOTHING,
+    PROHIBITED,
+    Extensions,
+    Said,
+    extended_error,
+    opt_record,
+    padding,
+)
+from appliance.dns.errors import LocalError, WireError
 from appliance.dns.lookup import Answer, Lookup, Trace, Zones
-from appliance.dns.message import DO, Edns, FormatError, Query, parse
+from appliance.dns.message import DO, FormatError, Query, parse
 from appliance.dns.places import Places
 from appliance.dns.prepared import HEAD, QR, RD, Prepared, refused
-from appliance.dns.zone import Zone
-
-_OPT: Final = Struct("!BHHBBHH").pack
-"""Root, OPT, size, extended response code, version, flags, length of options (RFC 6891 §6.1.2)."""
+from appliance.dns.zone import Zone, collector_paused
 
 # What a plain query has behind its identifier: RD in the low bit; AD and CD may be set and mean
 # nothing here (RFC 4035 §3.1.6); one question; with bit 1 one additional record, which is OPT.
@@ -104,11 +112,13 @@ class Catalog:
     """The zones served and everything rendered from them; made anew when a zone changes."""
 
     __slots__ = (
+        "_extensions",
         "_hot",
         "_lookup",
         "_opts",
         "_places",
         "_refused",
+        "_refused_opts",
         "_shaped",
         "_warm",
         "counters",
@@ -123,13 +133,14 @@ class Catalog:
         udp_size: int = DEFAULT_UDP,
         minimal: bool = True,
         counters: Counters | None = None,
+        extensions: Extensions | None = None,
         eager: int = EAGER,
     ) -> None:
         """Index the zones and render what they can be asked for.
 
         `udp_size`: octets of a UDP answer at most; `minimal`: no apex NS beside positive answers;
-        `eager`: answers rendered now. Raises LocalError if two zones have one origin or `udp_size`
-        is not in 512..65535.
+        `extensions`: what is said in EDNS; `eager`: answers rendered now. Raises LocalError if two
+        zones have one origin or `udp_size` is not in 512..65535.
         """
         if not CLASSIC_UDP <= udp_size <= MAX_MESSAGE:
             raise LocalError(f"udp_size {udp_size} is not in {CLASSIC_UDP}..{MAX_MESSAGE}")
@@ -137,13 +148,22 @@ class Catalog:
         self.udp_size = udp_size
         self.counters = counters if counters is not None else Counters()
         self._lookup = Lookup(self.zones, minimal=minimal)
-        self._places = Places(self.zones)
-        self._opts = tuple(_OPT(0, OPT, udp_size, 0, 0, do, 0) for do in (0, DO))
+        self._extensions = extensions if extensions is not None else Extensions()
+        # For queries without EDNS (the last), without DO, with DO.
+        self._opts = (opt_record(udp_size, 0), opt_record(udp_size, DO), b"")
         self._refused = refused()
+        why = extended_error(EXTENDED[REFUSED])
+        self._refused_opts = (
+            opt_record(udp_size, 0, REFUSED, why),
+            opt_record(udp_size, DO, REFUSED, why),
+            b"",
+        )
         self._hot: dict[bytes, Prepared] = {}
         self._warm: Generations[bytes, Prepared] = Generations(WARM_ENTRIES, WARM_OCTETS)
         self._shaped: Generations[int, Prepared] = Generations(SHAPED_ENTRIES, SHAPED_OCTETS)
-        self._render_all(eager)
+        with collector_paused():
+            self._places = Places(self.zones)
+            self._render_all(eager)
 
     # The path of a plain query.
 
@@ -156,23 +176,26 @@ class Catalog:
         if kind is not None:
             name_end = query.find(0, 12) + 1
             end = name_end + 4
+            do = None
             if kind < 2:
-                opt: bytes | None = b"" if len(query) == end else None
+                if len(query) == end:
+                    do = -1
             elif len(query) == end + 11 and query[end : end + 3] == b"\0\0\x29":
                 do = _PLAIN_OPT.get(query[end + 5 :])
-                opt = self._opts[do] if do is not None else None
-            else:
-                opt = None
-            if opt is not None:
+            if do is not None:
                 name = query[12:name_end].lower()
                 ready = self._hot.get(name + query[name_end:end])
                 if ready is None:
                     ready = self._shared(name, query[name_end:end])
+                    if ready is self._refused:
+                        opt = self._refused_opts[do]
+                        return query[:2] + ready.heads[kind] + query[12:end] + opt
                 elif ready.small:
                     self.counters.hot += 1
                 if ready is not None and ready.small:
+                    opt = self._opts[do]
                     return query[:2] + ready.heads[kind] + query[12:end] + ready.octets + opt
-        return self._answer(query, transport)
+        return self._answer(query, transport, peer)
 
     def _shared(self, name: bytes, kind: bytes) -> Prepared | None:
         """A remembered answer for a name whose extent is a guess; None if it takes more.
@@ -216,7 +239,7 @@ class Catalog:
 
     # The path of every other query.
 
-    def _answer(self, message: bytes, transport: str) -> bytes | None:
+    def _answer(self, message: bytes, transport: str, peer: Any = None) -> bytes | None:
         # A response is never answered, lest two servers talk for ever; and a message without
         # a whole header cannot be.
         if len(message) < HEADER_LEN or message[2] & QR:
@@ -230,22 +253,36 @@ class Catalog:
             # RFC 8906 §3.1.4: an unknown opcode gets NOTIMP; its message has a form of its own,
             # so nothing but the header is sent back.
             return self._error(message, query, NOTIMP)
-        rcode = self._unservable(query)
+        said = NOTHING
+        edns = query.edns
+        if edns is not None:
+            if edns.version:
+                return self._error(message, query, BADVERS)  # RFC 6891 §6.1.3
+            if edns.options:
+                try:
+                    said = self._extensions.reply(edns, transport, peer)
+                except WireError:
+                    return self._error(message, query, FORMERR)
+            if query.end == HEADER_LEN:
+                # RFC 7873 §5.4: a question about nothing but the cookie.
+                if self._extensions.cookies is None:
+                    return self._error(message, query, FORMERR)
+                return self._error(message, query, BADCOOKIE if said.bad_cookie else NOERROR, said)
+        rcode, why = self._unservable(query)
         if rcode:
-            return self._error(message, query, rcode)
+            return self._error(message, query, rcode, said, why)
         prepared = self._prepared(message, query)
         if prepared.rcode == REFUSED:
-            return self._error(message, query, REFUSED)
-        return self._finish(message, query, prepared, transport)
+            return self._error(message, query, REFUSED, said)
+        return self._finish(message, query, prepared, said, transport)
 
     @staticmethod
-    def _unservable(query: Query) -> int:
-        """A response code for questions that no zone could answer."""
-        if query.edns is not None and query.edns.version:
-            return BADVERS  # RFC 6891 §6.1.3
+    def _unservable(query: Query) -> tuple[int, int]:
+        """Response code and extended error for questions that no zone could answer."""
         if query.qclass not in (IN, CLASS_ANY):
-            return REFUSED  # RFC 8906 §3.1.1; CHAOS too
-        return _NO_QUESTION.get(query.qtype, NOERROR)
+            return REFUSED, EXTENDED[REFUSED]  # RFC 8906 §3.1.1; CHAOS too
+        rcode = _NO_QUESTION.get(query.qtype, NOERROR)
+        return rcode, PROHIBITED if rcode == REFUSED else EXTENDED.get(rcode, 0)
 
     def _prepared(self, message: bytes, query: Query) -> Prepared:
         """The rendering for a question, remembered or made."""
@@ -275,10 +312,14 @@ class Catalog:
             self._warm.put(key, prepared, len(prepared.octets) + len(key))
         return prepared
 
-    def _finish(self, message: bytes, query: Query, prepared: Prepared, transport: str) -> bytes:
+    def _finish(
+        self, message: bytes, query: Query, prepared: Prepared, said: Said, transport: str
+    ) -> bytes:
         """Header, question, as much of the body as goes in, and OPT."""
         edns = query.edns
-        opt = self._opt(edns, prepared.rcode) if edns is not None else b""
+        opt = b""
+        if edns is not None:
+            opt = opt_record(self.udp_size, edns.flags, prepared.rcode, said.options)
         limit = MAX_MESSAGE
         if transport == "udp":
             # RFC 6891 §6.2.3: sizes below 512 mean 512.
@@ -287,9 +328,20 @@ class Catalog:
         self.counters.truncated += truncated
         self.counters.rcodes[prepared.rcode] += 1
         head = heads[(edns is not None) << 1 | message[2] & RD]
+        if edns is not None and transport in ENCRYPTED:
+            pad = padding(query.end + len(octets) + len(opt), edns, transport)
+            if query.end + len(octets) + len(opt) + len(pad) <= limit:
+                opt = opt_record(self.udp_size, edns.flags, prepared.rcode, said.options + pad)
         return message[:2] + head + message[HEADER_LEN : query.end] + octets + opt
 
-    def _error(self, message: bytes, query: Query, rcode: int) -> bytes:
+    def _error(
+        self,
+        message: bytes,
+        query: Query,
+        rcode: int,
+        said: Said = NOTHING,
+        why: int | None = None,
+    ) -> bytes:
         """Header, the question as far as it was understood, and OPT."""
         self.counters.rcodes[rcode] += 1
         edns = query.edns
@@ -302,12 +354,12 @@ class Catalog:
             0,
             edns is not None,
         )
-        opt = self._opt(edns, rcode) if edns is not None else b""
+        opt = b""
+        if edns is not None:
+            info = EXTENDED.get(rcode, 0) if why is None else why
+            options = said.options + (extended_error(info) if info else b"")
+            opt = opt_record(self.udp_size, edns.flags, rcode, options)
         return message[:2] + head + message[HEADER_LEN : query.end] + opt
-
-    def _opt(self, edns: Edns, rcode: int) -> bytes:
-        """The OPT record that goes with a response code; DO is copied (RFC 3225 §3)."""
-        return _OPT(0, OPT, self.udp_size, rcode >> 4, 0, edns.flags & DO, 0)
 
     # What is done at load.
 

@@ -19,6 +19,8 @@ _PAIR: Final = Struct("!HH").unpack_from
 _FIXED: Final = Struct("!HHIH").unpack_from
 _FIXED_LEN: Final = 10
 """Octets of type, class, TTL and rdata length."""
+COOKIE: Final = 10
+"""The option of RFC 7873 §4."""
 MAX_EXTRA: Final = 4
 """Records that a query may carry besides its question: OPT, TSIG or SIG(0), an IXFR's SOA, and one
 more. Nothing that exists sends more, and the work stays bounded."""
@@ -87,16 +89,17 @@ def parse(message: bytes) -> Query:
 
 def _parse(message: bytes, query: Query) -> None:
     questions, answers, authorities, additionals = _COUNTS(message, 4)
-    # RFC 9619 §4: a QUERY with more than one question is a format error. None at all is one too:
-    # it means something only together with a cookie (RFC 7873 §5.4).
-    if questions != 1:
-        raise WireError("not one question")
-    name_end = names.end_of(message, HEADER_LEN)
-    if name_end + 4 > len(message):
-        raise WireError("question runs past the message")
-    query.name_end = name_end
-    query.end = at = name_end + 4
-    query.qtype, query.qclass = _PAIR(message, name_end)
+    # RFC 9619 §4: a QUERY with more than one question is a format error.
+    if questions > 1:
+        raise WireError("more than one question")
+    at = HEADER_LEN
+    if questions:
+        name_end = names.end_of(message, HEADER_LEN)
+        if name_end + 4 > len(message):
+            raise WireError("question runs past the message")
+        query.name_end = name_end
+        query.end = at = name_end + 4
+        query.qtype, query.qclass = _PAIR(message, name_end)
     # RFC 1995 §3: only an IXFR query has an authority section, and none has answers.
     if answers or (authorities and query.qtype != IXFR):
         raise WireError("records where a query has none")
@@ -108,6 +111,11 @@ def _parse(message: bytes, query: Query) -> None:
         at = _record(message, at, query, index >= authorities)
     if at != len(message):
         raise WireError("octets behind the message")
+    # RFC 7873 §5.4: no question is one way to ask for a cookie, and else makes no sense.
+    if not questions:
+        options = query.edns.options if query.edns is not None else []
+        if all(code != COOKIE for code, _ in options):
+            raise WireError("no question")
 
 
 def _record(message: bytes, at: int, query: Query, additional: bool) -> int:

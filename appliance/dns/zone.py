@@ -14,7 +14,9 @@ A zone never changes once built; a reload or an update builds another one. Readi
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +26,22 @@ from appliance.dns.errors import Problem
 
 _MANY: Final = 8
 """Records from which an RRset under construction looks for duplicates in a set."""
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep the garbage collector still while millions of objects are made that all stay.
+
+    It would go through all of them again and again, and find nothing: a million records load in
+    less than half the time without it.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class RRset:

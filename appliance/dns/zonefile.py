@@ -34,7 +34,7 @@ from appliance.dns.checks import check
 from appliance.dns.consts import AAAA, CNAME, DNAME, MAX_TTL, NS, PTR, SOA, A
 from appliance.dns.errors import LocalError, Problem, Severity, ZoneError
 from appliance.dns.lexer import Statement, generate_range, generate_text, statements
-from appliance.dns.zone import Zone, ZoneBuilder
+from appliance.dns.zone import Zone, ZoneBuilder, collector_paused
 
 MAX_DEPTH: Final = 8
 """Includes within includes; a person's zone has one or two, and a loop ends here."""
@@ -43,7 +43,7 @@ MAX_FILES: Final = 1000
 MAX_GENERATED: Final = 1 << 20
 """Records that one zone's $GENERATE lines make together: sixteen reverse /16 zones."""
 MAX_PROBLEMS: Final = 1000
-"""Problems told of one zone: past that the file is no master file at all."""
+"""Errors of one zone, past which the file is no master file at all; warnings that are told."""
 SUFFIX: Final = ".zone"
 """Ending of the files that `load_zones` takes for main files."""
 PROGRESS_EVERY: Final = 10_000
@@ -91,6 +91,7 @@ class _Reader:
         self._early: list[tuple[bytes, int, int, bytes, int]] = []
         """Records before the SOA, which alone says what the zone is called."""
         self._generated = 0
+        self._told: dict[Severity, int] = {"error": 0, "warning": 0}
         self._count = 0
         self._types: dict[str, dns.rdatatype.RdataType] = {}
         self._owners: tuple[str, bytes | None, bytes] = ("", None, b"")
@@ -118,10 +119,12 @@ class _Reader:
                 fault(statement.line, str(error))
 
     def problem(self, file: str, line: int, severity: Severity, message: str) -> None:
-        """Note a problem; _TooMuchError when there are enough."""
-        if len(self.problems) >= MAX_PROBLEMS:
+        """Note a problem; past `MAX_PROBLEMS` a warning is counted, an error is _TooMuchError."""
+        self._told[severity] += 1
+        if self._told[severity] <= MAX_PROBLEMS:
+            self.problems.append(Problem(file, line, severity, message))
+        elif severity == "error":
             raise _TooMuchError
-        self.problems.append(Problem(file, line, severity, message))
 
     # Directives.
 
@@ -337,16 +340,16 @@ class _Reader:
                 line = zone.soa.where & 0xFFFFFFFF
                 wanted = names.to_text(expected)
                 self.problem(main, line, "error", f"the SOA is {zone.name}'s, not {wanted}'s")
-            self.problems.extend(check(zone)[: MAX_PROBLEMS - len(self.problems)])
-        return _finished(zone, self.problems)
-
-
-def _finished(zone: Zone | None, problems: list[Problem]) -> Zone:
-    problems.sort()
-    if zone is None or any(problem.severity == "error" for problem in problems):
-        raise ZoneError(problems)
-    zone.problems = tuple(problems)
-    return zone
+            for problem in check(zone):
+                self.problem(problem.file, problem.line, problem.severity, problem.message)
+        problems = sorted(self.problems)
+        untold = self._told["warning"] - MAX_PROBLEMS
+        if untold > 0:
+            problems.append(Problem(main, 0, "warning", f"{untold} more warnings like these"))
+        if zone is None or any(problem.severity == "error" for problem in problems):
+            raise ZoneError(problems)
+        zone.problems = tuple(problems)
+        return zone
 
 
 def _ttl(word: str) -> int:
@@ -366,10 +369,14 @@ def _text_of(path: Path) -> str:
     return path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
 
-def _read(reader: _Reader, name: str, text: str, origin: bytes | None) -> None:
+def _read(
+    reader: _Reader, name: str, text: str, origin: bytes | None, expected: bytes | None
+) -> Zone:
     reader.files.append(name)
     try:
-        reader.read(name, text, _State(0, origin))
+        with collector_paused():
+            reader.read(name, text, _State(0, origin))
+            return reader.zone(expected)
     except _TooMuchError:
         last = Problem(
             name, 0, "error", f"more than {MAX_PROBLEMS} problems; the rest was not read"
@@ -384,8 +391,7 @@ def read_text(text: str, origin: str | None = None) -> Zone:
         expected = None if origin is None else names.from_text(origin, names.ROOT)
     except LocalError as error:
         raise ZoneError([Problem("<text>", 0, "error", str(error))]) from None
-    _read(reader, "<text>", text, expected)
-    return reader.zone(expected)
+    return _read(reader, "<text>", text, expected, expected)
 
 
 def read_file(
@@ -406,8 +412,7 @@ def read_file(
     except LocalError:
         origin = None
     reader = _Reader(root or path.parent, progress)
-    _read(reader, str(path), text, origin)
-    return reader.zone(None)
+    return _read(reader, str(path), text, origin, None)
 
 
 @dataclass(frozen=True, slots=True)

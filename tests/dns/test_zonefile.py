@@ -197,6 +197,15 @@ def test_a_file_that_is_no_zone_is_given_up() -> None:
     assert "and 981 more" in str(caught.value)
 
 
+def test_warnings_without_end_stop_nothing_and_hide_no_error() -> None:
+    text = "".join(f"a{number} MX 1 nowhere\n" for number in range(MAX_PROBLEMS + 7))
+    loaded = zone(text)
+    assert len(loaded.problems) == MAX_PROBLEMS + 1
+    assert loaded.problems[-1].message == "7 more warnings like these"
+    with pytest.raises(ZoneError, match="CNAME and other data"):
+        zone(text + "b CNAME ns1\nb A 192.0.2.1\n")
+
+
 def test_no_soa_and_no_ns() -> None:
     """RFC 1035 §5.2."""
     assert problems("$TTL 1\na.example. A 192.0.2.1\n") == [
