@@ -30,6 +30,7 @@ PACKAGES = {
     "setpriv": "util-linux",
     "sysctl": "procps",
     "taskset": "util-linux",
+    "tshark": "tshark",
     "wrk": "wrk",
 }
 _TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")  # µs in one unit of /proc/PID/stat
