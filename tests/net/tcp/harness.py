@@ -145,7 +145,7 @@ class Segment(NamedTuple):
     window: int
     data: bytes
     options: TcpOptions
-    gso: int  # octets of each piece of a super-segment; 0: a plain one
+    vnet: virtio.VnetHeader  # its gso_size: octets of each piece of a super-segment, or 0
     urgent: int
 
 
@@ -224,7 +224,7 @@ class Scene:
                 self.receive(arp_frame(arp.REPLY, PEER_ADDRESS, PEER_MAC, OUR_ADDRESS))
             return
         assert to == PEER_MAC
-        gso = virtio.parse(frame).gso_size
+        vnet = virtio.parse(frame)
         frame = finish_checksum(frame)
         header = ipv4.parse(frame, IP, len(frame))
         assert header.payload_end == len(frame)
@@ -235,7 +235,7 @@ class Scene:
             address = ".".join(map(str, header.dst))
             peer = self.peers.get((address, t.dst_port, t.src_port))
             if peer is not None:
-                peer.hears(frame, t, gso)
+                peer.hears(frame, t, vnet)
                 return
         self.others.append(frame[IP:])
 
@@ -371,7 +371,7 @@ class Peer:
         address: str = PEER_ADDRESS,
         isn: int = 0xFFFF_F000,  # so that numbers soon wrap
         mss: int | None = 1460,
-        wscale: int | None = 7,
+        wscale: int | None = 3,
         sack: bool = True,
         ts: bool = True,
         window: int = 1 << 16,
@@ -462,7 +462,7 @@ class Peer:
 
     # -- from the host
 
-    def hears(self, frame: bytes, t: tcp.TcpHeader, gso: int) -> None:
+    def hears(self, frame: bytes, t: tcp.TcpHeader, vnet: virtio.VnetHeader) -> None:
         options = tcp.parse_options(frame, t.options_at, t.payload_at)
         flags = "".join(f for f, bit in FLAGS.items() if t.flags & bit)
         if "S" in flags:
@@ -477,7 +477,7 @@ class Peer:
         data = frame[t.payload_at : t.payload_end]
         at = self.scene.now
         self._heard.append(
-            Segment(at, _ordered(flags), seq, ack, window, data, options, gso, t.urgent)
+            Segment(at, _ordered(flags), seq, ack, window, data, options, vnet, t.urgent)
         )
 
     def expects(

@@ -204,7 +204,6 @@ def test_simultaneous_close() -> None:
     assert app.events == ["established", "eof", "closed"]
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: a needless ACK")
 def test_simultaneous_close_ends_in_silence() -> None:
     """RFC 9293 §3.6, figure 13: the ACK of our FIN is itself not acknowledged."""
     _, peer, app = passive()
@@ -260,7 +259,6 @@ def test_abort_in_each_state_that_says_so() -> None:
         assert app.state == "CLOSED"
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: a RST is sent")
 @pytest.mark.parametrize("state", ["CLOSING", "LAST-ACK"])
 def test_abort_when_all_is_said(state: str) -> None:
     """RFC 9293 §3.10.5: in CLOSING and LAST-ACK the TCB goes without a RST."""
@@ -422,7 +420,6 @@ def test_half_closed_application_waits_for_ever() -> None:
     assert app.data == b"x"
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: FIN-WAIT-2 for ever")
 def test_closing_after_half_closing_makes_an_orphan_too() -> None:
     """As above: FIN acknowledged first, application gone later."""
     scene, peer, app = passive()

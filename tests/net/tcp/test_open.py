@@ -8,7 +8,7 @@ import pytest
 
 from appliance.net.stack import Limits
 from appliance.net.tcp import TcpSettings
-from appliance.net.wire import tcp
+from appliance.net.wire import tcp, virtio
 from tests.net.tcp.harness import PEER_ADDRESS, Peer, Scene, active, passive
 
 # ---------------------------------------------------------------------- active
@@ -36,9 +36,9 @@ def test_options_of_a_syn_stand_where_linux_puts_them() -> None:
     raw: list[bytes] = []
     hears = peer.hears
 
-    def keep(frame: bytes, t: tcp.TcpHeader, gso: int) -> None:
+    def keep(frame: bytes, t: tcp.TcpHeader, vnet: virtio.VnetHeader) -> None:
         raw.append(frame[t.options_at : t.payload_at])
-        hears(frame, t, gso)
+        hears(frame, t, vnet)
 
     peer.hears = keep  # type: ignore[method-assign]
     scene.connect(80)
