@@ -48,13 +48,14 @@ class Sent:
 class Flight:
     """The records of one connection's outstanding octets."""
 
-    __slots__ = ("lost", "records", "reno_sacked", "sacked")
+    __slots__ = ("lost", "records", "reno_sacked", "resent_to", "sacked")
 
     def __init__(self) -> None:
         self.records: list[Sent] = []  # ascending, disjoint, without gaps
         self.sacked = 0  # octets in sacked records
         self.lost = 0  # octets in lost records
         self.reno_sacked = 0  # octets that duplicate ACKs account for, without SACK
+        self.resent_to = -1  # past the highest octet ever sent again
 
     def sent(self, start: int, end: int, now: float) -> None:
         """Add a first transmission of [start, end) at `now`."""
@@ -161,13 +162,8 @@ class Flight:
             record.retransmitted = True
             record.stamp = clock
         record.sent_at = now
-
-    def highest_sacked(self) -> int:
-        """Return the number past the highest sacked octet, or -1 without any."""
-        for record in reversed(self.records):
-            if record.sacked:
-                return record.end
-        return -1
+        if record.end > self.resent_to:
+            self.resent_to = record.end
 
     def in_flight(self) -> Iterator[Sent]:
         """Iterate over the records that are neither sacked nor lost."""

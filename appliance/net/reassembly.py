@@ -18,6 +18,9 @@ from typing import Final
 
 # Islands per connection.  Losing one segment in three at random, a window of 1 MB has about 240.
 MAX_STRETCHES: Final = 512
+# Octets up to which pieces are joined: a million segments of one octet must not be a million
+# objects, and joining must stay cheaper than receiving.
+SMALL_PIECE: Final = 1024
 
 
 class _Stretch:
@@ -71,7 +74,11 @@ class ReassemblyQueue:
             following = starts[at + 1] if at + 1 < len(starts) else end
             hole = min(following, end) - seq
             if hole > 0:
-                home.pieces.append(data[:hole] if hole < len(data) else data)
+                piece = data[:hole] if hole < len(data) else data
+                if home.pieces and len(home.pieces[-1]) + hole <= SMALL_PIECE:
+                    home.pieces[-1] += piece
+                else:
+                    home.pieces.append(piece)
                 home.end = seq + hole
                 kept += hole
             if following > home.end or at + 1 >= len(starts):

@@ -90,8 +90,8 @@ class Repair:
         flight = self.flight
         return self.cc.cwnd - outstanding + flight.sacked + flight.reno_sacked + flight.lost
 
-    def quiet(self) -> bool:
-        """Tell whether nothing is being repaired or suspected."""
+    def quiet(self, una: int) -> bool:
+        """Tell whether nothing is suspected, being repaired, or out for the second time."""
         flight = self.flight
         return (
             self.state == OPEN
@@ -100,6 +100,7 @@ class Repair:
             and not flight.reno_sacked
             and not flight.sacked
             and not flight.lost
+            and flight.resent_to <= una
         )
 
     def recovering(self) -> bool:

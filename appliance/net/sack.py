@@ -48,16 +48,23 @@ def read(
     return duplicate, blocks
 
 
-def write(
-    held: list[Block], recent: int, duplicate: Block | None, room: int
-) -> tuple[tuple[int, int], ...]:
-    """Return at most `room` blocks for the wire, from the stretches `held` above the hole.
+def by_recency(held: list[Block], recent: list[int]) -> list[Block]:
+    """Return the stretches `held` above the hole, at most four, the last touched first.
 
-    RFC 2018 §4: the first block holds the segment that arrived last (its number is `recent`), the
-    others follow in the order in which they were reported; RFC 2883 §4: a `duplicate` goes first.
+    `recent` has a number inside each of them, last touched first.  RFC 2018 §4: the first block
+    holds the segment that arrived last, the others follow as they were last reported, so that
+    each is reported several times and the loss of an acknowledgment does no harm.
     """
-    first = [b for b in held if b[0] <= recent < b[1]]
-    blocks = first + [b for b in reversed(held) if b not in first]
-    if duplicate is not None:
-        blocks = [duplicate, *blocks]
+    ordered: list[Block] = []
+    for number in recent:
+        for block in held:
+            if block[0] <= number < block[1] and block not in ordered:
+                ordered.append(block)
+    ordered += [block for block in reversed(held) if block not in ordered]
+    return ordered[:MAX_BLOCKS]
+
+
+def write(islands: list[Block], duplicate: Block | None, room: int) -> tuple[tuple[int, int], ...]:
+    """Return at most `room` blocks for the wire; a `duplicate` goes first (RFC 2883 §4)."""
+    blocks = islands if duplicate is None else [duplicate, *islands]
     return tuple((left & MASK, right & MASK) for left, right in blocks[:room])

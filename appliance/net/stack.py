@@ -33,6 +33,7 @@ from appliance.net.ip import Addresses
 from appliance.net.isn import SECRET_LENGTH, initial_sequence_number, timestamp_offset
 from appliance.net.neighbor import NeighborCache
 from appliance.net.path import TCP, UDP, Ipv4Path, Ipv4UdpPath, TcpPath, datagram
+from appliance.net.seq import HALF, MASK
 from appliance.net.syn_queue import SYN_ACK_RETRIES, HalfOpen, Listener
 from appliance.net.tcp import DEFAULT_MSS, Connection, TcpSettings, TcpUser
 from appliance.net.time_wait import TIME_WAIT_SECONDS, TimeWait
@@ -120,6 +121,7 @@ class Host:
         self._half_open: list[tuple[float, int, HalfOpen]] = []  # heap by due time
         self._half_open_count = 0
         self._cookies_until = 0.0  # cookies that we sent may come back until then
+        self._reopened: tuple[bytes, int] = (b"", 0)  # key and SND.NXT of who last left TIME-WAIT
         self._serial = 0  # breaks ties in heaps
         self._timers: list[tuple[float, Connection]] = []  # heap; void unless it is heap_at
         self._dirty: list[Connection] = []
@@ -372,6 +374,7 @@ class Host:
     def reopen(self, record: TimeWait) -> bool:
         """Forget the record in favour of a new connection."""
         self.forget(record)
+        self._reopened = (record.key, record.snd_nxt)
         return True
 
     def forget(self, record: TimeWait) -> None:
@@ -713,7 +716,7 @@ class Host:
                 self._secret, key, header.seq, options.mss or DEFAULT_MSS, now
             )
         else:
-            iss = initial_sequence_number(self._secret, key, now)
+            iss = self._iss(key, now)
         half = HalfOpen(
             self,
             listener,
@@ -737,6 +740,15 @@ class Host:
         self._half_open_count += 1
         half.send_syn_ack(now)
         self._push_half_open(half)
+
+    def _iss(self, key: bytes, now: float) -> int:
+        """Return the ISS of a connection that a SYN opens."""
+        iss = initial_sequence_number(self._secret, key, now)
+        old_key, old_nxt = self._reopened
+        if old_key == key and (iss - old_nxt - 1) & MASK >= HALF:
+            # RFC 9293 §3.6.1, MAY-2 (1): above every number of the incarnation before.
+            iss = (old_nxt + 0x10001) & MASK
+        return iss
 
     def _cookie_arrives(
         self, key: bytes, frame: bytes, header: wire_tcp.TcpHeader, now: float

@@ -31,7 +31,7 @@ from typing import Final, Protocol
 from appliance.net import sack
 from appliance.net.counters import Counters
 from appliance.net.path import TIMESTAMP_WORD, TcpPath
-from appliance.net.reassembly import ReassemblyQueue
+from appliance.net.reassembly import SMALL_PIECE, ReassemblyQueue
 from appliance.net.repair import Repair
 from appliance.net.sendq import SendQueue
 from appliance.net.seq import HALF, MASK, unwrap
@@ -165,7 +165,7 @@ class Connection:
         "_ack_now", "_challenged_at", "_closed_told", "_cwr", "_cwr_end", "_delack_at",
         "_dsack_out", "_ece", "_end_at", "_eof_told", "_error", "_fin_seq", "_held",
         "_held_octets", "_keepalive_at", "_keepalive_sent", "_last_ack_sent", "_orphan",
-        "_paused", "_peer_fin", "_persist_at", "_quick_acks", "_recent_seq",
+        "_paused", "_peer_fin", "_persist_at", "_quick_acks", "_recent",
         "_reorder_at", "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_sendq",
         "_settings", "_silent_since", "_straight", "_syn_repeated", "_ts_offset", "_tune_at",
         "_tune_from", "_unacked", "_unacked_since", "dirty", "ecn_on", "heap_at", "host", "irs",
@@ -236,7 +236,7 @@ class Connection:
         self._unacked_since = 0.0
         self._ack_now = False
         self._quick_acks = QUICK_ACKS
-        self._recent_seq = 0  # number of the out-of-order segment that came last
+        self._recent: list[int] = []  # one number of each island, last touched first
         self._dsack_out: sack.Block | None = None  # octets that came twice, to be reported
 
         # RFC 7323.
@@ -325,6 +325,9 @@ class Connection:
             self._reset_pending = True
         else:
             self.shutdown()
+            if self.state == FIN_WAIT_2:
+                self._end_at = self.last_heard + FIN_WAIT_2_LIMIT
+                self._arm(self._end_at)
         self._orphan = True
         self._straight = False
         self._paused = False
@@ -341,7 +344,7 @@ class Connection:
             return
         self._straight = False
         self.notify_below = -1
-        if self.state == SYN_SENT:
+        if self.state in (SYN_SENT, CLOSING, LAST_ACK):
             self._finish(None)
         else:
             self._reset_pending = True
@@ -466,12 +469,13 @@ class Connection:
                     self.ts_recent_at = now
                 # RFC 9293 §3.10.7.4: the window of a newer segment replaces the old.
                 ack = una + acked
-                if acked or self.snd_wl2 <= ack:
+                nxt = self.rcv_nxt
+                if self.snd_wl1 < nxt or (self.snd_wl1 == nxt and self.snd_wl2 <= ack):
                     wnd = window << self.snd_wscale
                     self.snd_wnd = wnd
                     if wnd > self.max_snd_wnd:
                         self.max_snd_wnd = wnd
-                    self.snd_wl1 = self.rcv_nxt
+                    self.snd_wl1 = nxt
                     self.snd_wl2 = ack
                 if acked:
                     self._advance(now, ack)
@@ -512,7 +516,7 @@ class Connection:
             and not self._held
             and not self._orphan
             and not self.reassembly.octets
-            and self.repair.quiet()
+            and self.repair.quiet(self.snd_una)
             and self._dsack_out is None
             and self._persist_at == inf
             and self._keepalive_sent == 0
@@ -825,24 +829,16 @@ class Connection:
                 self._send_reset(self.snd_nxt & MASK)
                 self._finish(ConnectionResetError(104, "data arrived after close"))
             return
+        seq, payload = self._trimmed(seq, payload)
         nxt = self.rcv_nxt
-        if seq < nxt:
-            if self.sack_on:
-                self._dsack_out = (seq, min(seq + len(payload), nxt))
-            self.host.counters.tcp_duplicate_octets += min(len(payload), nxt - seq)
-            payload = payload[nxt - seq :]
-            seq = nxt
-            self._ack_now = True
-        if seq + len(payload) > self.rcv_adv:
-            payload = payload[: max(self.rcv_adv - seq, 0)]
-            self._ack_now = True
         if not payload:
             return
         if self._unacked == 0:
             self._unacked_since = now
         if seq > nxt:
             self.host.counters.tcp_out_of_order += 1
-            self._recent_seq = seq
+            self._recent.insert(0, seq)
+            del self._recent[sack.MAX_BLOCKS :]
             # RFC 5681 §4.2: out-of-order segments are acknowledged at once.
             self._ack_now = True
             kept = self.reassembly.insert(seq, payload)
@@ -859,13 +855,36 @@ class Connection:
         self._deliver(payload)
         if self.reassembly.octets and self.state != CLOSED:
             more = self.reassembly.take(self.rcv_nxt)
+            if self._peer_fin >= 0 and self.rcv_nxt + len(more) >= self._peer_fin:
+                more = more[: self._peer_fin - self.rcv_nxt]
+                self.reassembly.clear()
             if more:
                 self.rcv_nxt += len(more)
                 self._deliver(more)
 
+    def _trimmed(self, seq: int, payload: bytes) -> tuple[int, bytes]:
+        """Cut off what has been received before and what lies beyond the window or the FIN."""
+        nxt = self.rcv_nxt
+        if seq < nxt:
+            if self.sack_on:
+                self._dsack_out = (seq, min(seq + len(payload), nxt))
+            self.host.counters.tcp_duplicate_octets += min(len(payload), nxt - seq)
+            payload = payload[nxt - seq :]
+            seq = nxt
+            self._ack_now = True
+        if seq + len(payload) > self.rcv_adv:
+            payload = payload[: max(self.rcv_adv - seq, 0)]
+            self._ack_now = True
+        if self._peer_fin >= 0 and seq + len(payload) > self._peer_fin:
+            payload = payload[: max(self._peer_fin - seq, 0)]  # beyond its FIN a peer has no octets
+        return seq, payload
+
     def _deliver(self, data: bytes) -> None:
         if self._paused or self._held:
-            self._held.append(data)
+            if self._held and len(self._held[-1]) + len(data) <= SMALL_PIECE:
+                self._held[-1] += data  # crumbs are kept in one object
+            else:
+                self._held.append(data)
             self._held_octets += len(data)
         elif not self._orphan:
             self.user.tcp_data(data)
@@ -941,7 +960,8 @@ class Connection:
         self._become(TIME_WAIT, now)
         if not self._held:
             self._tell_eof()
-        self._send_ack(now)
+        if self._ack_now:
+            self._send_ack(now)
         self._disarm()
         self.host.enter_time_wait(self, now)
         if not self._held:
@@ -1015,12 +1035,11 @@ class Connection:
             if self.state in (CLOSED, TIME_WAIT):
                 self._tell_closed(None)
             return
-        if not self._held:
-            if self._peer_fin >= 0 and self.rcv_nxt > self._peer_fin:
-                self._tell_eof()
-                if self.state in (CLOSED, TIME_WAIT):
-                    self._tell_closed(None)
-                    return
+        if not self._held and 0 <= self._peer_fin < self.rcv_nxt:
+            self._tell_eof()
+            if self.state in (CLOSED, TIME_WAIT):
+                self._tell_closed(None)
+                return
         # RFC 9293 §3.8.6.2.2: reopen the window once it can grow by a worthwhile step.
         room = self.rcv_nxt + self.rcv_buffer - self._held_octets - self.rcv_adv
         if room >= min(self.rcv_buffer // 2, self.rcv_mss):
@@ -1276,10 +1295,9 @@ class Connection:
         stamp = (self._clock(now), self.ts_recent) if self.ts_on else None
         if not self.sack_on:
             return build_options(stamp)
-        blocks = sack.write(
-            self.reassembly.blocks(), self._recent_seq, self._dsack_out, 3 if stamp else 4
-        )
-        return build_options(stamp, blocks)
+        islands = sack.by_recency(self.reassembly.blocks(), self._recent)
+        self._recent = [left for left, _ in islands]
+        return build_options(stamp, sack.write(islands, self._dsack_out, 3 if stamp else 4))
 
     def _window(self) -> int:
         """The window field: how far the peer may send (RFC 9293 §3.8.6)."""
@@ -1296,10 +1314,9 @@ class Connection:
         # RFC 9293 §3.8.6: the right edge never moves left (SHLD-14).
         if edge < self.rcv_adv:
             edge = self.rcv_adv
-        window = (edge - nxt + (1 << shift) - 1) >> shift
-        if window > 0xFFFF:
-            window = 0xFFFF
-        self.rcv_adv = max(self.rcv_adv, nxt + (window << shift)) if window else self.rcv_adv
+        # RFC 7323 §2.4: rounded down, so that crumbs cannot push the edge; what was offered counts.
+        window = min((edge - nxt) >> shift, 0xFFFF)
+        self.rcv_adv = max(self.rcv_adv, nxt + (window << shift))
         return window
 
     def _send_reset(self, wire_seq: int) -> None:

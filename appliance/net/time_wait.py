@@ -96,7 +96,8 @@ class TimeWait:
             self.host.counters.tcp_time_wait_reused += 1
             return self.host.reopen(self)
         old = stamp is not None and self.ts_recent >= 0 and not newer and stamp[0] != self.ts_recent
-        if flags & FIN and not old:
+        last = seq + (end - payload_at) + 1 == self.rcv_nxt  # its FIN would be the peer's FIN
+        if flags & FIN and last and not old:
             # RFC 9293 §3.10.7.4, eighth: a FIN sent again restarts the 2 MSL timer.
             self.host.restart_time_wait(self, now)
         elif seq == self.rcv_nxt and payload_at == end and not flags & SYN:
