@@ -165,10 +165,10 @@ class Connection:
         "_ack_now", "_challenged_at", "_closed_told", "_cwr", "_cwr_end", "_delack_at",
         "_dsack_out", "_ece", "_end_at", "_eof_told", "_error", "_fin_seq", "_held",
         "_held_octets", "_keepalive_at", "_keepalive_sent", "_last_ack_sent", "_orphan",
-        "_paused", "_peer_fin", "_persist_at", "_quick_acks", "_recent",
-        "_reorder_at", "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_sendq",
-        "_settings", "_silent_since", "_straight", "_syn_repeated", "_ts_offset", "_tune_at",
-        "_tune_from", "_unacked", "_unacked_since", "dirty", "ecn_on", "heap_at", "host", "irs",
+        "_paused", "_peer_fin", "_persist_at", "_quick_acks", "_recent", "_reorder_at",
+        "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_sendq", "_settings", "_shown",
+        "_silent_since", "_straight", "_syn_repeated", "_ts_offset", "_tune_at", "_tune_from",
+        "_unacked", "_unacked_since", "_unanswered", "dirty", "ecn_on", "heap_at", "host", "irs",
         "iss", "key", "last_heard", "last_sent_at", "local", "max_snd_wnd", "mss", "nodelay",
         "notify_below", "passive", "path", "probes", "rcv_adv", "rcv_buffer", "rcv_mss",
         "rcv_nxt", "rcv_wscale", "reassembly", "remote", "repair", "retransmitted", "sack_on",
@@ -264,6 +264,8 @@ class Connection:
         self._delack_at = inf
         self._keepalive_at = inf
         self._keepalive_sent = 0
+        self._shown = -1  # past the octet of the last probe that was taken back
+        self._unanswered = 0  # window probes since the peer was last heard of
         self._end_at = inf  # FIN-WAIT-2 of an orphan
         self.heap_at = inf  # when the host will look at us
         self.last_heard = 0.0
@@ -614,7 +616,7 @@ class Connection:
             self.host.counters.tcp_no_ack_flag += 1
             return
         self.last_heard = now
-        self._keepalive_sent = 0
+        self._keepalive_sent = self._unanswered = 0
         if not self._ack_field(now, seq, unwrap(wire_ack, self.snd_una), window, options, length):
             return
         # RFC 7323 §4.3: the echo comes from the segment that covers the last ACK sent.
@@ -732,6 +734,11 @@ class Connection:
             self._take_acknowledgment(now, ack, options)
             self._tell_established(now)
             return self.state != CLOSED
+        if ack == self._shown > self.snd_nxt:
+            # The probe that seemed refused was taken after all.
+            self.repair.sent_new(self.snd_nxt, ack, self.last_sent_at)
+            self.unsent -= 1
+            self.snd_nxt = ack
         if ack > self.snd_nxt:
             # Something not yet sent.
             self.host.counters.tcp_ack_invalid += 1
@@ -760,9 +767,15 @@ class Connection:
                 self.max_snd_wnd = wnd
             if wnd and self._persist_at < inf:
                 self._persist_at = inf
-                self.probes = 0
-                if ack < self.snd_nxt:
+                if self.probes and ack == self.snd_una == self.snd_nxt - 1 < self._sendq.end:
+                    # The probe was refused: its octet leaves anew, with those behind it.
+                    self.repair.flight.records.pop()
+                    self._shown = self.snd_nxt
+                    self.snd_nxt = ack
+                    self.unsent += 1
+                elif ack < self.snd_nxt:
                     self._arm_retransmit(now)
+                self.probes = 0
         if ack >= self.snd_una:
             self._take_acknowledgment(now, ack, options, duplicate)
         return self.state != CLOSED
@@ -1224,6 +1237,7 @@ class Connection:
             if not length:
                 self._dsack_out = None
         if not self.host.transmit(self.path, head, payload):
+            self.host.touch(self)  # once more when the link has room
             return False
         self.host.counters.tcp_out += 1
         self._ack_sent(now)
@@ -1284,8 +1298,6 @@ class Connection:
     def _send_ack(self, now: float) -> None:
         if self._transmit(self.snd_nxt, 0, ACK, now):
             self._ack_now = False
-        else:
-            self.host.touch(self)
 
     def _bare_options(self, now: float) -> bytes:
         return build_options((self._clock(now), self.ts_recent) if self.ts_on else None)
@@ -1456,14 +1468,18 @@ class Connection:
         if self.state not in _SENDING or (una == nxt and not self.unsent):
             return
         patience = self._settings.user_timeout
-        if (self._orphan and self.probes >= DATA_RETRIES) or (
-            patience and now - self.last_heard >= patience
+        if (
+            self._unanswered >= DATA_RETRIES
+            or (self._orphan and self.probes >= DATA_RETRIES)
+            or (patience and now - self.last_heard >= patience)
         ):
-            # A peer may keep its window closed for ever, but not for nobody (RFC 9293 §3.8.6.1).
+            # A peer may keep its window closed for as long as it answers (RFC 9293 §3.8.6.1,
+            # MUST-37), but not for an application that has gone.
             self._finish(TimeoutError(110, "the peer never opened its window"))
             return
         self.host.counters.tcp_window_probes += 1
         self.probes += 1
+        self._unanswered += 1
         self._straight = False
         if una == nxt:
             if self._transmit(nxt, 1, ACK, now):
