@@ -1477,6 +1477,17 @@ class Connection:
             # MUST-37), but not for an application that has gone.
             self._finish(TimeoutError(110, "the peer never opened its window"))
             return
+        room = una + self.snd_wnd - nxt
+        if una == nxt and room > 0:
+            # RFC 9293 §3.8.6.2.1: the override timeout; what fits goes, small as it is.
+            length = min(self.unsent, room, self.mss)
+            if self._transmit(nxt, length, ACK | PSH, now):
+                self.unsent -= length
+                self.snd_nxt = nxt + length
+                self.repair.sent_new(nxt, nxt + length, now)
+                self.last_sent_at = now
+                self._arm_retransmit(now)
+            return
         self.host.counters.tcp_window_probes += 1
         self.probes += 1
         self._unanswered += 1
