@@ -13,8 +13,9 @@ import asyncio
 from collections import deque
 from typing import cast
 
+from appliance.http.http2 import PREFACE_HEAD, Http2Protocol
 from appliance.http.inbound import Inbound
-from appliance.http.largefile import FileSlice, LargeFile, View
+from appliance.http.largefile import Mapped, open_parts
 from appliance.http.message import Answer, Refusal, plain
 from appliance.http.semantics import decide
 from appliance.http.server import SMALL, HttpServer
@@ -57,7 +58,7 @@ class HttpProtocol(asyncio.Protocol):
         self._scanned = 0  # offset up to which the end of a head was looked for
         self._inbound: Inbound | None = None  # the body being thrown away
         self._outgoing: deque[bytes | memoryview] = deque()  # of a large answer, not written yet
-        self._file: tuple[LargeFile, View] | None = None  # what `_outgoing` is mapped from
+        self._file: Mapped | None = None  # what `_outgoing` is mapped from
         self._paused = False  # the transport wants no more
         self._stopped_reading = False
         self._end = OPEN
@@ -241,6 +242,9 @@ class HttpProtocol(asyncio.Protocol):
         if answer is not None:
             self._send(answer, head, persistent=True)
             return
+        if head == PREFACE_HEAD and server.limits.http2:
+            self._upgrade()
+            return
         parsed = parse_head(head)
         answer = decide(site, parsed.request)
         if parsed.plain:
@@ -249,6 +253,18 @@ class HttpProtocol(asyncio.Protocol):
             self._send(answer, head, persistent=self._take_body(head, parsed))
         else:
             self._send(answer, head, persistent=parsed.persistent)
+
+    def _upgrade(self) -> None:
+        """Hand the connection over to HTTP/2: the peer began it with the preface (§3.3)."""
+        rest = PREFACE_HEAD + bytes(self._buffer[self._at :])
+        self._end = CLOSED
+        self._buffer = b""
+        if self._stopped_reading:
+            self._transport.resume_reading()
+        successor = Http2Protocol(self._server, self._transport)
+        self._server.replaced(self, successor)
+        self._transport.set_protocol(successor)
+        successor.data_received(rest)
 
     def _take_body(self, head: bytes, parsed: Head) -> bool:
         """Prepare for the body of a request; says whether the connection can outlive it."""
@@ -293,20 +309,13 @@ class HttpProtocol(asyncio.Protocol):
         close = not persistent or server.draining
         if close:
             self._end = LAST
-        parts: list[bytes | memoryview] = []
-        for part in answer.parts:
-            if isinstance(part, FileSlice):
-                try:
-                    view = part.file.open()
-                except OSError:
-                    server.files_changed += 1
-                    self._end = OPEN
-                    self._say(plain(503, "changed on disk", b"Retry-After: 5\r\n"), head)
-                    return
-                self._file = (part.file, view)
-                parts.append(view.octets[part.start : part.stop])
-            else:
-                parts.append(part)
+        try:
+            parts, self._file = open_parts(answer.parts)
+        except OSError:
+            server.files_changed += 1
+            self._end = OPEN
+            self._say(plain(503, "changed on disk", b"Retry-After: 5\r\n"), head)
+            return
         server.count(answer)
         if server.on_request is not None:
             self._log(head, answer)
@@ -324,7 +333,7 @@ class HttpProtocol(asyncio.Protocol):
         """Write the pieces of a large answer while the transport takes them."""
         outgoing = self._outgoing
         while outgoing and not self._paused:
-            if self._file is not None and not self._file[0].intact(self._file[1]):
+            if self._file is not None and not self._file.intact:
                 self._server.files_changed += 1
                 self._transport.abort()
                 return

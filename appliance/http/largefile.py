@@ -12,6 +12,7 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,9 +70,17 @@ class LargeFile:
             self._open = weakref.ref(view)
         return view
 
-    def intact(self, view: View) -> bool:
-        """Say whether the mapped file still has the octets that were promised."""
-        return os.fstat(view.descriptor).st_size >= self.identity.size
+
+class Mapped(NamedTuple):
+    """A large file and its map, for as long as an answer is being sent from it."""
+
+    file: LargeFile
+    view: View
+
+    @property
+    def intact(self) -> bool:
+        """Whether the file still has the octets that were promised."""
+        return os.fstat(self.view.descriptor).st_size >= self.file.identity.size
 
 
 class FileSlice(NamedTuple):
@@ -83,3 +92,19 @@ class FileSlice(NamedTuple):
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+
+def open_parts(
+    parts: Sequence[bytes | memoryview | FileSlice],
+) -> tuple[list[bytes | memoryview], Mapped | None]:
+    """Turn the parts of an answer into octets at hand; raises OSError like `open`."""
+    found: list[bytes | memoryview] = []
+    mapped: Mapped | None = None
+    for part in parts:
+        if isinstance(part, FileSlice):
+            view = part.file.open()
+            mapped = Mapped(part.file, view)
+            found.append(view.octets[part.start : part.stop])
+        else:
+            found.append(part)
+    return found, mapped

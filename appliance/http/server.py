@@ -60,6 +60,8 @@ class Limits:
     linger_seconds: float = 5.0  # for a peer to read the last answer and close
     body: int = 64 * 1024  # a body is never wanted; this much is read to keep the connection
     connections: int = 10_000  # about 300 MB with the TCP under them
+    http2: bool = True  # by prior knowledge, which ALPN amounts to
+    streams: int = 100  # at once on an HTTP/2 connection: what RFC 9113 §6.5.2 asks for at least
 
 
 class Hit:
@@ -143,6 +145,11 @@ class HttpServer:
             if self._idle is not None and not self._idle.done():
                 self._idle.set_result(None)
 
+    def replaced(self, connection: Served, successor: Served) -> None:
+        """Put another protocol in a connection's place."""
+        self.connections.discard(connection)
+        self.connections.add(successor)
+
     def drain(self) -> None:
         """Close connections at rest, and the others after the answer they are at."""
         self.draining = True
@@ -172,6 +179,11 @@ class HttpServer:
         self._forget_finished()
         for connection in list(self.connections):
             connection.check(self.now)
+
+    @property
+    def date(self) -> bytes:
+        """The Date field line of this second."""
+        return self._date
 
     def _forget_finished(self) -> None:
         self._finished.clear()

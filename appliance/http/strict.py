@@ -32,7 +32,7 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 _FIRST = re.compile(rb"[" + _TCHAR + rb"]")
 
 # The fields that change what is answered or how the message is framed; the rest is ignored.
-_KNOWN = frozenset(
+KNOWN = frozenset(
     b"accept-encoding connection content-length expect host if-match if-modified-since "
     b"if-none-match if-range if-unmodified-since priority range transfer-encoding upgrade".split()
 )
@@ -96,7 +96,7 @@ def parse_head(head: bytes) -> Head:
     fields: dict[bytes, bytes] = {}
     for name, value in _FIELD.findall(lines):
         name = name.lower()
-        if name in _KNOWN:
+        if name in KNOWN:
             value = value.strip(b" \t")
             if name in fields:
                 if name in _SINGLE:

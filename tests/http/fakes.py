@@ -67,7 +67,7 @@ class FakeTransport(asyncio.Transport):
 
     def __init__(self, room: float = float("inf"), half_close: bool = True) -> None:
         super().__init__({"peername": ("192.0.2.1", 4711)})
-        self.protocol: HttpProtocol
+        self.protocol: asyncio.Protocol
         self.sent = bytearray()
         self.writes: list[int] = []
         self.room = room
@@ -93,6 +93,10 @@ class FakeTransport(asyncio.Transport):
         self.waiting = 0
         if paused:
             self.protocol.resume_writing()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert isinstance(protocol, asyncio.Protocol)
+        self.protocol = protocol
 
     def can_write_eof(self) -> bool:
         return self.half_close
@@ -177,8 +181,12 @@ class Client:
             self.loop = server._loop  # type: ignore[assignment]
         self.server = server
         self.transport = FakeTransport(room, half_close)
-        self.protocol = self.transport.protocol = HttpProtocol(server)
+        self.transport.protocol = HttpProtocol(server)
         self.protocol.connection_made(self.transport)
+
+    @property
+    def protocol(self) -> asyncio.Protocol:
+        return self.transport.protocol
 
     def send(self, data: bytes) -> bytes:
         """Send octets and return what came back for them."""
