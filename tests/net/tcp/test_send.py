@@ -66,7 +66,6 @@ def test_memory_views_are_taken_too(kind: type) -> None:
     peer.expects("P.", data=b"octets")
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: what is queued is forgotten when the link refuses")
 def test_a_full_link_delays_and_loses_nothing() -> None:
     """Back-pressure: what the link refuses leaves when it is writable again."""
     scene, peer, app = passive()
@@ -319,7 +318,6 @@ def test_probe_is_one_octet_of_the_stream() -> None:
         assert (s.seq, s.data) == (1 + FULL, pattern(FULL + 1)[-1:])
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: the refused octet is taken for being under way")
 def test_probe_refused_then_the_window_opens() -> None:
     """RFC 9293 §3.8.6.1: the answer to a probe brings the window."""
     scene, peer, _ = closed()
@@ -445,7 +443,6 @@ def test_a_fin_into_a_shut_window_is_borne_too() -> None:
     assert "F" in peer.drain()[-1].flags
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: probed for ever")
 def test_a_shut_window_without_answers_ends() -> None:
     """RFC 9293 §3.8.3 MUST-20, R2: a peer that has vanished is not probed for ever."""
     scene, peer, app = closed()
