@@ -17,14 +17,13 @@ load, all others in bounded ones (`cache`). Imports the leaves of this package o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from appliance.dns import names
 from appliance.dns.cache import Generations
 from appliance.dns.consts import (
-    AAAA,
-    ANY,
     AXFR,
     BADCOOKIE,
     BADVERS,
@@ -33,7 +32,6 @@ from appliance.dns.consts import (
     DEFAULT_UDP,
     FORMERR,
     HEADER_LEN,
-    HTTPS,
     IN,
     IXFR,
     MAILA,
@@ -45,7 +43,6 @@ from appliance.dns.consts import (
     REFUSED,
     TKEY,
     TSIG,
-    A,
 )
 from appliance.dns.counters import Counters
 from appliance.dns.edns import (
@@ -63,7 +60,8 @@ from appliance.dns.errors import LocalError, WireError
 from appliance.dns.lookup import Answer, Lookup, Trace, Zones
 from appliance.dns.message import DO, FormatError, Query, parse
 from appliance.dns.places import Places
-from appliance.dns.prepared import HEAD, QR, RD, Prepared, refused
+from appliance.dns.prepared import EAGER, ERRORS, HEAD, QR, RD, TC, Prepared, refused, render_all
+from appliance.dns.rrl import SLIP, RateLimiter, address_of
 from appliance.dns.zone import Zone, collector_paused
 
 # What a plain query has behind its identifier: RD in the low bit; AD and CD may be set and mean
@@ -100,20 +98,16 @@ WARM_OCTETS: Final = 32 << 20
 SHAPED_ENTRIES: Final = 20_000
 SHAPED_OCTETS: Final = 8 << 20
 """Bounds of the renderings that names share: one for each wildcard, cut or zone and length."""
-EAGER: Final = 2_000_000
-"""Answers rendered at load at most; what lies beyond is rendered when it is first asked for."""
-COMMON: Final = (A, AAAA, HTTPS, ANY)
-"""Types that resolvers ask of every name, whether it has them or not."""
-COMMON_NAMES: Final = 100_000
-"""Names up to which a zone's NODATA for `COMMON` is rendered at load as well."""
 
 
 class Catalog:
     """The zones served and everything rendered from them; made anew when a zone changes."""
 
     __slots__ = (
+        "_clock",
         "_extensions",
         "_hot",
+        "_limiter",
         "_lookup",
         "_opts",
         "_places",
@@ -134,13 +128,16 @@ class Catalog:
         minimal: bool = True,
         counters: Counters | None = None,
         extensions: Extensions | None = None,
+        limiter: RateLimiter | None = None,
+        clock: Callable[[], float] = time.monotonic,
         eager: int = EAGER,
     ) -> None:
         """Index the zones and render what they can be asked for.
 
         `udp_size`: octets of a UDP answer at most; `minimal`: no apex NS beside positive answers;
-        `extensions`: what is said in EDNS; `eager`: answers rendered now. Raises LocalError if two
-        zones have one origin or `udp_size` is not in 512..65535.
+        `extensions`: what is said in EDNS; `limiter`: how often, by monotonic `clock`; `eager`:
+        answers rendered now. LocalError if two zones have one origin or `udp_size` is not in
+        512..65535.
         """
         if not CLASSIC_UDP <= udp_size <= MAX_MESSAGE:
             raise LocalError(f"udp_size {udp_size} is not in {CLASSIC_UDP}..{MAX_MESSAGE}")
@@ -148,6 +145,8 @@ class Catalog:
         self.udp_size = udp_size
         self.counters = counters if counters is not None else Counters()
         self._lookup = Lookup(self.zones, minimal=minimal)
+        self._limiter = limiter
+        self._clock = clock
         self._extensions = extensions if extensions is not None else Extensions()
         # For queries without EDNS (the last), without DO, with DO.
         self._opts = (opt_record(udp_size, 0), opt_record(udp_size, DO), b"")
@@ -158,12 +157,11 @@ class Catalog:
             opt_record(udp_size, DO, REFUSED, why),
             b"",
         )
-        self._hot: dict[bytes, Prepared] = {}
         self._warm: Generations[bytes, Prepared] = Generations(WARM_ENTRIES, WARM_OCTETS)
         self._shaped: Generations[int, Prepared] = Generations(SHAPED_ENTRIES, SHAPED_OCTETS)
         with collector_paused():
             self._places = Places(self.zones)
-            self._render_all(eager)
+            self._hot = render_all(self.zones, self._lookup, eager)
 
     # The path of a plain query.
 
@@ -187,13 +185,14 @@ class Catalog:
                 ready = self._hot.get(name + query[name_end:end])
                 if ready is None:
                     ready = self._shared(name, query[name_end:end])
-                    if ready is self._refused:
-                        opt = self._refused_opts[do]
-                        return query[:2] + ready.heads[kind] + query[12:end] + opt
                 elif ready.small:
                     self.counters.hot += 1
                 if ready is not None and ready.small:
-                    opt = self._opts[do]
+                    if self._limiter is not None and transport == "udp":
+                        verdict = self._limiter.judge(address_of(peer), ready.kind, self._clock())
+                        if verdict:
+                            return self._limited(query, end, self._opts[do], verdict)
+                    opt = self._opts[do] if ready is not self._refused else self._refused_opts[do]
                     return query[:2] + ready.heads[kind] + query[12:end] + ready.octets + opt
         return self._answer(query, transport, peer)
 
@@ -245,40 +244,59 @@ class Catalog:
         if len(message) < HEADER_LEN or message[2] & QR:
             self.counters.dropped += 1
             return None
+        said = NOTHING
+        prepared: Prepared | None = None
         try:
             query = parse(message)
         except FormatError as error:
-            return self._error(message, error.query, FORMERR)
+            query = error.query
+            answer = self._error(message, query, FORMERR)
+        else:
+            edns = query.edns
+            try:
+                if edns is not None and edns.options:
+                    said = self._extensions.reply(edns, transport, peer)
+                rcode, why = self._unservable(query, said)
+            except WireError:
+                rcode, why = FORMERR, 0
+            if not rcode and query.end > HEADER_LEN:
+                prepared = self._prepared(message, query)
+                rcode, why = prepared.rcode, EXTENDED[REFUSED]
+            if prepared is None or rcode == REFUSED:
+                answer = self._error(message, query, rcode, said, why)
+            else:
+                answer = self._finish(message, query, prepared, said, transport)
+        if self._limiter is not None and transport == "udp" and not said.known:
+            kind = prepared.kind if prepared is not None else ERRORS
+            verdict = self._limiter.judge(address_of(peer), kind, self._clock())
+            if verdict:
+                edns = query.edns
+                opt = b"" if edns is None else opt_record(self.udp_size, edns.flags)
+                return self._limited(message, query.end, opt, verdict)
+        return answer
+
+    def _limited(self, message: bytes, end: int, opt: bytes, verdict: int) -> bytes | None:
+        """Nothing, or the question alone with TC, which is never longer than the query was."""
+        if verdict != SLIP:
+            self.counters.rate_dropped += 1
+            return None
+        self.counters.rate_slipped += 1
+        head = HEAD(QR | TC | message[2] & 0x79, 0, end > HEADER_LEN, 0, 0, bool(opt))
+        return message[:2] + head + message[HEADER_LEN:end] + opt
+
+    def _unservable(self, query: Query, said: Said) -> tuple[int, int]:
+        """Response code and extended error for what no zone could answer."""
         if query.opcode:
             # RFC 8906 §3.1.4: an unknown opcode gets NOTIMP; its message has a form of its own,
             # so nothing but the header is sent back.
-            return self._error(message, query, NOTIMP)
-        said = NOTHING
-        edns = query.edns
-        if edns is not None:
-            if edns.version:
-                return self._error(message, query, BADVERS)  # RFC 6891 §6.1.3
-            if edns.options:
-                try:
-                    said = self._extensions.reply(edns, transport, peer)
-                except WireError:
-                    return self._error(message, query, FORMERR)
-            if query.end == HEADER_LEN:
-                # RFC 7873 §5.4: a question about nothing but the cookie.
-                if self._extensions.cookies is None:
-                    return self._error(message, query, FORMERR)
-                return self._error(message, query, BADCOOKIE if said.bad_cookie else NOERROR, said)
-        rcode, why = self._unservable(query)
-        if rcode:
-            return self._error(message, query, rcode, said, why)
-        prepared = self._prepared(message, query)
-        if prepared.rcode == REFUSED:
-            return self._error(message, query, REFUSED, said)
-        return self._finish(message, query, prepared, said, transport)
-
-    @staticmethod
-    def _unservable(query: Query) -> tuple[int, int]:
-        """Response code and extended error for questions that no zone could answer."""
+            return NOTIMP, 0
+        if query.edns is not None and query.edns.version:
+            return BADVERS, 0  # RFC 6891 §6.1.3
+        if query.end == HEADER_LEN:
+            # RFC 7873 §5.4: a question about nothing but the cookie.
+            if self._extensions.cookies is None:
+                return FORMERR, 0
+            return BADCOOKIE if said.bad_cookie else NOERROR, 0
         if query.qclass not in (IN, CLASS_ANY):
             return REFUSED, EXTENDED[REFUSED]  # RFC 8906 §3.1.1; CHAOS too
         rcode = _NO_QUESTION.get(query.qtype, NOERROR)
@@ -340,7 +358,7 @@ class Catalog:
         query: Query,
         rcode: int,
         said: Said = NOTHING,
-        why: int | None = None,
+        why: int = 0,
     ) -> bytes:
         """Header, the question as far as it was understood, and OPT."""
         self.counters.rcodes[rcode] += 1
@@ -356,29 +374,9 @@ class Catalog:
         )
         opt = b""
         if edns is not None:
-            info = EXTENDED.get(rcode, 0) if why is None else why
-            options = said.options + (extended_error(info) if info else b"")
+            options = said.options + (extended_error(why) if why else b"")
             opt = opt_record(self.udp_size, edns.flags, rcode, options)
         return message[:2] + head + message[HEADER_LEN : query.end] + opt
-
-    # What is done at load.
-
-    def _render_all(self, eager: int) -> None:
-        """Fill the hot dictionary: every RRset, and NODATA for the types that everyone asks for."""
-        for zone in self.zones.by_origin.values():
-            common = COMMON if len(zone.nodes) <= COMMON_NAMES else ()
-            for node in zone.nodes.values():
-                for qtype in {*common, *node.rrsets}:
-                    if len(self._hot) >= eager:
-                        return
-                    self._render_one(node.name, qtype)
-
-    def _render_one(self, name: bytes, qtype: int) -> None:
-        found = self._lookup.resolve(name, qtype)
-        if found.rcode == NOERROR:
-            key = name + qtype.to_bytes(2, "big") + _CLASS_IN
-            if key not in self._hot:
-                self._hot[key] = Prepared(name, found)
 
     # For people.
 

@@ -11,6 +11,8 @@ class Counters:
     __slots__ = (
         "dropped",
         "hot",
+        "rate_dropped",
+        "rate_slipped",
         "rcodes",
         "shaped",
         "slow",
@@ -42,6 +44,9 @@ class Counters:
         """Not answered: shorter than a header, or a response (QR set)."""
         self.truncated = 0
         """Answered with TC."""
+        self.rate_dropped = 0
+        self.rate_slipped = 0
+        """Answers over the rate limit: not sent, and sent empty with TC."""
         self.rcodes = dict.fromkeys(RCODE_NAMES, 0)
         """Answers by response code, without those counted in `hot`."""
         self.tcp_accepted = 0

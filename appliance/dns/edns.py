@@ -2,7 +2,7 @@
 
 `Extensions` is what one server is configured to say; it outlives the catalogs that ask it. Only
 options that the client asked for are sent (RFC 6891 §6.1.2), but for extended errors, which may go
-along with any OPT (RFC 8914 §3). Imports `consts`, `cookies`, `errors`, `message`.
+along with any OPT (RFC 8914 §3). Imports `consts`, `cookies`, `errors`, `message`, `rrl`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from appliance.dns.consts import NOTIMP, OPT, REFUSED
 from appliance.dns.cookies import Cookies
 from appliance.dns.errors import LocalError
 from appliance.dns.message import COOKIE, DO, Edns
+from appliance.dns.rrl import address_of
 
 # Option codes: https://www.iana.org/assignments/dns-parameters (EDNS0 option codes).
 NSID: Final = 3
@@ -114,8 +115,7 @@ class Extensions:
             if code == NSID:
                 out += self._nsid
             elif code == COOKIE and self.cookies is not None and self._clock is not None:
-                address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
-                verdict = self.cookies.judge(data, address, self._clock())
+                verdict = self.cookies.judge(data, address_of(peer), self._clock())
                 out += option(COOKIE, verdict.option)
                 known = verdict.good
                 bad_cookie = verdict.server_sent and not verdict.good

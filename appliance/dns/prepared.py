@@ -10,9 +10,10 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from appliance.dns.consts import CLASSIC_UDP, HEADER_LEN, REFUSED
-from appliance.dns.lookup import Answer
+from appliance.dns.consts import AAAA, ANY, CLASSIC_UDP, HEADER_LEN, HTTPS, NOERROR, REFUSED, A
+from appliance.dns.lookup import Answer, Lookup, Zones
 from appliance.dns.render import QUESTION_NAME, Mark, fit, question_table, render
+from appliance.dns.zone import Zone
 
 QR: Final = 0x80
 AA: Final = 0x04
@@ -28,6 +29,15 @@ SMALL: Final = CLASSIC_UDP - OPT_LEN
 """Octets of an answer before OPT that goes into any datagram with any OPT but one with options."""
 
 Heads = tuple[bytes, bytes, bytes, bytes]
+ERRORS: Final = 0
+"""The kind of answers without records, for rate limiting."""
+EAGER: Final = 2_000_000
+"""Answers rendered at load at most; what lies beyond is rendered when it is first asked for."""
+COMMON: Final = (A, AAAA, HTTPS, ANY)
+"""Types that resolvers ask of every name, whether it has them or not."""
+COMMON_NAMES: Final = 100_000
+"""Names up to which a zone's NODATA for `COMMON` is rendered at load as well."""
+
 _heads: dict[tuple[int, int, int, int, int], Heads] = {}
 """All heads in use, but for answers of more than `_FEW` records: some thousands at most."""
 _FEW: Final = 32
@@ -52,7 +62,7 @@ def heads(flags: int, rcode: int, mark: Mark) -> Heads:
 class Prepared:
     """One answer; immutable."""
 
-    __slots__ = ("flags", "heads", "marks", "octets", "rcode", "required", "small")
+    __slots__ = ("flags", "heads", "kind", "marks", "octets", "rcode", "required", "small")
 
     def __init__(self, qname: bytes, found: Answer) -> None:
         """Render a decision for a question's name, in the case in which it was decided."""
@@ -76,6 +86,14 @@ class Prepared:
         self.marks = () if self.small else body.marks
         """Where it may be cut; a small answer is whole or nothing."""
         self.required = body.required
+        # Answers that can be had under many names are of one kind: all of a wildcard's, all below
+        # a cut or a DNAME, all NXDOMAIN of a zone.
+        self.kind = ERRORS
+        if shape is not None:
+            place = shape.place
+            self.kind = hash(place.origin if isinstance(place, Zone) else place.name)
+        elif found.answer:
+            self.kind = hash(found.answer[0][0].lower())
 
     def cut(self, room: int) -> tuple[Heads, bytes, bool]:
         """Heads and octets of what goes into `room` octets, and whether TC was set."""
@@ -94,3 +112,24 @@ def refused() -> Prepared:
     found = Answer()
     found.rcode = REFUSED
     return Prepared(b"\0", found)
+
+
+def render_all(zones: Zones, lookup: Lookup, limit: int) -> dict[bytes, Prepared]:
+    """What can be asked of existing names, keyed by lower-cased name, type and class.
+
+    Every RRset, and in zones of moderate size NODATA for the types that everyone asks for; at most
+    `limit` answers.
+    """
+    ready: dict[bytes, Prepared] = {}
+    for zone in zones.by_origin.values():
+        common = COMMON if len(zone.nodes) <= COMMON_NAMES else ()
+        for name, node in zone.nodes.items():
+            for qtype in {*common, *node.rrsets}:
+                if len(ready) >= limit:
+                    return ready
+                key = name + qtype.to_bytes(2, "big") + b"\0\1"
+                found = lookup.resolve(name, qtype)
+                # The other codes are counted one by one, so they do not go the shortest way.
+                if found.rcode == NOERROR and key not in ready:
+                    ready[key] = Prepared(name, found)
+    return ready
