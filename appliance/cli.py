@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -52,11 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _serve(config, options)
 
 
+class _ShowVersion(argparse.Action):
+    """Print the version, and whether the packet path is compiled (hatch_build.py) or Python."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        path = importlib.util.find_spec("appliance.net.tcp")
+        compiled = path is not None and not str(path.origin).endswith(".py")
+        print(f"appliance {__version__} ({'compiled' if compiled else 'pure Python'})")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="appliance", description="A whole internet host in one process."
     )
-    parser.add_argument("--version", action="version", version=f"appliance {__version__}")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="say which and end")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     serve = commands.add_parser(
         "serve",

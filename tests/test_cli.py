@@ -17,7 +17,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out == f"appliance {__version__}\n"
+    assert capsys.readouterr().out == f"appliance {__version__} (pure Python)\n"
 
 
 def test_no_command_is_help_and_misuse(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,4 +133,4 @@ def test_the_module_is_the_command() -> None:
         cwd=ROOT,
         check=True,
     )
-    assert done.stdout == f"appliance {__version__}\n"
+    assert done.stdout == f"appliance {__version__} (pure Python)\n"

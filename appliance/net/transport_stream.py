@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from appliance.net.tcp import Connection
+from appliance.net.tcp_info import snapshot
 
 logger = logging.getLogger("appliance.net")
 
@@ -303,11 +305,16 @@ class StreamTransport(asyncio.Transport):
             self._data_received = protocol.data_received  # type: ignore[attr-defined]
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """`peername` and `sockname` as (address, port); anything else is the default."""
+        """`peername` and `sockname` as (address, port), `tcp_info` as a `TcpInfo` of now.
+
+        Anything else is the default.
+        """
         if name == "peername":
             return self._conn.remote
         if name == "sockname":
             return self._conn.local
+        if name == "tcp_info":
+            return snapshot(self._conn, time.monotonic())
         return default
 
     # BufferedProtocol.

@@ -431,6 +431,30 @@ async def test_a_server_on_several_addresses_has_one_port() -> None:
 
 
 @runs
+async def test_a_transport_tells_of_its_connection() -> None:
+    """`tcp_info` has Linux's names and units, and follows what happens."""
+    ours, theirs = stacks()
+    async with ours, theirs:
+        await ours.create_server(Quiet, "10.0.0.2", 80)
+        transport, _ = await theirs.create_connection(Quiet, "10.0.0.2", 80)
+        info = transport.get_extra_info("tcp_info")
+        assert info.tcpi_state == 1  # TCP_ESTABLISHED
+        assert info.tcpi_ca_state == 0
+        assert info.tcpi_options == 7  # timestamps, SACK, window scaling
+        assert info.tcpi_snd_mss == 1448
+        assert info.tcpi_snd_cwnd == 10
+        assert (info.tcpi_bytes_acked, info.tcpi_bytes_received) == (0, 0)
+        assert 200_000 <= info.tcpi_rto <= 1_000_000
+        transport.write(bytes(10_000))
+        assert transport.get_extra_info("tcp_info").tcpi_notsent_bytes == 10_000
+        await until(lambda: transport.get_extra_info("tcp_info").tcpi_bytes_acked == 10_000)
+        info = transport.get_extra_info("tcp_info")
+        assert (info.tcpi_unacked, info.tcpi_lost, info.tcpi_total_retrans) == (0, 0, 0)
+        assert 0 < info.tcpi_rtt < 1_000_000
+        assert info.tcpi_min_rtt <= info.tcpi_rtt
+
+
+@runs
 async def test_listening_twice_or_on_a_foreign_address() -> None:
     ours, theirs = stacks()
     async with ours, theirs:
