@@ -1,7 +1,8 @@
-"""Repairing loss: timeouts, fast retransmission, tail probes, and how much may be sent meanwhile."""
+"""Repairing loss: timeouts, fast retransmission, tail probes, and how much leaves meanwhile."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import inf
 
 import pytest
@@ -67,7 +68,7 @@ def test_timeout_has_a_floor_and_a_ceiling() -> None:
     scene.advance(1500)
     times = [s.at - sent for s in peer.drain()]
     assert times[1] == pytest.approx(0.2)
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(times)]
     assert max(gaps) == pytest.approx(120)
 
 
@@ -435,7 +436,7 @@ def test_blocks_that_cannot_be_are_ignored(block: tuple[int, int]) -> None:
 
 
 def test_reneging() -> None:
-    """RFC 2018 §8: sacked octets may be discarded by the peer, so they are kept until acknowledged."""
+    """RFC 2018 §8: a peer may discard what it sacked, so it is kept until acknowledged."""
     scene, peer, app = flying(6)
     scene.advance(RTT)
     sacks(peer, 0, span(1, 6))
@@ -483,7 +484,7 @@ def test_tail_probe_brings_the_repair() -> None:
 
 
 def test_tail_probe_prefers_new_data() -> None:
-    """RFC 8985 §7.3: unsent data, if the peer's window lets it, does the same and wastes nothing."""
+    """RFC 8985 §7.3: unsent data does the same and wastes nothing."""
     scene, peer, app = flying(10)
     app.send(pattern(2 * FULL))
     assert numbers(peer) == [], "the congestion window is full"
@@ -631,7 +632,7 @@ def test_congestion_avoidance_adds_one_segment_per_round() -> None:
         scene.advance(RTT)
         everything(peer, app)
     assert flights[0] == 5
-    assert all(0 <= b - a <= 1 for a, b in zip(flights, flights[1:], strict=False))
+    assert all(0 <= b - a <= 1 for a, b in pairwise(flights))
     assert flights[-1] >= flights[0] + 4
 
 

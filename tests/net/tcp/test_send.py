@@ -84,15 +84,7 @@ def test_a_full_link_delays_and_loses_nothing() -> None:
     assert "F" in rest[-1].flags
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        "ack",
-        pytest.param("retransmission", marks=pytest.mark.xfail(strict=True, reason="BUG: lost")),
-        pytest.param("fin", marks=pytest.mark.xfail(strict=True, reason="BUG: lost")),
-        "syn",
-    ],
-)
+@pytest.mark.parametrize("what", ["ack", "retransmission", "fin", "syn"])
 def test_a_full_link_delays_everything_else_too(what: str) -> None:
     """Back-pressure: an ACK, a FIN or a repair is sent once there is room."""
     if what == "syn":
