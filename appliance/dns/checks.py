@@ -8,6 +8,7 @@ first record concerned. Imports `consts`, `names`, `errors`, `lookup`, `zone`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from struct import Struct
 from typing import Final
 
 import dns.rdatatype
@@ -21,6 +22,7 @@ from appliance.dns.consts import (
     MX,
     NS,
     NSEC,
+    PTR,
     RRSIG,
     SRV,
     A,
@@ -31,8 +33,15 @@ from appliance.dns.zone import Node, RRset, Zone
 
 BESIDE_CUT: Final = frozenset((NS, DS, NSEC, RRSIG, A, AAAA))
 """Types that mean something at a zone cut in the parent (RFC 4035 §2.4 ff.); addresses are glue."""
+_TARGETS: Final = {NS: 0, CNAME: 0, PTR: 0, DNAME: 0, MX: 2, SRV: 6}
+"""Octets before the name in rdata that people write without the final dot."""
+_TIMES: Final = Struct("!III")
+"""Refresh, retry and expire in an SOA's rdata (RFC 1035 §3.3.13), seconds."""
 _HOSTS: Final = {NS: 0, MX: 2, SRV: 6}
 """Octets before the host name in types whose host is no alias (RFC 2181 §10.3, RFC 2782)."""
+
+_SHORT: Final = 5
+"""Octets of an origin below which its repetition is no accident (`a.a.` is a name like another)."""
 
 Finding = tuple[int, Severity, str]
 """`RRset.where`, severity, sentence."""
@@ -63,6 +72,11 @@ def _apex(zone: Zone) -> Iterator[Finding]:
     if NS not in zone.apex.rrsets:
         # RFC 1034 §4.2.1: the apex has NS records.
         yield zone.soa.where, "error", f"{zone.name} has no NS record"
+    refresh, retry, expire = _TIMES.unpack(zone.soa.rdatas[0][-16:-4])
+    if expire <= refresh + retry:
+        # RFC 1912 §2.2.
+        message = f"SOA: secondaries expire after {expire} seconds, before they have retried"
+        yield zone.soa.where, "warning", message
 
 
 def _aliases(_zone: Zone, node: Node) -> Iterator[Finding]:
@@ -143,6 +157,31 @@ def _occluded(zone: Zone, node: Node) -> Iterator[Finding]:
         yield rrset.where, "warning", f"{_type(rtype)} of {owner} is hidden: {why}"
 
 
+def _doubled(zone: Zone, node: Node) -> Iterator[Finding]:
+    """Names that end with the zone's name twice: a final dot was forgotten."""
+    if len(zone.origin) < _SHORT:
+        return
+    twice = zone.origin[:-1] + zone.origin
+    if node.rrsets and names.is_below(node.name, twice):
+        where = min(rrset.where for rrset in node.rrsets.values())
+        owner = names.to_text(node.owner)
+        yield where, "warning", f"{owner} has the zone's name twice; is a final dot missing?"
+    for rtype, skip in _TARGETS.items():
+        rrset = node.rrsets.get(rtype)
+        for rdata in rrset.rdatas if rrset is not None else ():
+            if names.is_below(rdata[skip:].lower(), twice):
+                target = names.to_text(rdata[skip:])
+                message = f"{target} has the zone's name twice; is a final dot missing?"
+                yield rrset.where if rrset is not None else 0, "warning", message
+
+
+def _signers(zone: Zone, node: Node) -> Iterator[Finding]:
+    """RFC 4035 §2.4: DS stands where there is a delegation."""
+    if DS in node.rrsets and (NS not in node.rrsets or node is zone.apex):
+        message = f"DS of {names.to_text(node.owner)} without a delegation (RFC 4035 §2.4)"
+        yield node.rrsets[DS].where, "warning", message
+
+
 def _wildcards(_zone: Zone, node: Node) -> Iterator[Finding]:
     """What people expect of wildcards and do not get (RFC 4592 §2.2.1, §4.2, §4.4)."""
     if node.name[:2] != names.WILDCARD:
@@ -175,6 +214,8 @@ _NODE_CHECKS: Final[tuple[Callable[[Zone, Node], Iterator[Finding]], ...]] = (
     _aliases,
     _hosts,
     _occluded,
+    _doubled,
+    _signers,
     _wildcards,
     _shadowed,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from appliance.dns import Zone
 from tests.dns.util import SOA, zone
 
 HEAD_LINES = SOA.count("\n") + 2
@@ -26,12 +27,21 @@ HEAD_LINES = SOA.count("\n") + 2
         ("*.a A 192.0.2.1\nx.a TXT x\n", 2, "RFC 4592 §2.2.1"),
         ("*.a A 192.0.2.1\ny.x.a A 192.0.2.2\n", 1, "because names below it do"),
         ("*.a CNAME ns1\nx.a TXT x\n", 2, "RFC 4592 §2.2.1"),
+        (
+            "a NS ns1\nb DS 1 8 1 0123456789abcdef0123456789abcdef01234567\n",
+            2,
+            "without a delegation",
+        ),
+        ("www.example.test A 192.0.2.1\n", 1, "is a final dot missing?"),
+        ("a MX 10 mail.example.test\nmail.example.test A 192.0.2.1\n", 1, "final dot"),
+        ("a CNAME www.example.test\n", 1, "is a final dot missing?"),
         ("a 5 A 192.0.2.1\na 6 A 192.0.2.2\n", 2, "TTL 6 differs within the RRset; all get 5"),
     ],
 )
 def test_each_warning_is_told_with_its_line(text: str, line: int, complaint: str) -> None:
     problems = zone(text).problems
-    assert [problem.severity for problem in problems] == ["warning"]
+    assert {problem.severity for problem in problems} == {"warning"}
+    assert len(problems) == 1 + ("mail" in text)
     assert problems[0].line - HEAD_LINES == line
     assert complaint in problems[0].message
 
@@ -54,3 +64,10 @@ def test_each_warning_is_told_with_its_line(text: str, line: int, complaint: str
 )
 def test_what_is_well_is_not_complained_of(text: str) -> None:
     assert zone(text).problems == ()
+
+
+def test_rfc1912_2_2_soa_times() -> None:
+    """RFC 1912 §2.2: expire is more than refresh and retry."""
+    text = "x.test. 1 SOA a. b. 1 100 50 {} 5\nx.test. 1 NS a.\n"
+    assert Zone.from_text(text.format(151)).problems == ()
+    assert [problem.line for problem in Zone.from_text(text.format(150)).problems] == [1]
