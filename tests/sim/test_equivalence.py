@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,15 @@ def test_the_fast_path_changes_nothing(name: str, offload: bool, seed: int) -> N
     with_it = traces(seed, name, TcpSettings(), offload=offload)
     without = traces(seed, name, TcpSettings(fast_path=False), offload=offload)
     assert with_it == without
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("offload", [True, False], ids=["super-segments", "segments"])
+def test_nor_with_hardly_any_window(offload: bool, seed: int) -> None:
+    """Windows that close and reopen all the time, on segments that come late and twice."""
+    small = TcpSettings(receive_buffer=600, max_segment=100)
+    with_it = traces(seed, "everything", small, offload=offload)
+    assert with_it == traces(seed, "everything", replace(small, fast_path=False), offload=offload)
 
 
 def test_a_run_can_be_repeated() -> None:

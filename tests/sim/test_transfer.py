@@ -173,20 +173,6 @@ def test_both_windows_closed_and_both_probing() -> None:
     check(client, server)
 
 
-def test_a_small_window_is_filled_not_dribbled_into() -> None:
-    """RFC 9293 §3.8.6.2.1: after the override timeout the sender sends what fits, not an octet."""
-    world = World(17, LINK, offload=False)
-    client, server = Peer([bytes(5_000)]), Peer([])
-    server.pause_every = 1
-    exchange(world, client, server, settings=TcpSettings(receive_buffer=600, max_segment=100))
-    world.run(seconds=5.0)
-    # The first segment of 88 was read; six more and the 72 octets of window that were left over
-    # are kept, and one octet of a probe may be.
-    kept = server.conn.rcv_nxt - server.conn.irs - 1 - len(server.got)
-    assert 600 - 88 < kept <= 601
-    assert len(world.server.trace) < 40
-
-
 @pytest.mark.parametrize("nibble", [1, 3])
 def test_reader_that_takes_a_little_at_a_time(nibble: int) -> None:
     """RFC 9293 §3.8.6.2.2: the window opens as the buffer empties, not only when it is empty."""
