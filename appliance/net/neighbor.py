@@ -275,7 +275,7 @@ class NeighborCache:
         self._send_arp(ethernet.BROADCAST, packet)
 
     def deadline(self) -> float:
-        """When `advance` has something to do, seconds; infinity when never, minus infinity at once."""
+        """When `advance` is due, seconds: infinity when never, minus infinity when at once."""
         heap = self._heap
         while heap and heap[0][1].due != heap[0][0]:
             heappop(heap)
