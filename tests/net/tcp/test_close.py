@@ -477,3 +477,15 @@ def test_the_pair_of_sockets_is_free_again() -> None:
     again.expects(".")
     assert scene.app().state == "ESTABLISHED"
     assert isinstance(scene, Scene)
+
+
+def test_who_has_closed_is_not_asked_for_more() -> None:
+    """The last call is `tcp_closed`; after `close` there is no other."""
+    _, peer, app = passive(window=1000)
+    app.do(lambda c: (c.send(bytes(2000)), setattr(c, "notify_below", 500), c.close()))
+    peer.window = 1 << 16
+    peer.drain()
+    peer.sends(".")
+    peer.drain()
+    peer.sends(".")
+    assert app.events == ["established", "closed"]
