@@ -57,6 +57,15 @@ def test_connection_is_kept(house: House) -> None:
     assert told.split() == ["200:1", "200:0", "404:0"]
 
 
+def test_http2_by_prior_knowledge(house: House) -> None:
+    """RFC 9113 §3.3: without TLS, to a client that knows; a body of many flow-control windows."""
+    told = house.curl(
+        *("--http2-prior-knowledge", "-o", "/dev/null"),
+        *("-w", "%{http_version}:%{http_code}:%{size_download}", f"http://{OURS}/10m.bin"),
+    )
+    assert told == "2:200:10000000"
+
+
 @pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
 def test_dig(house: House, transport: str) -> None:
     """RFC 1035 over UDP and TCP: an address, an alias, a wildcard and a name that is not there."""
