@@ -20,7 +20,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 # The walk of a packet, from the frame to the application and back, and what it is decided by.
 COMPILED = (
     "seq", "checksum", "counters", "rtt", "hystart", "congestion", "newreno", "cubic", "flight",
-    "rack", "prr", "sack", "repair", "reassembly", "sendq", "path", "tcp", "udp", "stack",
+    "rack", "prr", "sack", "repair", "reassembly", "sendq", "isn", "syn_cookie", "wire/tcp",
+    "path", "tcp", "syn_queue", "time_wait", "ip", "udp", "stack",
 )  # fmt: skip
 
 _SETUP = """

@@ -472,7 +472,7 @@ class Connection:
                 # RFC 9293 §3.10.7.4: the window of a newer segment replaces the old.
                 ack = una + acked
                 nxt = self.rcv_nxt
-                if self.snd_wl1 < nxt or (self.snd_wl1 == nxt and self.snd_wl2 <= ack):
+                if acked or self.snd_wl1 < nxt or (self.snd_wl1 == nxt and self.snd_wl2 <= ack):
                     wnd = window << self.snd_wscale
                     self.snd_wnd = wnd
                     if wnd > self.max_snd_wnd:
@@ -757,8 +757,11 @@ class Connection:
             and wnd == self.snd_wnd
             and self.snd_una < self.snd_nxt
         )
-        if ack >= self.snd_una and (
-            self.snd_wl1 < seq or (self.snd_wl1 == seq and self.snd_wl2 <= ack)
+        # The window is newer if the segment is, or (as in Linux) if its acknowledgment is: SND.UNA
+        # is about to move, and the old window counted from where it stood.
+        if ack > self.snd_una or (
+            ack == self.snd_una
+            and (self.snd_wl1 < seq or (self.snd_wl1 == seq and self.snd_wl2 <= ack))
         ):
             self.snd_wnd = wnd
             self.snd_wl1 = seq
