@@ -96,7 +96,7 @@ class Trial:
         self.written = 0
         self.gone = False  # the application has closed
         self.edge = 0  # right edge of the largest window that the peer ever offered, relative
-        self.acked = -1  # last acknowledgment number that left
+        self.acked = -inf  # last acknowledgment number that left
 
     @property
     def app(self) -> App | None:
@@ -142,6 +142,7 @@ class Trial:
         nxt, una, out = 1, 1, 1
         if app is not None and app.connection.irs:
             c = app.connection
+            peer.isn = c.irs & MASK  # in SYN-SENT any SYN of ours may have become the first
             nxt, una, out = c.rcv_nxt - c.irs, c.snd_una - c.iss, c.snd_nxt - c.iss
         flags = "".join(f for f in FLAGS if f in event["flags"])
         if app is not None and app.state == "CLOSED":
