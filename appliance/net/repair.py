@@ -83,6 +83,13 @@ class Repair:
         self.sack_on = sack_on
         self.cc = ALGORITHMS[self._algorithm](mss)
 
+    def syn_lost(self, times: int) -> None:
+        """The SYN had to be sent again (RFC 6298 §5.7); the path is worse than we hoped."""
+        self.rtt.forget_lost_syn()
+        if times > 1:
+            # RFC 5681 §3.1: IW is one segment; for a single loss RFC 6928 §3 leaves it be.
+            self.cc.cwnd = self.mss
+
     # ------------------------------------------------------------------ questions
 
     def allowed(self, outstanding: int) -> int:
@@ -198,9 +205,12 @@ class Repair:
         flight, progress = self.flight, ack - una
         sacked_before = flight.sacked + flight.reno_sacked
         spurious = bool(tsecr and progress) and self._sent_again_needlessly(tsecr)
+        if progress and self.sack_on:
+            # Before the blocks: what is reported together arrived in order, not out of it.
+            self._delivered_below(now, ack, spurious)
         dsack = self._selective(now, ack, nxt, blocks, spurious) if self.sack_on else None
         if progress:
-            self._cumulative(now, ack, progress, tsecr, clock, spurious)
+            self._cumulative(now, ack, progress, tsecr, clock)
         elif duplicate and not self.sack_on:
             self._reno_dups += 1
             flight.reno_sacked = min(flight.reno_sacked + self.mss, max(nxt - una - self.mss, 0))
@@ -244,7 +254,7 @@ class Repair:
         if not wire_blocks:
             return None
         dsack, blocks = sack.read(wire_blocks, ack, nxt)
-        for left, right in blocks:
+        for left, right in sorted(blocks):
             for record in self.flight.sack(left, right):
                 self.rack.delivered(record, record.end, now, spurious)
         if dsack is not None:
@@ -252,13 +262,9 @@ class Repair:
             self.rack.duplicate_sacked(ack, nxt)
         return dsack
 
-    def _cumulative(
-        self, now: float, ack: int, progress: int, tsecr: int, clock: int, spurious: bool
-    ) -> None:
+    def _cumulative(self, now: float, ack: int, progress: int, tsecr: int, clock: int) -> None:
         """Drop what is acknowledged and measure the round trip (RFC 6298 §3, RFC 7323 §4.1)."""
         flight = self.flight
-        if self.sack_on:
-            self._delivered_below(now, ack, spurious)
         sent_at = flight.acknowledge(ack)
         if sent_at >= 0.0:
             self.rtt.sample(now - sent_at)
@@ -321,8 +327,10 @@ class Repair:
         """Enter or leave a repair; grow or shrink the window."""
         cc, flight = self.cc, self.flight
         used, progress = nxt - una, ack - una
-        if self.state != OPEN and ack >= self.recover:
+        ended = self.state != OPEN and ack >= self.recover
+        if ended:
             # RFC 6582 §3.2 step 3, RFC 6675 §5: all that was out when the loss was found arrived.
+            # What this acknowledges was counted when it was sacked: the window does not grow by it.
             if self.state == RECOVERY:
                 cc.cwnd = max(cc.ssthresh, self.mss)
             self._leave()
@@ -331,7 +339,7 @@ class Repair:
         if self._prr is not None:
             pipe = nxt - ack - flight.sacked - flight.reno_sacked - flight.lost
             cc.cwnd = self._prr.window(delivered, pipe, self.mss, safe and progress > 0)
-        elif progress:
+        elif progress and not ended:
             cwnd = cc.cwnd
             if used + self.mss > cwnd or (used * 2 >= cwnd and cwnd < cc.ssthresh):
                 cc.acked(progress, now, self.rtt, ack, nxt)

@@ -829,7 +829,12 @@ class Host:
         self._tcp[key] = connection
         self._count_peer(key[:4], 1)
         connection.accept(
-            half.irs, half.options, half.window, half.sent_at, half.repeated, half.ecn
+            half.irs,
+            half.options,
+            half.window,
+            half.sent_at,
+            max(half.retries, half.repeated),
+            half.ecn,
         )
         connection.user = listener.accept(connection)
         return connection

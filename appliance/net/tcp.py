@@ -167,7 +167,7 @@ class Connection:
         "_held_octets", "_keepalive_at", "_keepalive_sent", "_last_ack_sent", "_orphan",
         "_paused", "_peer_fin", "_persist_at", "_quick_acks", "_recent", "_reorder_at",
         "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_sendq", "_settings", "_shown",
-        "_silent_since", "_straight", "_syn_repeated", "_ts_offset", "_tune_at", "_tune_from",
+        "_silent_since", "_straight", "_syn_repeats", "_ts_offset", "_tune_at", "_tune_from",
         "_unacked", "_unacked_since", "_unanswered", "dirty", "ecn_on", "heap_at", "host", "irs",
         "iss", "key", "last_heard", "last_sent_at", "local", "max_snd_wnd", "mss", "nodelay",
         "notify_below", "passive", "path", "probes", "rcv_adv", "rcv_buffer", "rcv_mss",
@@ -197,7 +197,7 @@ class Connection:
         self._settings = settings
         self.nodelay = settings.nodelay
         self.passive = False  # opened by the peer
-        self._syn_repeated = False
+        self._syn_repeats = 0  # how often our SYN was sent again
         self.state = CLOSED
         self.dirty = False  # in the host's set of connections to run `output` for
 
@@ -376,9 +376,9 @@ class Connection:
         self.host.touch(self)
 
     def accept(
-        self, irs: int, options: TcpOptions, window: int, now: float, sent_again: bool, ecn: bool
+        self, irs: int, options: TcpOptions, window: int, now: float, repeats: int, ecn: bool
     ) -> None:
-        """Take over a handshake whose SYN,ACK left the SYN queue at `now`.
+        """Take over a handshake whose SYN,ACK left the SYN queue at `now`, after `repeats` others.
 
         The caller then hands in the segment that completes it.
         """
@@ -388,7 +388,8 @@ class Connection:
         self._become(SYN_RECEIVED, now)
         self.snd_nxt = self.iss + 1
         self.repair.sent_new(self.iss, self.snd_nxt, now)
-        self.repair.flight.records[0].retransmitted = self._syn_repeated = sent_again
+        self.repair.flight.records[0].retransmitted = repeats > 0
+        self._syn_repeats = repeats
         self._learn_syn(irs, options, window)
         self.rcv_adv = self.rcv_nxt + self._settings.first_window
         self._last_ack_sent = self.rcv_nxt
@@ -617,6 +618,7 @@ class Connection:
             return
         self.last_heard = now
         self._keepalive_sent = self._unanswered = 0
+        out = self.snd_nxt - self.snd_una
         if not self._ack_field(now, seq, unwrap(wire_ack, self.snd_una), window, options, length):
             return
         # RFC 7323 §4.3: the echo comes from the segment that covers the last ACK sent.
@@ -629,7 +631,7 @@ class Connection:
             self.ts_recent = options.timestamp[0]
             self.ts_recent_at = now
         if self.ecn_on:
-            self._ecn_flags(now, flags)
+            self._ecn_flags(now, flags, out)
         # Sixth, URG: RFC 6093 §5 counsels applications against it; urgent octets stay in line.
         # Seventh, the text; eighth, FIN.
         if payload:
@@ -822,14 +824,17 @@ class Connection:
             self._ece = True
             self._ack_now = True
 
-    def _ecn_flags(self, now: float, flags: int) -> None:
-        """Answer the peer's echo of a mark, once per window (RFC 3168 §6.1.2, §6.1.3)."""
+    def _ecn_flags(self, now: float, flags: int, out: int) -> None:
+        """Answer the peer's echo of a mark, once per window (RFC 3168 §6.1.2, §6.1.3).
+
+        `out` octets were outstanding when it came.
+        """
         if flags & CWR:
             self._ece = False
         if flags & ECE and self.snd_una > self._cwr_end:
             self._cwr_end = self.snd_nxt
             self._cwr = True
-            self.repair.marked(now, self.snd_nxt - self.snd_una)
+            self.repair.marked(now, out)
 
     # -- seventh and eighth
 
@@ -954,8 +959,8 @@ class Connection:
             counters.tcp_accepted += 1
         else:
             counters.tcp_connected += 1
-        if self._syn_repeated:
-            self.repair.rtt.forget_lost_syn()
+        if self._syn_repeats:
+            self.repair.syn_lost(self._syn_repeats)
         self._set_keepalive(now)
         self.host.established(self)
         if not self._orphan:
@@ -1102,7 +1107,7 @@ class Connection:
             self.repair.sent_new(self.iss, self.snd_nxt, now)
         else:
             self.host.counters.tcp_syn_retransmitted += 1
-            self._syn_repeated = True
+            self._syn_repeats += 1
             flight.sent_again(flight.records[0], 1, now)
         self.last_sent_at = now
         self._arm_retransmit(now)
