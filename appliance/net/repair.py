@@ -327,11 +327,12 @@ class Repair:
         """Enter or leave a repair; grow or shrink the window."""
         cc, flight = self.cc, self.flight
         used, progress = nxt - una, ack - una
-        ended = self.state != OPEN and ack >= self.recover
-        if ended:
+        recovered = False
+        if self.state != OPEN and ack >= self.recover:
             # RFC 6582 §3.2 step 3, RFC 6675 §5: all that was out when the loss was found arrived.
             # What this acknowledges was counted when it was sacked: the window does not grow by it.
-            if self.state == RECOVERY:
+            recovered = self.state == RECOVERY
+            if recovered:
                 cc.cwnd = max(cc.ssthresh, self.mss)
             self._leave()
         if self.state == OPEN and flight.lost:
@@ -339,7 +340,7 @@ class Repair:
         if self._prr is not None:
             pipe = nxt - ack - flight.sacked - flight.reno_sacked - flight.lost
             cc.cwnd = self._prr.window(delivered, pipe, self.mss, safe and progress > 0)
-        elif progress and not ended:
+        elif progress and not recovered:
             cwnd = cc.cwnd
             if used + self.mss > cwnd or (used * 2 >= cwnd and cwnd < cc.ssthresh):
                 cc.acked(progress, now, self.rtt, ack, nxt)
