@@ -24,44 +24,22 @@ from typing import Any, Final
 from appliance.dns import names
 from appliance.dns.cache import Generations
 from appliance.dns.consts import (
-    AXFR,
-    BADCOOKIE,
-    BADVERS,
     CLASS_ANY,
     CLASSIC_UDP,
     DEFAULT_UDP,
-    FORMERR,
     HEADER_LEN,
-    IN,
-    IXFR,
-    MAILA,
-    MAILB,
     MAX_MESSAGE,
-    NOERROR,
-    NOTIMP,
-    OPT,
     REFUSED,
-    TKEY,
-    TSIG,
 )
 from appliance.dns.counters import Counters
-from appliance.dns.edns import (
-    ENCRYPTED,
-    EXTENDED,
-    NOTHING,
-    PROHIBITED,
-    Extensions,
-    Said,
-    extended_error,
-    opt_record,
-    padding,
-)
-from appliance.dns.errors import LocalError, WireError
+from appliance.dns.edns import EXTENDED, Extensions, extended_error, opt_record
+from appliance.dns.errors import LocalError
 from appliance.dns.lookup import Answer, Lookup, Trace, Zones
-from appliance.dns.message import DO, FormatError, Query, parse
+from appliance.dns.message import DO, Query
 from appliance.dns.places import Places
-from appliance.dns.prepared import EAGER, ERRORS, HEAD, QR, RD, TC, Prepared, refused, render_all
-from appliance.dns.rrl import SLIP, RateLimiter, address_of
+from appliance.dns.prepared import EAGER, Prepared, refused, render_all
+from appliance.dns.respond import UNPLAIN, Responder
+from appliance.dns.rrl import RateLimiter, address_of
 from appliance.dns.zone import Zone, collector_paused
 
 # What a plain query has behind its identifier: RD in the low bit; AD and CD may be set and mean
@@ -75,21 +53,6 @@ _HEADS: Final[dict[bytes, int]] = {
 _PLAIN_OPT: Final = {b"\0\0\0\0\0\0": 0, b"\0\0\x80\0\0\0": 1}
 """An OPT without options behind its size: extended code, version, DO, no options."""
 
-_NO_QUESTION: Final = {
-    # RFC 6895 §3.1: these types are no questions.
-    0: FORMERR,
-    OPT: FORMERR,
-    TKEY: FORMERR,
-    TSIG: FORMERR,
-    # RFC 5936 §2.2.1: not allowed to this client.
-    AXFR: REFUSED,
-    IXFR: REFUSED,
-    # RFC 1035 §3.2.3: obsolete.
-    MAILA: NOTIMP,
-    MAILB: NOTIMP,
-}
-"""Types that no zone could answer, and what is said instead."""
-_UNPLAIN: Final = frozenset(qtype.to_bytes(2, "big") for qtype in _NO_QUESTION)
 _CLASS_IN: Final = b"\0\1"
 
 WARM_ENTRIES: Final = 100_000
@@ -105,7 +68,6 @@ class Catalog:
 
     __slots__ = (
         "_clock",
-        "_extensions",
         "_hot",
         "_limiter",
         "_lookup",
@@ -114,9 +76,9 @@ class Catalog:
         "_refused",
         "_refused_opts",
         "_shaped",
+        "_slow",
         "_warm",
         "counters",
-        "udp_size",
         "zones",
     )
 
@@ -142,12 +104,18 @@ class Catalog:
         if not CLASSIC_UDP <= udp_size <= MAX_MESSAGE:
             raise LocalError(f"udp_size {udp_size} is not in {CLASSIC_UDP}..{MAX_MESSAGE}")
         self.zones = Zones(zones)
-        self.udp_size = udp_size
         self.counters = counters if counters is not None else Counters()
         self._lookup = Lookup(self.zones, minimal=minimal)
         self._limiter = limiter
         self._clock = clock
-        self._extensions = extensions if extensions is not None else Extensions()
+        self._slow = Responder(
+            self._prepared,
+            udp_size=udp_size,
+            counters=self.counters,
+            extensions=extensions if extensions is not None else Extensions(),
+            limiter=limiter,
+            clock=clock,
+        )
         # For queries without EDNS (the last), without DO, with DO.
         self._opts = (opt_record(udp_size, 0), opt_record(udp_size, DO), b"")
         self._refused = refused()
@@ -191,17 +159,17 @@ class Catalog:
                     if self._limiter is not None and transport == "udp":
                         verdict = self._limiter.judge(address_of(peer), ready.kind, self._clock())
                         if verdict:
-                            return self._limited(query, end, self._opts[do], verdict)
+                            return self._slow.limited(query, end, self._opts[do], verdict)
                     opt = self._opts[do] if ready is not self._refused else self._refused_opts[do]
                     return query[:2] + ready.heads[kind] + query[12:end] + ready.octets + opt
-        return self._answer(query, transport, peer)
+        return self._slow.answer(query, transport, peer)
 
     def _shared(self, name: bytes, kind: bytes) -> Prepared | None:
         """A remembered answer for a name whose extent is a guess; None if it takes more.
 
         `kind` is type and class. The guess was right if labels lead from its start to a known name.
         """
-        if kind[2:] != _CLASS_IN or kind[:2] in _UNPLAIN or len(name) > 255:
+        if kind[2:] != _CLASS_IN or kind[:2] in UNPLAIN or len(name) > 255:
             return None
         table = self._places.table
         at = 0
@@ -236,71 +204,7 @@ class Catalog:
         self.counters.rcodes[REFUSED] += 1
         return self._refused
 
-    # The path of every other query.
-
-    def _answer(self, message: bytes, transport: str, peer: Any = None) -> bytes | None:
-        # A response is never answered, lest two servers talk for ever; and a message without
-        # a whole header cannot be.
-        if len(message) < HEADER_LEN or message[2] & QR:
-            self.counters.dropped += 1
-            return None
-        said = NOTHING
-        prepared: Prepared | None = None
-        try:
-            query = parse(message)
-        except FormatError as error:
-            query = error.query
-            answer = self._error(message, query, FORMERR)
-        else:
-            edns = query.edns
-            try:
-                if edns is not None and edns.options:
-                    said = self._extensions.reply(edns, transport, peer)
-                rcode, why = self._unservable(query, said)
-            except WireError:
-                rcode, why = FORMERR, 0
-            if not rcode and query.end > HEADER_LEN:
-                prepared = self._prepared(message, query)
-                rcode, why = prepared.rcode, EXTENDED[REFUSED]
-            if prepared is None or rcode == REFUSED:
-                answer = self._error(message, query, rcode, said, why)
-            else:
-                answer = self._finish(message, query, prepared, said, transport)
-        if self._limiter is not None and transport == "udp" and not said.known:
-            kind = prepared.kind if prepared is not None else ERRORS
-            verdict = self._limiter.judge(address_of(peer), kind, self._clock())
-            if verdict:
-                edns = query.edns
-                opt = b"" if edns is None else opt_record(self.udp_size, edns.flags)
-                return self._limited(message, query.end, opt, verdict)
-        return answer
-
-    def _limited(self, message: bytes, end: int, opt: bytes, verdict: int) -> bytes | None:
-        """Nothing, or the question alone with TC, which is never longer than the query was."""
-        if verdict != SLIP:
-            self.counters.rate_dropped += 1
-            return None
-        self.counters.rate_slipped += 1
-        head = HEAD(QR | TC | message[2] & 0x79, 0, end > HEADER_LEN, 0, 0, bool(opt))
-        return message[:2] + head + message[HEADER_LEN:end] + opt
-
-    def _unservable(self, query: Query, said: Said) -> tuple[int, int]:
-        """Response code and extended error for what no zone could answer."""
-        if query.opcode:
-            # RFC 8906 §3.1.4: an unknown opcode gets NOTIMP; its message has a form of its own,
-            # so nothing but the header is sent back.
-            return NOTIMP, 0
-        if query.edns is not None and query.edns.version:
-            return BADVERS, 0  # RFC 6891 §6.1.3
-        if query.end == HEADER_LEN:
-            # RFC 7873 §5.4: a question about nothing but the cookie.
-            if self._extensions.cookies is None:
-                return FORMERR, 0
-            return BADCOOKIE if said.bad_cookie else NOERROR, 0
-        if query.qclass not in (IN, CLASS_ANY):
-            return REFUSED, EXTENDED[REFUSED]  # RFC 8906 §3.1.1; CHAOS too
-        rcode = _NO_QUESTION.get(query.qtype, NOERROR)
-        return rcode, PROHIBITED if rcode == REFUSED else EXTENDED.get(rcode, 0)
+    # The path of every other query, as far as it needs the zones.
 
     def _prepared(self, message: bytes, query: Query) -> Prepared:
         """The rendering for a question, remembered or made."""
@@ -329,54 +233,6 @@ class Catalog:
         elif found.exact:
             self._warm.put(key, prepared, len(prepared.octets) + len(key))
         return prepared
-
-    def _finish(
-        self, message: bytes, query: Query, prepared: Prepared, said: Said, transport: str
-    ) -> bytes:
-        """Header, question, as much of the body as goes in, and OPT."""
-        edns = query.edns
-        opt = b""
-        if edns is not None:
-            opt = opt_record(self.udp_size, edns.flags, prepared.rcode, said.options)
-        limit = MAX_MESSAGE
-        if transport == "udp":
-            # RFC 6891 §6.2.3: sizes below 512 mean 512.
-            limit = CLASSIC_UDP if edns is None else max(CLASSIC_UDP, min(edns.size, self.udp_size))
-        heads, octets, truncated = prepared.cut(limit - query.end - len(opt))
-        self.counters.truncated += truncated
-        self.counters.rcodes[prepared.rcode] += 1
-        head = heads[(edns is not None) << 1 | message[2] & RD]
-        if edns is not None and transport in ENCRYPTED:
-            pad = padding(query.end + len(octets) + len(opt), edns, transport)
-            if query.end + len(octets) + len(opt) + len(pad) <= limit:
-                opt = opt_record(self.udp_size, edns.flags, prepared.rcode, said.options + pad)
-        return message[:2] + head + message[HEADER_LEN : query.end] + octets + opt
-
-    def _error(
-        self,
-        message: bytes,
-        query: Query,
-        rcode: int,
-        said: Said = NOTHING,
-        why: int = 0,
-    ) -> bytes:
-        """Header, the question as far as it was understood, and OPT."""
-        self.counters.rcodes[rcode] += 1
-        edns = query.edns
-        # RFC 8906 §3.2: opcode and RD are copied, everything else is cleared.
-        head = HEAD(
-            QR | query.opcode << 3 | message[2] & RD,
-            rcode & 15,
-            query.end > HEADER_LEN,
-            0,
-            0,
-            edns is not None,
-        )
-        opt = b""
-        if edns is not None:
-            options = said.options + (extended_error(why) if why else b"")
-            opt = opt_record(self.udp_size, edns.flags, rcode, options)
-        return message[:2] + head + message[HEADER_LEN : query.end] + opt
 
     # For people.
 

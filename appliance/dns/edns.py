@@ -1,12 +1,14 @@
-"""What is said in OPT besides the size: cookies, NSID, keepalive, padding, extended errors.
+"""What a server says besides records: cookies, NSID, keepalive, padding, errors, signatures.
 
 `Extensions` is what one server is configured to say; it outlives the catalogs that ask it. Only
 options that the client asked for are sent (RFC 6891 §6.1.2), but for extended errors, which may go
-along with any OPT (RFC 8914 §3). Imports `consts`, `cookies`, `errors`, `message`, `rrl`.
+along with any OPT (RFC 8914 §3). Imports `consts`, `cookies`, `errors`, `message`,
+`rrl`, `tsig`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final, NamedTuple
@@ -16,6 +18,7 @@ from appliance.dns.cookies import Cookies
 from appliance.dns.errors import LocalError
 from appliance.dns.message import COOKIE, DO, Edns
 from appliance.dns.rrl import address_of
+from appliance.dns.tsig import Keys, Signer, verify
 
 # Option codes: https://www.iana.org/assignments/dns-parameters (EDNS0 option codes).
 NSID: Final = 3
@@ -68,37 +71,42 @@ class Said(NamedTuple):
     """It sent a server cookie that is not good."""
 
 
+NO_KEYS: Final = Keys()
 NOTHING: Final = Said(b"", False, False)
 
 
 class Extensions:
     """A server's own part of EDNS."""
 
-    __slots__ = ("_clock", "_keepalive", "_nsid", "cookies")
+    __slots__ = ("_keepalive", "_keys", "_nsid", "clock", "cookies")
 
     def __init__(
         self,
         *,
         nsid: bytes = b"",
         cookies: Cookies | None = None,
-        clock: Callable[[], float] | None = None,
+        keys: Keys = NO_KEYS,
+        clock: Callable[[], float] = time.time,
         keepalive: float | None = None,
     ) -> None:
-        """`clock`: wall-clock seconds, for cookies; `keepalive`: seconds that streams may idle.
+        """`clock`: wall-clock seconds, for cookies and TSIG; `keepalive`: seconds of idle streams.
 
-        LocalError if the NSID is too long, or if there are cookies and no clock.
+        LocalError if the NSID is too long.
         """
         if len(nsid) > NSID_MAX:
             raise LocalError(f"an NSID has at most {NSID_MAX} octets")
-        if cookies is not None and clock is None:
-            raise LocalError("cookies need a clock")
         self._nsid = option(NSID, nsid) if nsid else b""
         self.cookies = cookies
-        self._clock = clock
+        self._keys = keys
+        self.clock = clock
         self._keepalive = b""
         if keepalive is not None:
             # RFC 7828 §3.1: units of 100 milliseconds.
             self._keepalive = option(KEEPALIVE, round(keepalive * 10).to_bytes(2, "big"))
+
+    def signer(self, message: bytes, at: int) -> Signer:
+        """Judge the TSIG record at `at`, to sign the answer likewise; WireError if malformed."""
+        return Signer(verify(message, at, self._keys, self.clock()))
 
     def reply(self, edns: Edns, transport: str, peer: Any) -> Said:
         """Answer a query's options; WireError if one of them is malformed.
@@ -114,8 +122,8 @@ class Extensions:
             seen.add(code)
             if code == NSID:
                 out += self._nsid
-            elif code == COOKIE and self.cookies is not None and self._clock is not None:
-                verdict = self.cookies.judge(data, address_of(peer), self._clock())
+            elif code == COOKIE and self.cookies is not None:
+                verdict = self.cookies.judge(data, address_of(peer), self.clock())
                 out += option(COOKIE, verdict.option)
                 known = verdict.good
                 bad_cookie = verdict.server_sent and not verdict.good

@@ -1,0 +1,220 @@
+"""The answer to a query that takes more than a look-up: options, signatures, errors, sizes, limits.
+
+    parse ┬ malformed ─────────────────────── FORMERR
+          └ TSIG ─ options ─ servable? ┬ no ─ NOTIMP, BADVERS, BADCOOKIE, REFUSED …
+                                       └ yes ─ the catalog's rendering, cut to size ┬ OPT ─ TSIG
+                                                                                    └ rate limit
+
+Knows no zones: the rendering comes from the function it is given. Raises nothing, whatever octets
+come. Imports the leaves of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from appliance.dns.consts import (
+    AXFR,
+    BADCOOKIE,
+    BADVERS,
+    CLASS_ANY,
+    CLASSIC_UDP,
+    FORMERR,
+    HEADER_LEN,
+    IN,
+    IXFR,
+    MAILA,
+    MAILB,
+    MAX_MESSAGE,
+    NOERROR,
+    NOTAUTH,
+    NOTIMP,
+    OPT,
+    REFUSED,
+    TKEY,
+    TSIG,
+)
+from appliance.dns.counters import Counters
+from appliance.dns.edns import (
+    ENCRYPTED,
+    EXTENDED,
+    NOTHING,
+    PROHIBITED,
+    Extensions,
+    Said,
+    extended_error,
+    opt_record,
+    padding,
+)
+from appliance.dns.errors import WireError
+from appliance.dns.message import FormatError, Query, parse
+from appliance.dns.prepared import ERRORS, HEAD, QR, RD, TC, Prepared
+from appliance.dns.rrl import SLIP, RateLimiter, address_of
+from appliance.dns.tsig import Signer
+
+_NO_QUESTION: Final = {
+    # RFC 6895 §3.1: these types are no questions.
+    0: FORMERR,
+    OPT: FORMERR,
+    TKEY: FORMERR,
+    TSIG: FORMERR,
+    # RFC 5936 §2.2.1: not allowed to this client.
+    AXFR: REFUSED,
+    IXFR: REFUSED,
+    # RFC 1035 §3.2.3: obsolete.
+    MAILA: NOTIMP,
+    MAILB: NOTIMP,
+}
+"""Types that no zone could answer, and what is said instead."""
+UNPLAIN: Final = frozenset(qtype.to_bytes(2, "big") for qtype in _NO_QUESTION)
+"""The same, as they stand in a question."""
+
+
+class Responder:
+    """Everything about an answer but the records."""
+
+    __slots__ = ("_clock", "_counters", "_extensions", "_limiter", "_prepare", "_udp_size")
+
+    def __init__(
+        self,
+        prepare: Callable[[bytes, Query], Prepared],
+        *,
+        udp_size: int,
+        counters: Counters,
+        extensions: Extensions,
+        limiter: RateLimiter | None,
+        clock: Callable[[], float],
+    ) -> None:
+        """`prepare` renders the answer to a sound question; `clock` is monotonic."""
+        self._prepare = prepare
+        self._udp_size = udp_size
+        self._counters = counters
+        self._extensions = extensions
+        self._limiter = limiter
+        self._clock = clock
+
+    def answer(self, message: bytes, transport: str, peer: Any = None) -> bytes | None:
+        """The answer to any octets, None if there is to be none."""
+        # A response is never answered, lest two servers talk for ever; and a message without
+        # a whole header cannot be.
+        if len(message) < HEADER_LEN or message[2] & QR:
+            self._counters.dropped += 1
+            return None
+        said = NOTHING
+        signer: Signer | None = None
+        prepared: Prepared | None = None
+        try:
+            query = parse(message)
+        except FormatError as error:
+            query = error.query
+            answer = self._error(message, query, FORMERR)
+        else:
+            rcode, why = NOERROR, 0
+            try:
+                if query.tsig_at:
+                    signer = self._extensions.signer(message, query.tsig_at)
+                if query.edns is not None and query.edns.options:
+                    said = self._extensions.reply(query.edns, transport, peer)
+                rcode, why = self._unservable(query, said, signer)
+            except WireError:
+                rcode = FORMERR
+            if not rcode and query.end > HEADER_LEN:
+                prepared = self._prepare(message, query)
+                rcode, why = prepared.rcode, EXTENDED[REFUSED]
+            if prepared is None or rcode == REFUSED:
+                answer = self._error(message, query, rcode, said, why)
+            else:
+                room = signer.length if signer is not None else 0
+                answer = self._finish(message, query, prepared, said, transport, room)
+            if signer is not None:
+                answer = signer.sign(answer, self._extensions.clock())
+        known = said.known or (signer is not None and not signer.error)
+        if self._limiter is not None and transport == "udp" and not known:
+            kind = prepared.kind if prepared is not None else ERRORS
+            verdict = self._limiter.judge(address_of(peer), kind, self._clock())
+            if verdict:
+                edns = query.edns
+                opt = b"" if edns is None else opt_record(self._udp_size, edns.flags)
+                return self.limited(message, query.end, opt, verdict)
+        return answer
+
+    def limited(self, message: bytes, end: int, opt: bytes, verdict: int) -> bytes | None:
+        """Nothing, or the question alone with TC, which is never longer than the query was."""
+        if verdict != SLIP:
+            self._counters.rate_dropped += 1
+            return None
+        self._counters.rate_slipped += 1
+        head = HEAD(QR | TC | message[2] & 0x79, 0, end > HEADER_LEN, 0, 0, bool(opt))
+        return message[:2] + head + message[HEADER_LEN:end] + opt
+
+    def _unservable(self, query: Query, said: Said, signer: Signer | None) -> tuple[int, int]:
+        """Response code and extended error for what no zone could answer."""
+        if query.opcode:
+            # RFC 8906 §3.1.4: an unknown opcode gets NOTIMP; its message has a form of its own,
+            # so nothing but the header is sent back.
+            return NOTIMP, 0
+        if signer is not None and signer.error:
+            return NOTAUTH, 0  # RFC 8945 §5.2
+        if query.edns is not None and query.edns.version:
+            return BADVERS, 0  # RFC 6891 §6.1.3
+        if query.end == HEADER_LEN:
+            # RFC 7873 §5.4: a question about nothing but the cookie.
+            if self._extensions.cookies is None:
+                return FORMERR, 0
+            return BADCOOKIE if said.bad_cookie else NOERROR, 0
+        if query.qclass not in (IN, CLASS_ANY):
+            return REFUSED, EXTENDED[REFUSED]  # RFC 8906 §3.1.1; CHAOS too
+        rcode = _NO_QUESTION.get(query.qtype, NOERROR)
+        return rcode, PROHIBITED if rcode == REFUSED else EXTENDED.get(rcode, 0)
+
+    def _finish(
+        self,
+        message: bytes,
+        query: Query,
+        prepared: Prepared,
+        said: Said,
+        transport: str,
+        reserved: int,
+    ) -> bytes:
+        """Header, question, as much of the body as goes in beside `reserved` octets, and OPT."""
+        edns = query.edns
+        opt = b""
+        if edns is not None:
+            opt = opt_record(self._udp_size, edns.flags, prepared.rcode, said.options)
+        limit = MAX_MESSAGE
+        if transport == "udp":
+            # RFC 6891 §6.2.3: sizes below 512 mean 512.
+            size = 0 if edns is None else min(edns.size, self._udp_size)
+            limit = max(CLASSIC_UDP, size)
+        limit -= reserved
+        heads, octets, truncated = prepared.cut(limit - query.end - len(opt))
+        self._counters.truncated += truncated
+        self._counters.rcodes[prepared.rcode] += 1
+        head = heads[(edns is not None) << 1 | message[2] & RD]
+        if edns is not None and transport in ENCRYPTED:
+            pad = padding(query.end + len(octets) + len(opt) + reserved, edns, transport)
+            if query.end + len(octets) + len(opt) + len(pad) <= limit:
+                opt = opt_record(self._udp_size, edns.flags, prepared.rcode, said.options + pad)
+        return message[:2] + head + message[HEADER_LEN : query.end] + octets + opt
+
+    def _error(
+        self, message: bytes, query: Query, rcode: int, said: Said = NOTHING, why: int = 0
+    ) -> bytes:
+        """Header, the question as far as it was understood, and OPT."""
+        self._counters.rcodes[rcode] += 1
+        edns = query.edns
+        # RFC 8906 §3.2: opcode and RD are copied, everything else is cleared.
+        head = HEAD(
+            QR | query.opcode << 3 | message[2] & RD,
+            rcode & 15,
+            query.end > HEADER_LEN,
+            0,
+            0,
+            edns is not None,
+        )
+        opt = b""
+        if edns is not None:
+            options = said.options + (extended_error(why) if why else b"")
+            opt = opt_record(self._udp_size, edns.flags, rcode, options)
+        return message[:2] + head + message[HEADER_LEN : query.end] + opt
