@@ -109,7 +109,6 @@ def test_a_mark_without_an_agreement_means_nothing() -> None:
     assert peer.drain()[-1].flags == "."
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: reduced from what is out after the ACK, not before")
 def test_an_echo_reduces_the_window_once_a_round() -> None:
     """RFC 3168 §6.1.2: as for a loss, once per window, and CWR on the next new segment."""
     scene, peer, app, _ = marked()

@@ -318,7 +318,6 @@ def test_only_holes_are_resent() -> None:
     assert app.connection.snd_una == app.connection.snd_nxt
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: SACK before ACK is taken for reordering")
 def test_part_of_a_super_segment_is_resent() -> None:
     """RFC 6675 §4: one frame carried ten segments, two of them were lost."""
     scene, peer, app = passive(scene=Scene(gso_max=65_535), rtt=RTT)
@@ -567,7 +566,6 @@ def test_initial_window_is_ten_segments() -> None:
     assert cwnd_in_use(peer, app) == 10
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: ten segments")
 def test_lost_syns_start_with_one_segment() -> None:
     """RFC 5681 §3.1 MUST (after one; RFC 6928 and Linux: after more than one)."""
     scene = Scene()
@@ -617,7 +615,6 @@ def everything(peer: Peer, app: App) -> None:
     peer.sends(".")
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: the ACK that ends a recovery grows the window")
 def test_congestion_avoidance_adds_one_segment_per_round() -> None:
     """RFC 5681 §3.1, equation 3; RFC 3465 §2.1."""
     scene, peer, app = flying(10, settings=RENO, window=1 << 19)
