@@ -53,9 +53,7 @@ waits = st.fixed_dictionaries(
     {"kind": st.just("wait"), "seconds": st.sampled_from([0.001, 0.05, 0.3, 2.0, 30.0, 400.0])}
 )
 rooms = st.fixed_dictionaries({"kind": st.just("room"), "frames": st.sampled_from([0, 1, 3])})
-events = st.lists(
-    st.one_of(segments, segments, segments, calls, waits, waits, rooms), max_size=25
-)
+events = st.lists(st.one_of(segments, segments, segments, calls, waits, waits, rooms), max_size=25)
 openings = st.sampled_from(["passive", "active", "syn-sent", "half-open", "simultaneous"])
 choices = st.builds(
     TcpSettings,
