@@ -219,8 +219,8 @@ class Scene:
         assert source == OUR_MAC
         if kind == ethernet.ETHERTYPE_ARP:
             packet = arp.parse(frame, IP, len(frame))
-            if packet.operation == arp.REQUEST and self.arp_answers:
-                assert packet.target == from_text(PEER_ADDRESS)
+            asked = packet.operation == arp.REQUEST and packet.target == from_text(PEER_ADDRESS)
+            if asked and self.arp_answers:
                 self.receive(arp_frame(arp.REPLY, PEER_ADDRESS, PEER_MAC, OUR_ADDRESS))
             return
         assert to == PEER_MAC
