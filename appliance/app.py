@@ -94,6 +94,13 @@ class Content:
         return f"{plural(self.pages, 'page')}, {plural(self.files, 'file')}, {zones}, {records}"
 
 
+def check_content(content: Content) -> list[Problem]:
+    """What `appliance check` looks at beyond loading: links, anchors, assets, accessible HTML."""
+    from appliance.http.check import check_site
+
+    return [_problem(p.file, p.line, p.severity, p.message) for p in check_site(content.site)]
+
+
 def load_content(settings: Settings) -> Content:
     """Load site and zones; what cannot be used is left out and told in `problems`."""
     site = load_site(
@@ -263,7 +270,6 @@ class Appliance:
             for stack in self._stacks:
                 stack.vif.close()  # what was recorded is written
             os._exit(128 + number)
-        self._say(f"ending; what has begun has {DRAIN:.0f} s to finish (a second signal: none)")
         self._ended.set()
 
     def _told_to_reload(self) -> None:
@@ -305,6 +311,7 @@ class Appliance:
             self.gateway.stop_accepting()
         for server in self._servers:
             server.close()
+        self._say(f"ending; what has begun has {DRAIN:.0f} s to finish (a second signal: none)")
         assert self._http is not None
         self._http.drain()
         for server in self._servers[1:]:

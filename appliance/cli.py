@@ -160,10 +160,10 @@ def _check(config: Path, options: argparse.Namespace) -> int:
         if exc.usable is None:
             return _tell(problems, "")
         usable = exc.usable
-    from appliance.app import load_content
+    from appliance.app import check_content, load_content
 
     content = load_content(usable)
-    return _tell([*problems, *content.problems], content.summary)
+    return _tell([*problems, *content.problems, *check_content(content)], content.summary)
 
 
 def _tell(problems: Sequence[Problem], summary: str) -> int:

@@ -380,6 +380,15 @@ def test_check_tells_everything_in_one_run(
     assert re.search(r"; 4 errors, \d+ warnings?$", said)
 
 
+def test_check_follows_the_links(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = write(tmp_path)
+    (tmp_path / "site" / "lost.md").write_text(
+        "---\ntitle: Lost\n---\n[nowhere](/no-such-page)\n", encoding="utf-8"
+    )
+    assert cli.main(["check", "-c", str(settings)]) == 1
+    assert re.search(r"lost\.md.*error.*no-such-page", capsys.readouterr().out)
+
+
 def test_check_of_a_file_that_is_no_toml(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
