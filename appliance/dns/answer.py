@@ -18,7 +18,7 @@ load, all others in bounded ones (`cache`). Imports the leaves of this package o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from appliance.dns import names
@@ -40,6 +40,7 @@ from appliance.dns.places import Places
 from appliance.dns.prepared import EAGER, Prepared, refused, render_all
 from appliance.dns.respond import UNPLAIN, Responder
 from appliance.dns.rrl import RateLimiter, address_of
+from appliance.dns.transfer import Transfers
 from appliance.dns.zone import Zone, collector_paused
 
 # What a plain query has behind its identifier: RD in the low bit; AD and CD may be set and mean
@@ -91,15 +92,16 @@ class Catalog:
         counters: Counters | None = None,
         extensions: Extensions | None = None,
         limiter: RateLimiter | None = None,
+        transfers: Transfers | None = None,
         clock: Callable[[], float] = time.monotonic,
         eager: int = EAGER,
     ) -> None:
         """Index the zones and render what they can be asked for.
 
         `udp_size`: octets of a UDP answer at most; `minimal`: no apex NS beside positive answers;
-        `extensions`: what is said in EDNS; `limiter`: how often, by monotonic `clock`; `eager`:
-        answers rendered now. LocalError if two zones have one origin or `udp_size` is not in
-        512..65535.
+        `extensions`: what is said besides; `limiter`: how often, by monotonic `clock`; `transfers`:
+        who may have whole zones; `eager`: answers rendered now. LocalError if two zones have one
+        origin or `udp_size` is not in 512..65535.
         """
         if not CLASSIC_UDP <= udp_size <= MAX_MESSAGE:
             raise LocalError(f"udp_size {udp_size} is not in {CLASSIC_UDP}..{MAX_MESSAGE}")
@@ -110,10 +112,12 @@ class Catalog:
         self._clock = clock
         self._slow = Responder(
             self._prepared,
+            self.zones,
             udp_size=udp_size,
             counters=self.counters,
             extensions=extensions if extensions is not None else Extensions(),
             limiter=limiter,
+            transfers=transfers,
             clock=clock,
         )
         # For queries without EDNS (the last), without DO, with DO.
@@ -164,6 +168,16 @@ class Catalog:
                     return query[:2] + ready.heads[kind] + query[12:end] + ready.octets + opt
         return self._slow.answer(query, transport, peer)
 
+    def stream(
+        self, query: bytes, *, transport: str = "tcp", peer: Any = None
+    ) -> bytes | Iterator[bytes] | None:
+        """Like `answer`, but a zone transfer gives all its messages, made as they are asked for."""
+        if b"\0\xfc\0\1" in query or b"\0\xfb\0\1" in query:
+            messages = self._slow.transfer(query, peer)
+            if messages is not None:
+                return messages
+        return self.answer(query, transport=transport, peer=peer)
+
     def _shared(self, name: bytes, kind: bytes) -> Prepared | None:
         """A remembered answer for a name whose extent is a guess; None if it takes more.
 
@@ -209,7 +223,7 @@ class Catalog:
     def _prepared(self, message: bytes, query: Query) -> Prepared:
         """The rendering for a question, remembered or made."""
         qname = message[HEADER_LEN : query.name_end]
-        key = qname.lower() + message[query.name_end : query.end]
+        key = qname.lower() + query.qtype.to_bytes(2, "big") + message[query.end - 2 : query.end]
         prepared = self._hot.get(key) or self._warm.get(key)
         if prepared is not None:
             self.counters.warm += 1

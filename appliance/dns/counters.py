@@ -21,6 +21,7 @@ class Counters:
         "tcp_idle",
         "tcp_queries",
         "tcp_refused",
+        "transfers",
         "truncated",
         "udp_queries",
         "warm",
@@ -42,6 +43,8 @@ class Counters:
         """Decided and rendered for this query."""
         self.dropped = 0
         """Not answered: shorter than a header, or a response (QR set)."""
+        self.transfers = 0
+        """Zone transfers begun."""
         self.truncated = 0
         """Answered with TC."""
         self.rate_dropped = 0

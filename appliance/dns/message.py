@@ -47,7 +47,17 @@ class Edns:
 class Query:
     """A query that has been understood; offsets count from the message's start."""
 
-    __slots__ = ("edns", "end", "flags", "name_end", "opcode", "qclass", "qtype", "tsig_at")
+    __slots__ = (
+        "authority_at",
+        "edns",
+        "end",
+        "flags",
+        "name_end",
+        "opcode",
+        "qclass",
+        "qtype",
+        "tsig_at",
+    )
 
     def __init__(self, flags: int) -> None:
         """`flags`: the second 16 bits of the header."""
@@ -59,6 +69,8 @@ class Query:
         self.qtype = 0
         self.qclass = 0
         self.edns: Edns | None = None
+        self.authority_at = 0
+        """Where the record of an IXFR query's authority section begins, 0 when there is none."""
         self.tsig_at = 0
         """Where a TSIG record begins, 0 when there is none."""
 
@@ -103,6 +115,8 @@ def _parse(message: bytes, query: Query) -> None:
     # RFC 1995 §3: only an IXFR query has an authority section, and none has answers.
     if answers or (authorities and query.qtype != IXFR):
         raise WireError("records where a query has none")
+    if authorities:
+        query.authority_at = at
     if authorities + additionals > MAX_EXTRA:
         raise WireError("too many records")
     for index in range(authorities + additionals):

@@ -12,7 +12,7 @@ Imports asyncio; never `net`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from struct import Struct
 from typing import Any, Final, Protocol, cast
 
@@ -126,6 +126,8 @@ class DnsStreamProtocol(asyncio.Protocol):
         """Octets in the buffer from which on there is something to do."""
         self._paused = False
         self._eof = False
+        self._transfer: Iterator[bytes] | None = None
+        """A zone transfer under way; other queries wait behind it."""
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
 
@@ -150,13 +152,13 @@ class DnsStreamProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take in octets and answer the messages that are complete."""
         self._buffer += data
-        if len(self._buffer) >= self._need and not self._paused:
+        if len(self._buffer) >= self._need and not self._paused and self._transfer is None:
             self._work()
 
     def eof_received(self) -> bool:
         """The peer has asked all it wants; close when everything is answered."""
         self._eof = True
-        return self._paused
+        return self._paused or self._transfer is not None
 
     def pause_writing(self) -> None:
         """The peer does not read: let its queries wait."""
@@ -167,20 +169,29 @@ class DnsStreamProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The peer reads again."""
         self._paused = False
-        if self._transport is None or self._transport.is_closing():
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Take up what was left when the peer did not read, or when a transfer has ended."""
+        stream = self._transport
+        if stream is None or stream.is_closing():
             return
-        self._work()
-        if self._paused:
+        if self._transfer is None:
+            self._work()
+        else:
+            self._send_transfer()
+        if self._paused or self._transfer is not None:
             return
         if self._eof:
-            self._transport.close()
+            stream.close()
         else:
-            self._transport.resume_reading()
+            stream.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The stream is gone."""
         self._transport = None
         self._buffer.clear()
+        self._end_transfer()
         if self._timer is not None:
             self._timer.cancel()
         if self._entered and self._streams is not None:
@@ -194,7 +205,7 @@ class DnsStreamProtocol(asyncio.Protocol):
             return
         data = bytes(self._buffer)
         catalog = self._holder.current
-        answer, peer, kind = catalog.answer, self._peer, self._kind
+        answer, peer, kind = catalog.stream, self._peer, self._kind
         out: list[bytes] = []
         size = messages = at = 0
         have = len(data)
@@ -217,6 +228,9 @@ class DnsStreamProtocol(asyncio.Protocol):
             reply = answer(message, transport=kind, peer=peer)
             if reply is None:
                 continue
+            if not isinstance(reply, bytes):
+                self._transfer = reply
+                break
             out.append(_LENGTH(len(reply)))
             out.append(reply)
             size += len(reply)
@@ -233,6 +247,43 @@ class DnsStreamProtocol(asyncio.Protocol):
         if messages:
             catalog.counters.tcp_queries += messages
             self._deadline = asyncio.get_running_loop().time() + self._idle_timeout
+        if self._transfer is not None:
+            if not self._eof:
+                stream.pause_reading()
+            self._send_transfer()
+
+    def _send_transfer(self) -> None:
+        """Send a part of a transfer; the rest when the peer has read, and others had their turn."""
+        stream, transfer = self._transport, self._transfer
+        if stream is None or transfer is None or self._paused:
+            return
+        loop = asyncio.get_running_loop()
+        out: list[bytes] = []
+        size = 0
+        for message in transfer:
+            out.append(_LENGTH(len(message)))
+            out.append(message)
+            size += len(message)
+            if size >= WRITE_CHUNK:
+                break
+        else:
+            self._end_transfer()
+        # A peer that reads on is not idle, however long the zone is.
+        self._deadline = loop.time() + self._idle_timeout
+        stream.write(b"".join(out))
+        if not self._paused:
+            loop.call_soon(self._next_part)
+
+    def _next_part(self) -> None:
+        # A pause in between has its own way to go on.
+        if not self._paused:
+            self._go_on()
+
+    def _end_transfer(self) -> None:
+        close = getattr(self._transfer, "close", None)
+        self._transfer = None
+        if close is not None:
+            close()
 
     def _check_idle(self, loop: asyncio.AbstractEventLoop) -> None:
         stream = self._transport

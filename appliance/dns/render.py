@@ -82,6 +82,13 @@ class Renderer:
         """Suffixes written so far: offset, and pointers on the way to the end."""
         self._base = base
 
+    def seed(self, name: bytes, offset: int) -> None:
+        """Let a name that stands at `offset` be pointed to where its case is the same."""
+        at = 0
+        while name[at]:
+            self._table[name[at:]] = (offset + at, 0)
+            at += 1 + name[at]
+
     def name(self, name: bytes) -> None:
         """Write a name, its tail as a pointer where one is known."""
         octets, table, question = self.octets, self._table, self._question
@@ -109,27 +116,30 @@ class Renderer:
 
     def rrset(self, owner: bytes, rrset: RRset) -> None:
         """Write all records of an RRset; `owner` may be the ready-made `QUESTION_NAME`."""
-        octets = self.octets
-        rtype, ttl = rrset.rtype, rrset.ttl
-        fields = NAME_FIELDS.get(rtype)
         for rdata in rrset.rdatas:
-            if owner is QUESTION_NAME:
-                octets += owner
-            else:
-                self.name(owner)
-            octets += _FIXED(rtype, IN, ttl, len(rdata))
-            if fields is None:
-                octets += rdata
-                continue
-            start = len(octets)
-            at, count = fields
-            octets += rdata[:at]
-            for _ in range(count):
-                end = names.end_of(rdata, at)
-                self.name(rdata[at:end])
-                at = end
-            octets += rdata[at:]
-            octets[start - 2 : start] = _POINTER(len(octets) - start)
+            self.record(owner, rrset.rtype, rrset.ttl, rdata)
+
+    def record(self, owner: bytes, rtype: int, ttl: int, rdata: bytes) -> None:
+        """Write one record."""
+        octets = self.octets
+        if owner is QUESTION_NAME:
+            octets += owner
+        else:
+            self.name(owner)
+        octets += _FIXED(rtype, IN, ttl, len(rdata))
+        fields = NAME_FIELDS.get(rtype)
+        if fields is None:
+            octets += rdata
+            return
+        start = len(octets)
+        at, count = fields
+        octets += rdata[:at]
+        for _ in range(count):
+            end = names.end_of(rdata, at)
+            self.name(rdata[at:end])
+            at = end
+        octets += rdata[at:]
+        octets[start - 2 : start] = _POINTER(len(octets) - start)
 
 
 def render(

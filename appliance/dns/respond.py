@@ -11,7 +11,7 @@ come. Imports the leaves of this package.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from appliance.dns.consts import (
@@ -32,6 +32,7 @@ from appliance.dns.consts import (
     NOTIMP,
     OPT,
     REFUSED,
+    SOA,
     TKEY,
     TSIG,
 )
@@ -48,10 +49,13 @@ from appliance.dns.edns import (
     padding,
 )
 from appliance.dns.errors import WireError
+from appliance.dns.lookup import Zones
 from appliance.dns.message import FormatError, Query, parse
 from appliance.dns.prepared import ERRORS, HEAD, QR, RD, TC, Prepared
 from appliance.dns.rrl import SLIP, RateLimiter, address_of
+from appliance.dns.transfer import CONCURRENT, Transfers, client_serial
 from appliance.dns.tsig import Signer
+from appliance.dns.zone import Zone
 
 _NO_QUESTION: Final = {
     # RFC 6895 §3.1: these types are no questions.
@@ -74,24 +78,37 @@ UNPLAIN: Final = frozenset(qtype.to_bytes(2, "big") for qtype in _NO_QUESTION)
 class Responder:
     """Everything about an answer but the records."""
 
-    __slots__ = ("_clock", "_counters", "_extensions", "_limiter", "_prepare", "_udp_size")
+    __slots__ = (
+        "_clock",
+        "_counters",
+        "_extensions",
+        "_limiter",
+        "_prepare",
+        "_transfers",
+        "_udp_size",
+        "_zones",
+    )
 
     def __init__(
         self,
         prepare: Callable[[bytes, Query], Prepared],
+        zones: Zones,
         *,
         udp_size: int,
         counters: Counters,
         extensions: Extensions,
         limiter: RateLimiter | None,
+        transfers: Transfers | None,
         clock: Callable[[], float],
     ) -> None:
         """`prepare` renders the answer to a sound question; `clock` is monotonic."""
         self._prepare = prepare
+        self._zones = zones
         self._udp_size = udp_size
         self._counters = counters
         self._extensions = extensions
         self._limiter = limiter
+        self._transfers = transfers
         self._clock = clock
 
     def answer(self, message: bytes, transport: str, peer: Any = None) -> bytes | None:
@@ -116,6 +133,10 @@ class Responder:
                     signer = self._extensions.signer(message, query.tsig_at)
                 if query.edns is not None and query.edns.options:
                     said = self._extensions.reply(query.edns, transport, peer)
+                udp = transport == "udp"
+                if udp and query.qtype == IXFR and self._wanted(message, query, signer, peer):
+                    # RFC 1995 §2: an answer too long for UDP is the SOA alone; then TCP is used.
+                    query.qtype = SOA
                 rcode, why = self._unservable(query, said, signer)
             except WireError:
                 rcode = FORMERR
@@ -138,6 +159,43 @@ class Responder:
                 opt = b"" if edns is None else opt_record(self._udp_size, edns.flags)
                 return self.limited(message, query.end, opt, verdict)
         return answer
+
+    def transfer(self, message: bytes, peer: Any) -> Iterator[bytes] | None:
+        """The messages of a zone transfer over a stream; None: answer it like any other query."""
+        transfers = self._transfers
+        if transfers is None or len(message) < HEADER_LEN or message[2] & QR:
+            return None
+        try:
+            query = parse(message)
+            signer: Signer | None = None
+            if query.tsig_at:
+                signer = self._extensions.signer(message, query.tsig_at)
+            zone = self._wanted(message, query, signer, peer)
+        except WireError:
+            return None
+        if zone is None or transfers.active >= CONCURRENT:
+            return None
+        serial = None
+        if query.qtype == IXFR:
+            serial = client_serial(message, query.authority_at)
+        opt = b"" if query.edns is None else opt_record(self._udp_size, query.edns.flags)
+        self._counters.transfers += 1
+        rows = transfers.answer(zone, serial)
+        return transfers.messages(message, query.end, rows, opt, signer, self._extensions.clock)
+
+    def _wanted(
+        self, message: bytes, query: Query, signer: Signer | None, peer: Any
+    ) -> Zone | None:
+        """The zone that a client asks a transfer of, if it may have it."""
+        if query.opcode or query.qclass != IN or query.qtype not in (AXFR, IXFR):
+            return None
+        if (query.edns is not None and query.edns.version) or (signer is not None and signer.error):
+            return None
+        zone = self._zones.by_origin.get(message[HEADER_LEN : query.name_end].lower())
+        key = signer.key.name if signer is not None and signer.key is not None else None
+        if zone is None or self._transfers is None:
+            return None
+        return zone if self._transfers.allows(zone.origin, address_of(peer), key) else None
 
     def limited(self, message: bytes, end: int, opt: bytes, verdict: int) -> bytes | None:
         """Nothing, or the question alone with TC, which is never longer than the query was."""
