@@ -76,7 +76,7 @@ DROPPED = {
     "source broadcast": (syn(src="255.255.255.255"), "ip_bad_source"),
     "source directed broadcast": (syn(src="10.0.0.255"), "ip_bad_source"),
     "source multicast": (syn(src="224.0.0.1"), "ip_bad_source"),
-    "source this host": (syn(src="0.0.0.0"), "ip_bad_source"),  # noqa: S104
+    "source this host": (syn(src="0.0.0.0"), "ip_bad_source"),
     "source loopback": (syn(src="127.0.0.1"), "ip_bad_source"),
     "source ourselves": (syn(src=OUR_ADDRESS), "ip_bad_source"),
     "SYN to the broadcast address": (syn(dst="10.0.0.255", to=b"\xff" * 6), "ip_not_ours"),
@@ -141,7 +141,7 @@ def test_ip_options_are_skipped() -> None:
     scene = Scene()
     scene.listen(80)
     peer = Peer(scene)
-    scene.receive(peer.frame("S", options=b"", **{}))
+    scene.receive(peer.frame("S", options=b""))
     peer.drain()
     segment = tcp.build(THEM, US, 4001, 80, 5, 0, tcp.SYN, 1000)
     other = Peer(scene, 4001, isn=5)
@@ -407,7 +407,7 @@ def test_one_pair_of_sockets_one_connection() -> None:
         ("192.0.2.1", 80, "", errno.ENETUNREACH),
         ("224.0.0.1", 80, "", errno.EADDRNOTAVAIL),
         ("255.255.255.255", 80, "", errno.EADDRNOTAVAIL),
-        ("0.0.0.0", 80, "", errno.EADDRNOTAVAIL),  # noqa: S104
+        ("0.0.0.0", 80, "", errno.EADDRNOTAVAIL),
         (PEER_ADDRESS, 0, "", errno.EADDRNOTAVAIL),
         (PEER_ADDRESS, 80, "10.0.0.9", errno.EADDRNOTAVAIL),
         pytest.param(
