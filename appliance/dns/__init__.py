@@ -8,24 +8,51 @@
 from __future__ import annotations
 
 from appliance.dns.answer import Catalog
+from appliance.dns.cookies import Cookies
 from appliance.dns.counters import Counters
+from appliance.dns.edns import Extensions
 from appliance.dns.errors import DnsError, LocalError, Problem, ZoneError
-from appliance.dns.protocol import DnsDatagramProtocol, DnsStreamProtocol, Holder, Streams
+from appliance.dns.notify import Notifier, Target
+from appliance.dns.protocol import (
+    DnsDatagramProtocol,
+    DnsNotifyProtocol,
+    DnsStreamProtocol,
+    Holder,
+    Streams,
+)
+from appliance.dns.reload import Reloaded, reload
+from appliance.dns.rrl import RateLimiter
+from appliance.dns.transfer import Grant, Transfers, grant
+from appliance.dns.tsig import Key, Keys, key
 from appliance.dns.zone import Zone
 from appliance.dns.zonefile import LoadedZones, load_zones
 
 __all__ = [
     "Catalog",
+    "Cookies",
     "Counters",
     "DnsDatagramProtocol",
     "DnsError",
+    "DnsNotifyProtocol",
     "DnsStreamProtocol",
+    "Extensions",
+    "Grant",
     "Holder",
+    "Key",
+    "Keys",
     "LoadedZones",
     "LocalError",
+    "Notifier",
     "Problem",
+    "RateLimiter",
+    "Reloaded",
     "Streams",
+    "Target",
+    "Transfers",
     "Zone",
     "ZoneError",
+    "grant",
+    "key",
     "load_zones",
+    "reload",
 ]

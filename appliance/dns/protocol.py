@@ -1,4 +1,4 @@
-"""The two faces of the engine: datagrams, and streams of messages framed by two octets of length.
+"""The faces of the engine: datagrams, streams of messages framed by their length, and NOTIFY.
 
 Plain asyncio protocols, so they run on any loop's transports or on our own stack's. A query is
 answered inside the call that brought it: no task, no future. A stream may bring many messages at
@@ -12,12 +12,15 @@ Imports asyncio; never `net`.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Hashable, Iterator
 from struct import Struct
 from typing import Any, Final, Protocol, cast
 
 from appliance.dns.answer import Catalog
 from appliance.dns.consts import HEADER_LEN
+from appliance.dns.notify import Notifier
+from appliance.dns.zone import Zone
 
 IDLE_TIMEOUT: Final = 10.0
 """Seconds without a complete query until a stream is closed; RFC 7766 §6.2.3 asks for a few."""
@@ -298,3 +301,48 @@ class DnsStreamProtocol(asyncio.Protocol):
             stream.abort()  # it has not read its answers all that time
         else:
             stream.close()
+
+
+class DnsNotifyProtocol(asyncio.DatagramProtocol):
+    """Sends a notifier's messages from one endpoint, and brings it the answers."""
+
+    def __init__(self, notifier: Notifier) -> None:
+        """The endpoint need not be port 53: secondaries judge by address and key."""
+        self._notifier = notifier
+        self._transport: asyncio.DatagramTransport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The endpoint is bound; whatever waits is sent."""
+        self._transport = cast(asyncio.DatagramTransport, transport)
+        self._send()
+
+    def changed(self, zone: Zone) -> None:
+        """Tell the secondaries of a zone's new version."""
+        self._notifier.changed(zone, asyncio.get_running_loop().time())
+        self._send()
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """An answer, or something nobody waits for."""
+        self._notifier.received(data, addr)
+
+    def error_received(self, exc: Exception) -> None:
+        """A secondary is not there; it will be tried again."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The endpoint is gone."""
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _send(self) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        loop = asyncio.get_running_loop()
+        for target, message in self._notifier.due(loop.time()):
+            transport.sendto(message, (target.address, target.port))
+        if self._timer is not None:
+            self._timer.cancel()
+        deadline = self._notifier.deadline()
+        self._timer = loop.call_at(deadline, self._send) if deadline < math.inf else None

@@ -106,10 +106,11 @@ class Signature(NamedTuple):
     key: Key | None
 
 
-def verify(message: bytes, at: int, keys: Keys, now: float) -> Signature:
-    """Judge the TSIG record at `at`, the last of a query; WireError if it is malformed.
+def verify(message: bytes, at: int, keys: Keys, now: float, asked: bytes = b"") -> Signature:
+    """Judge the TSIG record at `at`, the last of a message; WireError if it is malformed.
 
-    RFC 8945 §5.2: first the key, then the MAC, then the time.
+    `asked` is the MAC of the query if the message is an answer. RFC 8945 §5.2: first the key, then
+    the MAC, then the time.
     """
     found = _read(message, at)
     known = keys.get(found.key_name, found.algorithm)
@@ -122,7 +123,8 @@ def verify(message: bytes, at: int, keys: Keys, now: float) -> Signature:
     count = int.from_bytes(message[10:12], "big") - 1
     bare = found.original_id + message[2:10] + count.to_bytes(2, "big") + message[12:at]
     variables = _variables(known, found.time, found.fudge, found.said_error, found.other)
-    expected = _mac(known, bare, variables)
+    prior = len(asked).to_bytes(2, "big") + asked if asked else b""
+    expected = _mac(known, prior, bare, variables)
     if not hmac.compare_digest(expected[: len(found.mac)], found.mac):
         return found._replace(error=BADSIG)
     if abs(now - found.time) > found.fudge:
@@ -182,6 +184,41 @@ def _variables(known: Key, time: int, fudge: int, error: int, other: bytes) -> b
     )
 
 
+def sign_query(message: bytes, known: Key, now: float) -> tuple[bytes, bytes]:
+    """A query with its TSIG record, and the MAC that its answer will cover."""
+    time = int(now)
+    mac = _mac(known, message, _variables(known, time, FUDGE, 0, b""))
+    return _with_record(message, known.name, known.algorithm, time, mac), mac
+
+
+def _with_record(
+    message: bytes,
+    name: bytes,
+    algorithm: bytes,
+    time: int,
+    mac: bytes,
+    error: int = 0,
+    other: bytes = b"",
+) -> bytes:
+    """The message with a TSIG record behind everything else."""
+    rdata = b"".join(
+        (
+            algorithm,
+            _TIMERS.pack(time >> 32, time & 0xFFFFFFFF, FUDGE),
+            len(mac).to_bytes(2, "big"),
+            mac,
+            message[:2],
+            error.to_bytes(2, "big"),
+            len(other).to_bytes(2, "big"),
+            other,
+        )
+    )
+    count = int.from_bytes(message[10:12], "big") + 1
+    head = message[:10] + count.to_bytes(2, "big")
+    fixed = _FIXED.pack(TSIG, CLASS_ANY, 0, len(rdata))
+    return b"".join((head, message[12:], name, fixed, rdata))
+
+
 class Signer:
     """Signs the answer to one query: one message, or all messages of a stream in their order."""
 
@@ -217,19 +254,5 @@ class Signer:
             mac = _mac(known, prior, message, last)
         self._prior = mac
         self._first = False
-        rdata = b"".join(
-            (
-                asked.algorithm,
-                timers,
-                len(mac).to_bytes(2, "big"),
-                mac,
-                message[:2],
-                asked.error.to_bytes(2, "big"),
-                len(other).to_bytes(2, "big"),
-                other,
-            )
-        )
-        count = int.from_bytes(message[10:12], "big") + 1
-        head = message[:10] + count.to_bytes(2, "big")
-        fixed = _FIXED.pack(TSIG, CLASS_ANY, 0, len(rdata))
-        return b"".join((head, message[12:], asked.key_name, fixed, rdata))
+        name, algorithm = asked.key_name, asked.algorithm
+        return _with_record(message, name, algorithm, time, mac, asked.error, other)

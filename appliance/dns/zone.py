@@ -145,6 +145,13 @@ class Zone:
         """The SOA's serial (RFC 1982 arithmetic applies)."""
         return int.from_bytes(self.soa.rdatas[0][-20:-16], "big")
 
+    def renumber(self, serial: int) -> None:
+        """Give the zone another serial; only before it is handed to a catalog."""
+        rdata = self.soa.rdatas[0]
+        changed = (rdata[:-20] + serial.to_bytes(4, "big") + rdata[-16:],)
+        for rrset in (self.soa, self.negative):
+            rrset.rdatas = changed
+
     def closest(self, name: bytes) -> Node:
         """The node of `name`, or of its closest encloser (RFC 4592 §3.3.1).
 

@@ -1,0 +1,189 @@
+"""Telling secondaries that a zone has changed (RFC 1996), until they say that they have heard.
+
+A NOTIFY is a small message with the zone's name and, as a hint, its new SOA. Over UDP it may be
+lost, so it is repeated with growing pauses; a secondary that never answers will find out by itself
+when its refresh time has come. One word about a newer version replaces that about an older.
+
+No I/O and no clock: `due` gives what must be sent at `now`, `received` takes what has come, and
+`deadline` says when to ask again. `now` is monotonic seconds, `wall` the time of day for TSIG.
+Imports `consts`, `errors`, `names`, `prepared`, `render`, `tsig`, `zone`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from random import Random
+from typing import Final, NamedTuple
+
+from appliance.dns import names
+from appliance.dns.consts import HEADER_LEN, IN, NOERROR, OPCODE_NOTIFY, SOA
+from appliance.dns.errors import WireError
+from appliance.dns.prepared import AA, HEAD, QR
+from appliance.dns.render import QUESTION_NAME, question_table, render
+from appliance.dns.tsig import Key, Keys, sign_query, verify
+from appliance.dns.zone import Zone
+
+FIRST: Final = 2.0
+"""Seconds until the first repetition; each further pause is twice as long."""
+TRIES: Final = 6
+"""Messages until a secondary is given up: for two minutes. RFC 1996 §3.6 suggests five minutes'
+worth at a fixed minute; zones that change often want the quick start."""
+JITTER: Final = 0.25
+"""Part of a pause by which it may be longer, so that many zones' words do not come in step."""
+PENDING: Final = 100_000
+"""Words under way at once: many zones times some secondaries; the rest waits for the refresh."""
+
+
+class Target(NamedTuple):
+    """A secondary."""
+
+    address: str
+    port: int = 53
+    key: Key | None = None
+
+
+class _Word:
+    """One zone's news for one secondary."""
+
+    __slots__ = ("at", "identifier", "mac", "message", "name", "pause", "target", "tries")
+
+    def __init__(self, target: Target, name: bytes, message: bytes, now: float) -> None:
+        self.target = target
+        self.name = name
+        """The zone's, in lower case."""
+        self.message = message
+        """Unsigned, with an identifier of its own."""
+        self.identifier = message[:2]
+        self.mac = b""
+        self.at = now
+        """When to send next."""
+        self.pause = FIRST
+        self.tries = 0
+
+
+class Notifier:
+    """What every secondary is still to be told."""
+
+    __slots__ = ("_default", "_random", "_targets", "_wall", "_words", "given_up", "heard")
+
+    def __init__(
+        self,
+        targets: Mapping[str, Iterable[Target]] | None = None,
+        default: Iterable[Target] = (),
+        *,
+        random: Random,
+        wall: Callable[[], float],
+    ) -> None:
+        """`targets` by zone name, `default` for all others; LocalError for what is no name."""
+        self._targets = {
+            names.from_text(zone, names.ROOT).lower(): tuple(some)
+            for zone, some in (targets or {}).items()
+        }
+        self._default = tuple(default)
+        self._random = random
+        self._wall = wall
+        self._words: dict[tuple[bytes, Target], _Word] = {}
+        self.heard = 0
+        """Words that were acknowledged."""
+        self.given_up = 0
+        """Words that were not, or that found no room."""
+
+    def changed(self, zone: Zone, now: float) -> None:
+        """Begin to tell a zone's secondaries of its version."""
+        for target in self._targets.get(zone.origin, self._default):
+            key = (zone.origin, target)
+            if key not in self._words and len(self._words) >= PENDING:
+                self.given_up += 1
+                continue
+            identifier = self._random.getrandbits(16).to_bytes(2, "big")
+            self._words[key] = _Word(target, zone.origin, _message(zone, identifier), now)
+
+    def deadline(self) -> float:
+        """When `due` has something to give; infinity if never."""
+        return min((word.at for word in self._words.values()), default=math.inf)
+
+    def due(self, now: float) -> list[tuple[Target, bytes]]:
+        """The messages to send now."""
+        out: list[tuple[Target, bytes]] = []
+        for key, word in list(self._words.items()):
+            if word.at > now:
+                continue
+            if word.tries >= TRIES:
+                self.given_up += 1
+                del self._words[key]
+                continue
+            message = word.message
+            if word.target.key is not None:
+                message, word.mac = sign_query(message, word.target.key, self._wall())
+            out.append((word.target, message))
+            word.tries += 1
+            word.at = now + word.pause * (1 + JITTER * self._random.random())
+            word.pause *= 2
+        return out
+
+    def received(self, message: bytes, source: tuple[str, int]) -> bool:
+        """Take in an answer; False if it is none that was waited for."""
+        if len(message) < HEADER_LEN or message[2] & 0xF8 != QR | OPCODE_NOTIFY << 3:
+            return False
+        try:
+            name = message[HEADER_LEN : names.end_of(message, HEADER_LEN)].lower()
+        except WireError:
+            return False
+        for key, word in self._words.items():
+            target = word.target
+            if (
+                word.name == name
+                and word.identifier == message[:2]
+                and word.tries
+                and (target.address, target.port) == source[:2]
+                and self._is_genuine(message, word)
+            ):
+                # RFC 1996 §4.7: any answer ends it; one that is no acknowledgement will not
+                # become one by repetition.
+                del self._words[key]
+                if message[3] & 15 == NOERROR:
+                    self.heard += 1
+                else:
+                    self.given_up += 1
+                return True
+        return False
+
+    def _is_genuine(self, message: bytes, word: _Word) -> bool:
+        known = word.target.key
+        if known is None:
+            return True
+        at = _last_record(message)
+        if not at:
+            return False
+        try:
+            judged = verify(message, at, Keys([known]), self._wall(), word.mac)
+        except WireError:
+            return False
+        return not judged.error
+
+
+def _message(zone: Zone, identifier: bytes) -> bytes:
+    """RFC 1996 §3.7: AA, the zone's name and type SOA, and the new SOA as a hint."""
+    name = zone.apex.owner
+    question = name + SOA.to_bytes(2, "big") + IN.to_bytes(2, "big")
+    base = HEADER_LEN + len(question)
+    body = render(question_table(name), base, [(QUESTION_NAME, zone.soa)], (), (), ())
+    head = HEAD(OPCODE_NOTIFY << 3 | AA, 0, 1, 1, 0, 0)
+    return identifier + head + question + body.octets
+
+
+def _last_record(message: bytes) -> int:
+    """Where the last record begins; 0 if there is none or the message is malformed."""
+    counts = [int.from_bytes(message[at : at + 2], "big") for at in (4, 6, 8, 10)]
+    at, last = HEADER_LEN, 0
+    try:
+        for _ in range(counts[0]):
+            at = names.skip(message, at) + 4
+        for _ in range(sum(counts[1:])):
+            last = at
+            at = names.skip(message, at)
+            at += 10 + int.from_bytes(message[at + 8 : at + 10], "big")
+    except WireError:
+        return 0
+    return last if at == len(message) else 0
