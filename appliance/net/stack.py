@@ -155,6 +155,7 @@ class Host:
         counters.frames_in += len(frames)
         mac = self.mac
         flows = self._tcp
+        several = len(self.addresses.local) > 1
         unpack = _FAST.unpack_from
         for frame in frames:
             size = len(frame)
@@ -197,6 +198,8 @@ class Host:
                             and (vnet & _CHECKED or self._udp_sum_holds(frame, end, key, seq))
                         ):
                             counters.udp_in += 1
+                            if several:
+                                udp.socket.remember(udp.source, udp.path)
                             udp.socket.user.udp_datagram(frame[_TCP_AT + 8 : end], udp.source)
                             continue
             self._slow(frame, now)
@@ -441,7 +444,7 @@ class Host:
         bound of connections.
         """
         there = from_text(remote)
-        if not self.addresses.is_unicast(there) or not 0 < port < 65_536:
+        if not self._reachable(there) or not 0 < port < 65_536:
             raise OSError(errno.EADDRNOTAVAIL, f"cannot connect to {remote} port {port}")
         here = self._own(local) or self.addresses.source_for(there)
         if here is None or self.addresses.next_hop(there) is None:
@@ -481,6 +484,10 @@ class Host:
             if isinstance(flow, Connection)
         )
 
+    def _reachable(self, address: bytes) -> bool:
+        """Tell whether `address` can be one host's (RFC 9293 §3.9.2.3, MUST-46)."""
+        return self.addresses.is_unicast(address) and address not in self.addresses.broadcasts
+
     def _unlisten(self, listener: Listener) -> None:
         packed = from_text(listener.address) if listener.address else b""
         if self._listeners.get((packed, listener.port)) is listener:
@@ -503,10 +510,15 @@ class Host:
     ) -> int:
         if not 0 <= port < 65_536:
             raise OverflowError(f"port {port} is not in 0-65535")
+
+        def taken(port: int) -> bool:
+            if (address, port) in table or (b"", port) in table:
+                return True
+            return not address and any(p == port for _, p in table)
+
         if port == 0:
-            return self._free_port(lambda p: (address, p) in table or (b"", p) in table)
-        clash = (address, port) in table or (b"", port) in table
-        if clash or (not address and any(p == port for _, p in table)):
+            return self._free_port(taken)
+        if taken(port):
             raise OSError(errno.EADDRINUSE, f"{name} port {port} is in use")
         return port
 
@@ -548,7 +560,7 @@ class Host:
         there = from_text(destination[0])
         here = from_text(socket.address) if socket.address else self.addresses.source_for(there)
         hop = self.addresses.next_hop(there)
-        if here is None or hop is None or not self.addresses.is_unicast(there):
+        if here is None or hop is None or not self._reachable(there):
             raise OSError(errno.ENETUNREACH, f"no route to {destination[0]}")
         return self._udp_path(here, there, socket.port, destination[1], hop)
 
@@ -707,7 +719,6 @@ class Host:
             return
         path = self._path_of(key)
         if path is None:
-            self.counters.ip_no_route += 1
             return
         options = wire_tcp.parse_options(frame, header.options_at, header.payload_at)
         full = self._half_open_count >= limits.half_open or listener.half_open >= listener.backlog
@@ -889,10 +900,10 @@ class Host:
             if len(flows) >= self._limits.udp_flows:
                 oldest = next(iter(flows))
                 flows.pop(oldest).socket.flows.discard(oldest)
-            flows[key] = UdpFlow(socket, source)
-            socket.flows.add(key)
             # The answer leaves from the address that was asked (RFC 1122 §4.1.3.5).
             path = self._udp_path(packet.dst, packet.src, header.dst_port, header.src_port, hop)
+            flows[key] = UdpFlow(socket, source, path)
+            socket.flows.add(key)
             socket.remember(source, path)
         socket.user.udp_datagram(frame[header.payload_at : header.payload_end], source)
 

@@ -55,7 +55,10 @@ def read(
     irs, iss = (wire_seq - 1) & MASK, (wire_ack - 1) & MASK
     index = iss & ((1 << _INDEX_BITS) - 1)
     step = int(now / PERIOD)
-    if iss - index not in (_hash(secret, key, irs, step), _hash(secret, key, irs, step - 1)):
+    if iss - index not in (
+        _hash(secret, key, irs, step),
+        _hash(secret, key, irs, max(step - 1, 0)),
+    ):
         return None
     mss = MSS_TABLE[index]
     if options.timestamp is None:

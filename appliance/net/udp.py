@@ -79,7 +79,7 @@ class UdpSocket:
     def remember(self, source: Endpoint, path: Ipv4UdpPath) -> None:
         """Send to `source` by `path` from now on."""
         paths = self._paths
-        if len(paths) >= MAX_PATHS:
+        if len(paths) >= MAX_PATHS and source not in paths:
             del paths[next(iter(paths))]
         paths[source] = path
 
@@ -87,14 +87,16 @@ class UdpSocket:
         """Give the port back; nothing more arrives."""
         if not self._closed:
             self._closed = True
+            self._paths.clear()
             self._host.udp_close(self)
 
 
 class UdpFlow:
     """Who sends from one remote port to one of our sockets."""
 
-    __slots__ = ("socket", "source")
+    __slots__ = ("path", "socket", "source")
 
-    def __init__(self, socket: UdpSocket, source: Endpoint) -> None:
+    def __init__(self, socket: UdpSocket, source: Endpoint, path: Ipv4UdpPath) -> None:
         self.socket = socket
         self.source = source
+        self.path = path  # back, from the address that was asked
