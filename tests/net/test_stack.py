@@ -281,7 +281,6 @@ def test_strangers_are_reached_by_the_gateway() -> None:
     assert scene.app().connection.remote == ("192.0.2.9", 4000)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: counted twice")
 def test_without_a_gateway_strangers_get_no_answer() -> None:
     scene = Scene()
     scene.listen(80)
@@ -349,7 +348,6 @@ class Rigged(random.Random):
         return 0 if self.draws < 5 else 7
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: only its own address is looked at")
 def test_a_chosen_port_is_free_on_every_address() -> None:
     """RFC 6056 §3.2: chosen for "any address", it must be free on each of them."""
     for bind in ("tcp", "udp"):
@@ -415,7 +413,6 @@ def test_one_pair_of_sockets_one_connection() -> None:
             80,
             "",
             errno.EADDRNOTAVAIL,
-            marks=pytest.mark.xfail(strict=True, reason="BUG: taken for a neighbour"),
         ),
     ],
 )

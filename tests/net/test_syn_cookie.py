@@ -71,7 +71,6 @@ def test_guessing_does_not_pay(guesses: list[int]) -> None:
     assert sum(hit is not None for hit in hits) <= 2
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: OverflowError in the first minute of the clock")
 @given(st.floats(0, PERIOD), numbers)
 def test_a_clock_that_has_just_started(now: float, ack: int) -> None:
     """A machine that has been up for a minute is attacked like any other."""

@@ -89,7 +89,6 @@ def test_the_answer_leaves_in_the_same_turn() -> None:
     assert sent(scene) == [(OUR_ADDRESS, 53, PEER_ADDRESS, 4000, b"here")] * 2
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: from the one asked last for the first time")
 def test_the_answer_leaves_from_the_address_that_was_asked() -> None:
     """RFC 1122 §4.1.3.5: also when one client asks two of our addresses in turn."""
     scene = Scene()
@@ -157,7 +156,6 @@ def test_no_way_there(address: str) -> None:
     assert raised.value.errno == errno.ENETUNREACH
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: taken for a neighbour")
 def test_the_directed_broadcast_is_no_neighbour() -> None:
     """RFC 1122 §3.2.1.3, §3.3.6: nobody answers ARP for it; refused at the call."""
     scene = Scene()
@@ -191,7 +189,6 @@ def test_a_closed_socket() -> None:
     bound(scene)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: it does")
 def test_a_closed_socket_does_not_answer_old_correspondents() -> None:
     """As above, when it had written to them before."""
     scene = Scene()
