@@ -33,9 +33,8 @@ def test_new_unchanged_and_changed_zones(tmp_path: Path) -> None:
     second = reload(first.zones, load(tmp_path, a=text(2, "x A 192.0.2.1"), c=text(1)), TODAY)
     assert serials(second.zones) == {"a.test.": 2, "b.test.": 1, "c.test.": 1}
     assert serials(second.news) == {"a.test.": 2, "c.test.": 1}
-    assert [(one.old_serial, one.new_serial, len(one.added)) for one in second.changes] == [
-        (1, 2, 1)
-    ]
+    (change,) = second.changes
+    assert (change.old_serial, change.new_serial, len(change.added)) == (1, 2, 1)
     # What did not change is the very same object, so what was rendered for it may be kept.
     assert {zone.name: zone for zone in second.zones}["b.test."] is first.zones[1]
     assert second.problems == ()

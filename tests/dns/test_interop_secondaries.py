@@ -1,0 +1,314 @@
+"""NSD, Knot and BIND as secondaries of ours: NOTIFY, AXFR, IXFR and TSIG on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import dns.asyncquery
+import dns.exception
+import dns.message
+import dns.rdatatype
+import pytest
+
+from appliance.dns import (
+    Catalog,
+    DnsDatagramProtocol,
+    DnsNotifyProtocol,
+    DnsStreamProtocol,
+    Extensions,
+    Keys,
+    Notifier,
+    Target,
+    Transfers,
+    Zone,
+    grant,
+    key,
+)
+from appliance.dns.serial import difference
+from tests.dns.util import DATA
+
+pytestmark = pytest.mark.interop
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+TEXT = base64.b64encode(SECRET).decode()
+KEY = key("xfr.example.", "hmac-sha256", SECRET)
+PATIENCE = 30.0
+"""Seconds that a secondary may take; they poll and wait in seconds."""
+
+
+def free_port() -> int:
+    """A port that is free for UDP and TCP now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@dataclass
+class Secondary:
+    """One of the servers, running."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+
+def nsd(directory: Path, port: int, master: int, zones: list[str]) -> list[str]:
+    (directory / "nsd.conf").write_text(
+        f"""server:
+  ip-address: 127.0.0.1@{port}
+  username: ""
+  zonesdir: "{directory}"
+  pidfile: "{directory}/pid"
+  database: ""
+  zonelistfile: "{directory}/list"
+  xfrdfile: "{directory}/xfrd"
+  xfrdir: "{directory}"
+remote-control:
+  control-enable: no
+key:
+  name: "xfr.example"
+  algorithm: hmac-sha256
+  secret: "{TEXT}"
+"""
+        + "".join(
+            f"""zone:
+  name: "{zone}"
+  zonefile: "{zone}"
+  request-xfr: 127.0.0.1@{master} xfr.example
+  allow-notify: 127.0.0.1 xfr.example
+"""
+            for zone in zones
+        )
+    )
+    return ["nsd", "-d", "-c", f"{directory}/nsd.conf"]
+
+
+def knot(directory: Path, port: int, master: int, zones: list[str]) -> list[str]:
+    (directory / "knot.conf").write_text(
+        f"""server:
+  listen: 127.0.0.1@{port}
+  rundir: {directory}
+database:
+  storage: {directory}/db
+key:
+  - id: xfr.example
+    algorithm: hmac-sha256
+    secret: {TEXT}
+remote:
+  - id: ours
+    address: 127.0.0.1@{master}
+    key: xfr.example
+acl:
+  - id: notify
+    address: 127.0.0.1
+    key: xfr.example
+    action: notify
+template:
+  - id: default
+    storage: {directory}
+    semantic-checks: off
+zone:
+"""
+        + "".join(f"  - domain: {zone}\n    master: ours\n    acl: notify\n" for zone in zones)
+    )
+    return ["knotd", "-c", f"{directory}/knot.conf"]
+
+
+def bind(directory: Path, port: int, master: int, zones: list[str]) -> list[str]:
+    (directory / "named.conf").write_text(
+        f"""options {{
+  directory "{directory}"; pid-file none; session-keyfile none; recursion no;
+  listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
+  dnssec-validation no; check-names slave ignore; minimal-responses yes;
+}};
+controls {{}};
+key "xfr.example" {{ algorithm hmac-sha256; secret "{TEXT}"; }};
+"""
+        + "".join(
+            f"""zone "{zone}" {{
+  type slave; masters {{ 127.0.0.1 port {master} key xfr.example; }}; masterfile-format text;
+  file "{zone}"; allow-notify {{ key xfr.example; }}; check-names ignore;
+}};
+"""
+            for zone in zones
+        )
+    )
+    return ["named", "-g", "-c", f"{directory}/named.conf"]
+
+
+SERVERS: dict[str, Callable[[Path, int, int, list[str]], list[str]]] = {
+    "nsd": nsd,
+    "knotd": knot,
+    "named": bind,
+}
+
+
+class Primary:
+    """Ours, on asyncio's own transports."""
+
+    def __init__(self) -> None:
+        self.transfers = Transfers(default=[grant("127.0.0.0/8", "xfr.example.")])
+        self.extensions = Extensions(keys=Keys([KEY]))
+        self.zones: dict[bytes, Zone] = {}
+        self.current = Catalog([])
+        self.port = 0
+        self.notify: DnsNotifyProtocol | None = None
+        self._ends: list[Any] = []
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: DnsStreamProtocol(self), "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        endpoint, _ = await loop.create_datagram_endpoint(
+            lambda: DnsDatagramProtocol(self), local_addr=("127.0.0.1", self.port)
+        )
+        self._ends = [server, endpoint]
+
+    async def tell(self, port: int) -> None:
+        import time
+
+        notifier = Notifier(
+            default=[Target("127.0.0.1", port, KEY)], random=Random(), wall=time.time
+        )
+        endpoint, self.notify = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: DnsNotifyProtocol(notifier), local_addr=("127.0.0.1", 0)
+        )
+        self._ends.append(endpoint)
+
+    def serve(self, *zones: Zone) -> None:
+        for zone in zones:
+            before = self.zones.get(zone.origin)
+            if before is not None:
+                self.transfers.changed(difference(before, zone))
+            self.zones[zone.origin] = zone
+        self.current = Catalog(
+            self.zones.values(),
+            transfers=self.transfers,
+            extensions=self.extensions,
+            counters=self.current.counters,
+        )
+        if self.notify is not None:
+            for zone in zones:
+                self.notify.changed(zone)
+
+    def close(self) -> None:
+        for end in self._ends:
+            end.close()
+
+
+async def ask(port: int, name: str, rdtype: str) -> dns.message.Message | None:
+    query = dns.message.make_query(name, rdtype)
+    try:
+        found, _ = await dns.asyncquery.udp_with_fallback(query, "127.0.0.1", timeout=1, port=port)
+        return found
+    except (dns.exception.DNSException, OSError):
+        return None
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for another program, which has no virtual clock."""
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
+async def has_serial(port: int, zone: str, serial: int) -> bool:
+    answer = await ask(port, zone, "SOA")
+    return bool(
+        answer
+        and answer.answer
+        and answer.answer[0].rdtype == dns.rdatatype.SOA
+        and answer.answer[0][0].serial == serial
+    )
+
+
+def version(serial: int, count: int) -> Zone:
+    """A zone whose hosts move with each version."""
+    lines = "".join(
+        f"h{number} A 10.{(number + serial * (number % 7 == 0)) % 250}.{number // 250}.1\n"
+        for number in range(count + serial)
+    )
+    return Zone.from_text(
+        f"$ORIGIN moving.test.\n$TTL 60\n@ SOA ns1 h {serial} 7200 1800 1209600 300\n"
+        f"@ NS ns1\nns1 A 127.0.0.1\nMixed CNAME H1.Moving.TEST.\n{lines}"
+    )
+
+
+def same(one: dns.message.Message | None, other: dns.message.Message | None) -> bool:
+    if one is None or other is None:
+        return False
+    return one.rcode() == other.rcode() and [
+        (rrset.name, rrset.rdtype, set(rrset)) for rrset in one.answer
+    ] == [(rrset.name, rrset.rdtype, set(rrset)) for rrset in other.answer]
+
+
+@pytest.mark.parametrize("program", SERVERS)
+def test_a_secondary_follows(program: str, tmp_path: Path) -> None:
+    """RFC 5936, RFC 1995, RFC 1996, RFC 8945: the whole zone, then changes as they are told."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    directory = tmp_path / "secondary"
+    directory.mkdir(mode=0o777)
+    (directory / "db").mkdir()
+    for path in (tmp_path, directory, directory / "db"):
+        path.chmod(0o777)
+
+    async def scenario() -> None:
+        primary = Primary()
+        await primary.start()
+        text = (DATA / "corner.zone").read_text()
+        # BIND takes no NS at a wildcard.
+        corner = Zone.from_text("\n".join(x for x in text.splitlines() if "*.wns" not in x))
+        primary.serve(version(1, 3000), corner)
+        port = free_port()
+        command = SERVERS[program](directory, port, primary.port, ["moving.test", "corner.test"])
+        log = (tmp_path / "log").open("wb")
+        process = subprocess.Popen(  # noqa: ASYNC220
+            command, stdout=log, stderr=log, env={**os.environ, "TZ": "UTC"}
+        )
+        try:
+            await until(lambda: has_serial(port, "moving.test.", 1))
+            await until(lambda: has_serial(port, "corner.test.", 1))
+            await primary.tell(port)
+            for serial in range(2, 6):
+                primary.serve(version(serial, 3000))
+                wanted = serial
+                await until(lambda: has_serial(port, "moving.test.", wanted))  # noqa: B023
+            for name in ("h0", "h7", "h2100", "h3004", "h3005", "mixed", "none"):
+                theirs = await ask(port, f"{name}.moving.test.", "A")
+                ours = await ask(primary.port, f"{name}.moving.test.", "A")
+                assert same(ours, theirs), name
+            for node in corner.nodes.values():
+                name = dns.name.from_wire(node.owner, 0)[0].to_text()
+                if "loop" in name or "self" in name:
+                    continue  # where aliases go in circles each stops as it likes
+                for rdtype in ("A", "TXT", "MX", "SRV", "TYPE65500"):
+                    theirs = await ask(port, name, rdtype)
+                    if program == "knotd" and theirs is not None and len(theirs.answer) == 5:
+                        continue  # it follows no more than that many aliases
+                    assert same(await ask(primary.port, name, rdtype), theirs), (name, rdtype)
+            (history,) = primary.transfers.histories.values()
+            assert sum(len(one.added) for one in history.differences) > 1000
+            assert primary.current.counters.transfers >= 6
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+            log.close()
+            primary.close()
+            await asyncio.sleep(0)
+
+    try:
+        asyncio.run(scenario())
+    except BaseException:
+        print((tmp_path / "log").read_text()[-4000:])  # noqa: T201
+        raise
