@@ -12,6 +12,7 @@ from appliance.dns.cookies import Cookies
 from appliance.dns.counters import Counters
 from appliance.dns.edns import Extensions
 from appliance.dns.errors import DnsError, LocalError, Problem, ZoneError
+from appliance.dns.loading import LoadedZones, load_zones
 from appliance.dns.notify import Notifier, Target
 from appliance.dns.protocol import (
     DnsDatagramProtocol,
@@ -25,7 +26,6 @@ from appliance.dns.rrl import RateLimiter
 from appliance.dns.transfer import Grant, Transfers, grant
 from appliance.dns.tsig import Key, Keys, key
 from appliance.dns.zone import Zone
-from appliance.dns.zonefile import LoadedZones, load_zones
 
 __all__ = [
     "Catalog",

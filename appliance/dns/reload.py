@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from appliance.dns.errors import Problem
+from appliance.dns.loading import LoadedZones
 from appliance.dns.serial import Difference, difference, is_newer, is_same_content, successor
 from appliance.dns.zone import Zone
-from appliance.dns.zonefile import LoadedZones
 
 
 class Reloaded(NamedTuple):

@@ -42,6 +42,8 @@ MAX_FILES: Final = 1000
 """Files of one zone, repeated ones counted again."""
 MAX_GENERATED: Final = 1 << 20
 """Records that one zone's $GENERATE lines make together: sixteen reverse /16 zones."""
+MAX_RDATA: Final = 64_000
+"""Octets of one record's data that go into a message beside names, OPT and a signature."""
 MAX_PROBLEMS: Final = 1000
 """Errors of one zone, past which the file is no master file at all; warnings that are told."""
 SUFFIX: Final = ".zone"
@@ -162,7 +164,7 @@ class _Reader:
                 raise _FaultError(f"{written} lies outside the directory of the zone")
             text = _text_of(path)
         except (OSError, RuntimeError) as error:
-            raise _FaultError(f"cannot read {written}: {_reason(error)}") from None
+            raise _FaultError(f"cannot read {written}: {reason(error)}") from None
         origin = self._name(words[1], state.origin) if len(words) == 2 else state.origin
         inner = dataclasses.replace(state, file=len(self.files), origin=origin)
         self.files.append(str(path))
@@ -207,6 +209,8 @@ class _Reader:
             raise _FaultError("the record has no type")
         rtype = self._type(words[at])
         rdata = self._rdata(rtype, words[at], words[at + 1 :], state.origin)
+        if len(rdata) > MAX_RDATA:
+            raise _FaultError(f"{len(rdata)} octets of data are too many for any message")
         ttl = self._effective_ttl(ttl, rtype, rdata, statement.line, state)
         self._add(owner, rtype, ttl, rdata, state.file << 32 | statement.line)
 
@@ -360,7 +364,8 @@ def _ttl(word: str) -> int:
     return seconds
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a file cannot be read, without its name."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
@@ -405,7 +410,7 @@ def read_file(
     try:
         text = _text_of(path)
     except OSError as error:
-        problem = Problem(str(path), 0, "error", f"cannot be read: {_reason(error)}")
+        problem = Problem(str(path), 0, "error", f"cannot be read: {reason(error)}")
         raise ZoneError([problem]) from None
     try:
         origin = names.from_text(path.name.removesuffix(SUFFIX), names.ROOT)
@@ -413,35 +418,3 @@ def read_file(
         origin = None
     reader = _Reader(root or path.parent, progress)
     return _read(reader, str(path), text, origin, None)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedZones:
-    """What a directory gave: the zones that can be served, and all problems of all files."""
-
-    zones: tuple[Zone, ...]
-    problems: tuple[Problem, ...]
-
-
-def load_zones(directory: str | Path, progress: Callable[[int], None] | None = None) -> LoadedZones:
-    """Read every `*.zone` file of a directory; one bad zone does not stop the others."""
-    root = Path(directory)
-    zones: dict[bytes, Zone] = {}
-    problems: list[Problem] = []
-    try:
-        paths = sorted(path for path in root.iterdir() if path.name.endswith(SUFFIX))
-    except OSError as error:
-        problem = Problem(str(root), 0, "error", f"cannot be read: {_reason(error)}")
-        return LoadedZones((), (problem,))
-    for path in paths:
-        try:
-            zone = read_file(path, root=root, progress=progress)
-        except ZoneError as error:
-            problems.extend(error.problems)
-            continue
-        problems.extend(zone.problems)
-        other = zones.setdefault(zone.origin, zone)
-        if other is not zone:
-            message = f"{zone.name} is in {other.files[0]} already; this file is left out"
-            problems.append(Problem(str(path), zone.soa.where & 0xFFFFFFFF, "error", message))
-    return LoadedZones(tuple(zones.values()), tuple(problems))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from appliance.dns import Zone, load_zones, reload
-from appliance.dns.zonefile import LoadedZones
+from appliance.dns.loading import LoadedZones
 
 TODAY = 20260117
 

@@ -163,6 +163,7 @@ def test_the_sample_text_of_dns_names_outside_ascii() -> None:
         ('a TXT "open\n', 1, "no end"),
         ("\na TXT (\nx\n", 2, "never closed"),
         ("a TXT x )\n", 1, "not opened"),
+        (f"a TYPE65400 \\# 64001 {'00' * 64001}\n", 1, "too many for any message"),
         ("$TTL\n", 1, "$TTL wants"),
         ("$TTL soon\n", 1, "$TTL wants"),
         ("$ORIGIN a b\n", 1, "$ORIGIN wants"),

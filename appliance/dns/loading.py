@@ -1,0 +1,46 @@
+"""A directory of master files: each `*.zone` is a zone, and one bad zone stops no other.
+
+Imports `errors`, `zone`, `zonefile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.dns.errors import Problem, ZoneError
+from appliance.dns.zone import Zone
+from appliance.dns.zonefile import SUFFIX, read_file, reason
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedZones:
+    """What a directory gave: the zones that can be served, and all problems of all files."""
+
+    zones: tuple[Zone, ...]
+    problems: tuple[Problem, ...]
+
+
+def load_zones(directory: str | Path, progress: Callable[[int], None] | None = None) -> LoadedZones:
+    """Read every `*.zone` file of a directory; one bad zone does not stop the others."""
+    root = Path(directory)
+    zones: dict[bytes, Zone] = {}
+    problems: list[Problem] = []
+    try:
+        paths = sorted(path for path in root.iterdir() if path.name.endswith(SUFFIX))
+    except OSError as error:
+        problem = Problem(str(root), 0, "error", f"cannot be read: {reason(error)}")
+        return LoadedZones((), (problem,))
+    for path in paths:
+        try:
+            zone = read_file(path, root=root, progress=progress)
+        except ZoneError as error:
+            problems.extend(error.problems)
+            continue
+        problems.extend(zone.problems)
+        other = zones.setdefault(zone.origin, zone)
+        if other is not zone:
+            message = f"{zone.name} is in {other.files[0]} already; this file is left out"
+            problems.append(Problem(str(path), zone.soa.where & 0xFFFFFFFF, "error", message))
+    return LoadedZones(tuple(zones.values()), tuple(problems))
