@@ -56,5 +56,6 @@ class Places:
 
     def key(self, shape: Shape, length: int, qtype: int) -> int:
         """The key of a shaped answer: place, length of the name, and type where it matters."""
-        place = self._numbers[shape.place]
+        what = shape.place
+        place = self._number(what, isinstance(what, Node) and what.cover is None)
         return place << 24 | length << 16 | (qtype if place & 1 else 0)

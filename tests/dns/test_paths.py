@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from functools import cache
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.dns import Catalog, Zone, names
+from appliance.dns import Catalog, Zone, ZoneError, names
 from appliance.dns.cache import Generations
 from tests.dns.util import DATA, question, zone
 
@@ -135,3 +136,41 @@ def test_a_flood_does_not_push_out_what_is_hot() -> None:
     assert catalog.counters.hot == before + 1
     assert catalog.counters.slow < 20
     assert len(catalog._warm) == 0
+
+
+def random_name(chance: random.Random, longest: int) -> str:
+    return ".".join(chance.choice("abcd*") for _ in range(chance.randrange(1, longest + 1)))
+
+
+def random_zone(chance: random.Random, origin: str) -> Zone | None:
+    """A zone of odd records; what makes it refused is thrown out again by chance."""
+    kinds = ("A 192.0.2.1", "TXT x", "NS {}", "CNAME {}.{}", "DNAME {}", "MX 1 {}.{}")
+    lines = [
+        f"{random_name(chance, 3)} {chance.choice(kinds).format(*chance.choices('abcd', k=2))}"
+        for _ in range(chance.randrange(8))
+    ]
+    while lines:
+        try:
+            return zone("\n".join(lines), origin)
+        except ZoneError:
+            lines.pop(chance.randrange(len(lines)))
+    return None
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_zones_one_below_the_other_by_every_way(seed: int) -> None:
+    chance = random.Random(seed)
+    origins = ("t.", "a.t.", "b.a.t.", "c.t.")
+    zones = [found for origin in origins if (found := random_zone(chance, origin)) is not None]
+    eager, remembering, slow_one = (Catalog(zones, eager=count) for count in (1000, 0, 0))
+    for _ in range(100):
+        name = f"{random_name(chance, 4)}.{chance.choice(origins)}"
+        query = question(
+            name, chance.choice(["A", "TXT", "NS", "CNAME", "DNAME", "DS", "MX", "ANY"])
+        )
+        slow_one._warm = Generations(2, 2)
+        slow_one._shaped = Generations(2, 2)
+        expected = slow_one._slow.answer(query, "udp")
+        assert eager.answer(query) == expected, name
+        assert remembering.answer(query) == expected, name
+        assert remembering.answer(query) == expected, name
