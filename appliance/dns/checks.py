@@ -151,10 +151,13 @@ def _occluded(zone: Zone, node: Node) -> Iterator[Finding]:
                     yield rrset.where, "warning", message
         return
     for rtype, rrset in node.rrsets.items():
-        if cut and rtype in (A, AAAA):
-            continue
-        why = f"{top} is delegated" if cut else f"{top} has a DNAME (RFC 6672 §2.4)"
-        yield rrset.where, "warning", f"{_type(rtype)} of {owner} is hidden: {why}"
+        if not cut:
+            # RFC 6672 §2.4: records MUST NOT exist there.
+            message = f"{_type(rtype)} of {owner} stands below the DNAME of {top} (RFC 6672 §2.4)"
+            yield rrset.where, "error", message
+        elif rtype not in (A, AAAA):
+            message = f"{_type(rtype)} of {owner} is hidden: {top} is delegated"
+            yield rrset.where, "warning", message
 
 
 def _doubled(zone: Zone, node: Node) -> Iterator[Finding]:

@@ -178,6 +178,7 @@ def test_the_sample_text_of_dns_names_outside_ascii() -> None:
         ("a A 192.0.2.1\na CNAME b\n", 2, "CNAME and other data: A"),
         ("a CNAME b\na CNAME c\n", 1, "2 CNAME records"),
         ("a DNAME b\na DNAME c\n", 1, "2 DNAME records"),
+        ("x.y.a A 192.0.2.1\na DNAME b\n", 1, "stands below the DNAME of a.example.test."),
         ("@ SOA a b 2 2 3 9 5\n", 1 - HEAD_LINES + 2, "2 SOA records"),
     ],
 )
