@@ -1,10 +1,10 @@
 """The composition root: the one place where all rooms meet.
 
-    settings -> content (site, zones) -> interface -> stack -> servers [-> gateway] -> banner
+    settings -> content (site, zones) -> interface -> stack -> parts [-> gateway] -> banner
 
-and backwards when it ends. `run` blocks until a signal ends it. The rooms know nothing of one
-another: HTTP and DNS are plain asyncio protocols, which get a holder whose `current` is swapped
-when the content is loaded again, and the stack gets their factories.
+and backwards when it ends. `run` blocks until a signal ends it. Each service is a part (parts/);
+the rooms know nothing of one another: HTTP and DNS are plain asyncio protocols, and the stack gets
+their factories from the parts.
 
 May import everything.
 """
@@ -20,120 +20,30 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Generic, TypeVar
+from typing import Final
 
 from appliance.banner import banner, plural
-from appliance.config import OPTIONS, PAIR, Problem, Settings
-from appliance.dns import Catalog, load_zones
-from appliance.dns.protocol import (
-    MAX_STREAMS,
-    MAX_STREAMS_EACH,
-    DnsDatagramProtocol,
-    DnsStreamProtocol,
-    Streams,
-)
-from appliance.figures import tcp_states
+from appliance.config import OPTIONS, PAIR, Settings
+from appliance.content import load_content
 from appliance.gateway import Gateway
-from appliance.http import HttpProtocol, HttpServer, load_site
 from appliance.net.errors import LinkError
-from appliance.net.transport import Server, Stack
+from appliance.net.transport import Stack
 from appliance.net.vif.base import Vif
+from appliance.parts.authority import Authority
+from appliance.parts.base import Part
+from appliance.parts.web import Web
 from appliance.ports import PortsError
 
 logger = logging.getLogger("appliance")
 
 DRAIN: Final = 5.0
 """Seconds that connections have to finish after the first signal."""
-BACKLOG: Final = 1024
-"""Handshakes and connections waiting per port: all that a host takes on (net.stack.Limits)."""
-
-T = TypeVar("T")
 Say = Callable[[str], None]
 
 
 class StartError(Exception):
     """The appliance cannot be started; the text says what is to be put right."""
-
-
-class Holder(Generic[T]):
-    """The content of now; assigning `current` swaps it for everybody at once."""
-
-    __slots__ = ("current",)
-
-    def __init__(self, current: T) -> None:
-        self.current = current
-
-
-@dataclass(frozen=True)
-class Content:
-    """What is served, and what was found wrong while it was loaded."""
-
-    site: Any
-    catalog: Catalog
-    problems: tuple[Problem, ...]
-    hidden: int  # files of the site that are not served because their names begin with a dot
-    waiting: int  # drafts and pages of a later date
-    pages: int
-    files: int
-    octets: int  # of all of these, uncompressed
-    zones: tuple[str, ...]  # their names
-    records: int
-
-    @property
-    def errors(self) -> int:
-        """How many problems are errors."""
-        return sum(problem.severity == "error" for problem in self.problems)
-
-    @property
-    def summary(self) -> str:
-        """Pages, zones and records in a line."""
-        zones, records = plural(len(self.zones), "zone"), plural(self.records, "record")
-        return f"{plural(self.pages, 'page')}, {plural(self.files, 'file')}, {zones}, {records}"
-
-
-def check_content(content: Content) -> list[Problem]:
-    """What `appliance check` looks at beyond loading: links, anchors, assets, accessible HTML."""
-    from appliance.http.check import check_site
-
-    return [_problem(p.file, p.line, p.severity, p.message) for p in check_site(content.site)]
-
-
-def load_content(settings: Settings) -> Content:
-    """Load site and zones; what cannot be used is left out and told in `problems`."""
-    site = load_site(
-        settings.site.directory,
-        settings.site.base_url,
-        title=settings.site.title,
-        figures={"tcp-states": tcp_states()},
-    )
-    zones = load_zones(settings.dns.zones)
-    # The rooms have a class each for what they find, with the same fields.
-    problems = [_problem(p.file, p.line, p.severity, p.message) for p in site.problems]
-    problems += [_problem(p.file, p.line, p.severity, p.message) for p in zones.problems]
-    return Content(
-        site=site.site,
-        catalog=Catalog(zones.zones, udp_size=settings.dns.udp_size),
-        problems=tuple(problems),
-        hidden=len(site.hidden),
-        waiting=len(site.waiting),
-        pages=site.pages,
-        files=site.files,
-        octets=site.octets,
-        zones=tuple(str(zone.name) for zone in zones.zones),
-        records=sum(zone.records for zone in zones.zones),
-    )
-
-
-def _problem(file: str, line: int, severity: str, message: str) -> Problem:
-    """A problem that names its file as a person would type it here."""
-    path = Path(file)
-    if path.is_absolute():
-        with contextlib.suppress(ValueError):
-            file = str(path.relative_to(Path.cwd()))
-    return Problem(file, line, severity, message)
 
 
 def run(settings: Settings, *, say: Say, verbose: bool = False) -> None:
@@ -185,11 +95,11 @@ class Appliance:
         self._say = say
         self._verbose = verbose
         self._content = load_content(settings)
-        self._site: Holder[Any] = Holder(self._content.site)
-        self._catalog = Holder(self._content.catalog)
         self._stacks: list[Stack] = []  # the appliance's, then the gateway's
-        self._servers: list[Server] = []
-        self._http: HttpServer | None = None
+        self._parts: list[Part] = [
+            Web(settings, self._content),
+            Authority(settings, self._content),
+        ]
         self._ended: asyncio.Event = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         self._reload_wanted = False
@@ -215,18 +125,8 @@ class Appliance:
         net = self.settings.net
         ours, theirs = _open_link(self.settings, logger.warning)
         stack = await self._stack(ours, net.address, net.gateway)
-        self._http = HttpServer(self._site)
-        http = self._http
-        # Behind the gateway all clients have its address, so one may have all streams.
-        streams = Streams(each=MAX_STREAMS if theirs is not None else MAX_STREAMS_EACH)
-        for port, factory in (
-            (self.settings.http.port, lambda: HttpProtocol(http)),
-            (self.settings.dns.port, lambda: DnsStreamProtocol(self._catalog, streams=streams)),
-        ):
-            self._servers.append(await stack.create_server(factory, None, port, backlog=BACKLOG))
-        await stack.create_datagram_endpoint(
-            lambda: DnsDatagramProtocol(self._catalog), ("", self.settings.dns.port)
-        )
+        for part in self._parts:
+            await part.begin(stack)
         if theirs is not None:
             await self._offer(theirs)
 
@@ -298,8 +198,8 @@ class Appliance:
             self._say(f"not reloaded: {plural(content.errors, 'error')}; the old is served on")
             return
         self._content = content
-        self._site.current = content.site
-        self._catalog.current = content.catalog
+        for part in self._parts:
+            part.reload(content)
         _leave_alone()
         self._say(f"reloaded in {time.monotonic() - began:.2f} s: {content.summary}")
 
@@ -309,17 +209,13 @@ class Appliance:
         """Let what has begun finish, for a while."""
         if self.gateway is not None:
             self.gateway.stop_accepting()
-        for server in self._servers:
-            server.close()
         self._say(f"ending; what has begun has {DRAIN:.0f} s to finish (a second signal: none)")
-        assert self._http is not None
-        self._http.drain()
-        for server in self._servers[1:]:
-            server.close_clients()
+        for part in self._parts:
+            part.drain()
         try:
             async with asyncio.timeout(DRAIN):
-                for server in self._servers:
-                    await server.wait_closed()
+                for part in self._parts:
+                    await part.drained()
                 if self.gateway is not None:
                     await self.gateway.drained()
         except TimeoutError:
@@ -328,6 +224,8 @@ class Appliance:
     async def _end(self) -> None:
         if self._reloading is not None:
             self._reloading.cancel()
+        for part in self._parts:
+            await part.end()
         if self.gateway is not None:
             await self.gateway.close()
         for stack in reversed(self._stacks):

@@ -18,7 +18,7 @@ from appliance import __version__
 from appliance.config import PAIR, Settings
 
 if TYPE_CHECKING:
-    from appliance.app import Content
+    from appliance.content import Content
     from appliance.gateway import Gateway
     from appliance.net.vif.base import Vif
 

@@ -25,7 +25,7 @@ import dns.query
 import pytest
 
 from appliance import banner, cli, config
-from appliance.app import load_content
+from appliance.content import load_content
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 30.0  # seconds for what takes one on a quiet machine

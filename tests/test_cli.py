@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import __version__, cli, config
+from appliance import __version__, cli, commands, config
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,8 +81,8 @@ def test_every_option_reaches_its_setting(tmp_path: Path, monkeypatch: pytest.Mo
         "--site pages --zones /names --host-address 192.0.2.1/24 --pcap x.pcap "
         "--http-port 8000 --dns-port 5300"
     )
-    options = cli._parser().parse_args(words.split())
-    settings = config.load(tmp_path / "appliance.toml", cli._overrides(options))
+    options = cli._parser("serve").parse_args(words.split())
+    settings = config.load(tmp_path / "appliance.toml", commands.overrides(options))
     assert settings.net.link == "tap:t0"
     assert settings.net.address == ("192.0.2.2/24", "192.0.2.3/24")
     assert settings.net.gateway == ("192.0.2.1",)
@@ -101,14 +101,14 @@ def test_paths_are_those_of_the_working_directory_and_not_of_the_file(
     here.mkdir()
     (there / "appliance.toml").write_text("")
     monkeypatch.chdir(here)
-    options = cli._parser().parse_args(["serve", "--site", "pages"])
-    settings = config.load(there / "appliance.toml", cli._overrides(options))
+    options = cli._parser("serve").parse_args(["serve", "--site", "pages"])
+    settings = config.load(there / "appliance.toml", commands.overrides(options))
     assert settings.site.directory == here / "pages"
     assert settings.dns.zones == there / "zones"
 
 
 def test_every_overridable_key_is_a_setting_and_an_option() -> None:
-    options = vars(cli._parser().parse_args(["serve"]))
+    options = vars(cli._parser("serve").parse_args(["serve"]))
     for key, option in config.OPTIONS.items():
         table, name = key.split(".")
         assert name in config.TABLES[table].model_fields
@@ -118,7 +118,7 @@ def test_every_overridable_key_is_a_setting_and_an_option() -> None:
 def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
     code = (
         "import sys; from appliance import cli;"
-        "cli._parser();"
+        "cli._parser("serve");"
         "heavy = {'asyncio', 'pydantic', 'dns', 'jinja2', 'h11', 'uvloop'} & set(sys.modules);"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )

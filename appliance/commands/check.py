@@ -1,0 +1,59 @@
+"""`appliance check`: every problem of settings, site and zones in one run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from appliance.commands import (
+    FAILED,
+    MISUSED,
+    OK,
+    config_path,
+    count,
+    overrides,
+    say,
+    settings_arguments,
+)
+
+if TYPE_CHECKING:
+    from appliance.config import Problem
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The words that it takes."""
+    settings_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Tell all problems; 1 if one is an error."""
+    from appliance.config import ConfigError, load
+
+    path = config_path(options)
+    if path is None:
+        return MISUSED
+    problems: list[Problem] = []
+    try:
+        usable = load(path, overrides(options))
+    except ConfigError as exc:
+        problems += exc.problems
+        if exc.usable is None:
+            return _tell(problems, "")
+        usable = exc.usable
+    from appliance.content import check_content, load_content
+
+    content = load_content(usable)
+    return _tell([*problems, *content.problems, *check_content(content)], content.summary)
+
+
+def _tell(problems: Sequence[Problem], summary: str) -> int:
+    """Print problems in the order of files and lines, and how many there are."""
+    for problem in problems:
+        where = f"{problem.file}:{problem.line}" if problem.line else problem.file
+        say(f"{where}: {problem.severity}: {problem.message}")
+    errors = sum(problem.severity == "error" for problem in problems)
+    warnings = len(problems) - errors
+    counts = f"{count(errors, 'error')}, {count(warnings, 'warning')}"
+    say(f"{summary}; {counts}" if summary else counts)
+    return FAILED if errors else OK

@@ -1,0 +1,52 @@
+"""The authority: the zones over DNS, on the stack's own port, UDP and TCP."""
+
+from __future__ import annotations
+
+from appliance.content import Content
+from appliance.dns.protocol import (
+    MAX_STREAMS,
+    MAX_STREAMS_EACH,
+    DnsDatagramProtocol,
+    DnsStreamProtocol,
+    Streams,
+)
+from appliance.net.transport import Stack
+from appliance.parts.base import Part
+from appliance.parts.holder import BACKLOG, Holder
+from appliance.settings import PAIR, Settings
+
+
+class Authority(Part):
+    """Listeners for DNS, and the zones that they answer from."""
+
+    def __init__(self, settings: Settings, content: Content) -> None:
+        super().__init__()
+        self._port = settings.dns.port
+        self._catalog = Holder(content.catalog)
+        # Behind the gateway all clients have its address, so one may have all streams.
+        each = MAX_STREAMS if settings.net.link == PAIR else MAX_STREAMS_EACH
+        self._streams = Streams(each=each)
+
+    async def begin(self, stack: Stack) -> None:
+        """Listen for queries."""
+        self.servers.append(
+            await stack.create_server(
+                lambda: DnsStreamProtocol(self._catalog, streams=self._streams),
+                None,
+                self._port,
+                backlog=BACKLOG,
+            )
+        )
+        await stack.create_datagram_endpoint(
+            lambda: DnsDatagramProtocol(self._catalog), ("", self._port)
+        )
+
+    def reload(self, content: Content) -> None:
+        """Answer from other zones."""
+        self._catalog.current = content.catalog
+
+    def drain(self) -> None:
+        """Close the streams; datagrams are answered until the stack ends."""
+        super().drain()
+        for server in self.servers:
+            server.close_clients()

@@ -1,0 +1,214 @@
+"""What may stand in appliance.toml: its tables and keys as frozen pydantic models.
+
+pydantic decides what is valid; each field's description says what is allowed, in the words that end
+up in the error (config.py writes it). A table belongs to the part of the appliance that it sets up.
+Imports pydantic and the standard library.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
+
+PAIR: Final = "pair"
+IFNAMSIZ: Final = 16
+"""Octets of an interface name with its final zero; Linux's if.h."""
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+# What the fields accept.
+
+
+def _path(value: Any, info: ValidationInfo) -> Path:
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError("not a path")
+    base: Path = info.context["base"] if info.context else Path()
+    return base / value
+
+
+def _link(value: str) -> str:
+    kind, _, name = value.partition(":")
+    if value == PAIR:
+        return value
+    # Linux's dev_valid_name(): no slash, colon or white space, and neither of the two dots.
+    if (
+        kind in ("tap", "packet")
+        and 0 < len(name.encode()) < IFNAMSIZ
+        and not re.search(r"[/:\s]", name)
+        and name not in (".", "..")
+    ):
+        return value
+    raise ValueError("not a link")
+
+
+def _interface(value: str) -> str:
+    if "/" not in value:
+        raise ValueError("no prefix length")
+    interface = ipaddress.IPv4Interface(value)
+    network = interface.network
+    # RFC 1122 §3.2.1.3: the network's and the broadcast address name no host (RFC 3021: /31 does).
+    if network.prefixlen < 31 and interface.ip in (network[0], network[-1]):
+        raise ValueError("names the network itself")
+    _unicast(interface.ip)
+    return interface.with_prefixlen
+
+
+def _host(value: str) -> str:
+    address = ipaddress.IPv4Address(value)
+    _unicast(address)
+    return str(address)
+
+
+def _unicast(address: ipaddress.IPv4Address) -> None:
+    if address.is_multicast or address.is_reserved or address.is_unspecified or address.is_loopback:
+        raise ValueError("not a unicast address")
+
+
+def _bind(value: str) -> str:
+    return str(ipaddress.ip_address(value))
+
+
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    plain = not (parts.query or parts.fragment or parts.path.strip("/"))
+    if parts.scheme in ("http", "https") and parts.hostname and plain:
+        return value.rstrip("/")
+    raise ValueError("not a base URL")
+
+
+def _level(value: str) -> str:
+    if value not in LEVELS:
+        raise ValueError("no such level")
+    return value
+
+
+AnyPath = Annotated[Path, BeforeValidator(_path)]
+Text = Annotated[str, Field(strict=True)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535, description="an integer from 1 to 65535")]
+Interface = Annotated[Text, AfterValidator(_interface)]
+Host = Annotated[Text, AfterValidator(_host)]
+
+AN_INTERFACE: Final = 'an IPv4 host address with its prefix length, like "10.0.0.2/24"'
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Site(_Table):
+    """[site]: the pages."""
+
+    directory: AnyPath = Field(default=Path("site"), description="a path, as text")
+    title: Text = Field(default="appliance", min_length=1, description="text that is not empty")
+    base_url: Annotated[Text, AfterValidator(_url)] = Field(
+        default="http://localhost",
+        description='http:// or https:// and a host name, without a path: "http://example.org"',
+    )
+
+
+class Dns(_Table):
+    """[dns]: the zones, and the stack's port."""
+
+    zones: AnyPath = Field(default=Path("zones"), description="a path, as text")
+    # RFC 6891 §6.2.5 sets the least; RFC 9715 §3.1 recommends 1,232 at most against fragments.
+    udp_size: int = Field(
+        default=1232,
+        strict=True,
+        ge=512,
+        le=4096,
+        description="an integer from 512 to 4096 (octets)",
+    )
+    port: Port = 53
+
+
+class Http(_Table):
+    """[http]: the stack's port."""
+
+    port: Port = 80
+
+
+class Net(_Table):
+    """[net]: the cable, and who we are on it."""
+
+    link: Annotated[Text, AfterValidator(_link)] = Field(
+        default=PAIR,
+        description='"pair", "tap:NAME" or "packet:IFACE" with a name of 1 to 15 characters',
+    )
+    address: tuple[Interface, ...] = Field(
+        default=("10.0.0.2/24",),
+        min_length=1,
+        max_length=16,
+        description=f"a list, each {AN_INTERFACE}",
+    )
+    gateway: tuple[Host, ...] = Field(
+        default=("10.0.0.1",),
+        max_length=4,
+        description='a list of IPv4 addresses, like ["10.0.0.1"]',
+    )
+    host_address: Interface | None = Field(default=None, description=AN_INTERFACE)
+    pcap: AnyPath | None = Field(default=None, description="a path, as text")
+
+    @model_validator(mode="after")
+    def _together(self) -> Net:
+        networks = [ipaddress.IPv4Interface(cidr).network for cidr in self.address]
+        for gateway in self.gateway:
+            if not any(ipaddress.IPv4Address(gateway) in network for network in networks):
+                names = ", ".join(map(str, networks))
+                raise ValueError(f"gateway|{gateway}|an address of a network of ours: {names}")
+            if any(gateway == cidr.partition("/")[0] for cidr in self.address):
+                raise ValueError(f"gateway|{gateway}|an address that is not our own")
+        if self.host_address is not None and not self.link.startswith("tap:"):
+            raise ValueError(f"host_address|{self.host_address}|absent unless the link is a tap")
+        return self
+
+
+class Gateway(_Table):
+    """[gateway]: where the host finds a stack that runs on a pair."""
+
+    bind: Annotated[Text, AfterValidator(_bind)] = Field(
+        default="127.0.0.1", description='an IP address of this host, like "127.0.0.1"'
+    )
+    http: Port = 8080
+    dns: Port = 5353
+
+
+class Log(_Table):
+    """[log]: how much is said."""
+
+    level: Annotated[Text, AfterValidator(_level)] = Field(
+        default="info", description="one of " + ", ".join(f'"{level}"' for level in LEVELS)
+    )
+
+
+class Settings(_Table):
+    """All tables of appliance.toml; each key has a default."""
+
+    site: Site = Site()
+    dns: Dns = Dns()
+    http: Http = Http()
+    net: Net = Net()
+    gateway: Gateway = Gateway()
+    log: Log = Log()
+
+
+TABLES: Final[Mapping[str, type[_Table]]] = {
+    "site": Site,
+    "dns": Dns,
+    "http": Http,
+    "net": Net,
+    "gateway": Gateway,
+    "log": Log,
+}
