@@ -118,7 +118,7 @@ def test_every_overridable_key_is_a_setting_and_an_option() -> None:
 def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
     code = (
         "import sys; from appliance import cli;"
-        "cli._parser("serve");"
+        "cli._parser('serve');"
         "heavy = {'asyncio', 'pydantic', 'dns', 'jinja2', 'h11', 'uvloop'} & set(sys.modules);"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
