@@ -2,6 +2,7 @@
 
     appliance serve    serve the site and the zones
     appliance check    every problem of settings, site and zones, with file and line
+    appliance fuzz     the stack against itself, against liars, and against scripts
 
 A command is a module of its own in commands/, imported when it is named and not before; it takes
 its words in `arguments(parser)` and does its work in `run(options)`.
@@ -25,6 +26,7 @@ from appliance.commands import MISUSED
 COMMANDS: Final[Mapping[str, str]] = {
     "serve": "serve the site and the zones",
     "check": "tell every problem of settings, site and zones",
+    "fuzz": "try the stack: random scenarios, hostile packets, packetdrill scripts",
 }
 """Each command, with the line that tells what it is for."""
 

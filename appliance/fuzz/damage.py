@@ -1,0 +1,124 @@
+"""What a bad link does to the octets of one frame: flips, cuts, lengthens or marks them.
+
+Each function takes a frame as the stack has it (a virtio header, then Ethernet) and gives the
+changed one, or None where the change would be one that no checksum covers: a card that checks
+Ethernet's own sequence loses such a frame instead. Unfinished checksums are finished first, so that
+there is something to notice the damage with. No state, no clock; randomness comes from the caller.
+Imports `net.vif.offload` and `net.wire`.
+"""
+
+from __future__ import annotations
+
+import random as random_module
+from struct import Struct
+from typing import Final
+
+from appliance.net.checksum import ones_complement_sum
+from appliance.net.errors import WireError
+from appliance.net.vif.offload import ETHERTYPE_AT, NETWORK_AT, finish_checksum
+from appliance.net.wire import ethernet, icmp, ipv4
+from appliance.net.wire.virtio import GSO_NONE, PLAIN, VNET_HDR_LEN
+
+MAX_PAD: Final = 64
+"""Octets of padding at the most; Ethernet itself pads up to 46 (IEEE 802.3 §3.2.7)."""
+
+_U16: Final = Struct("!H")
+_TOS_AT: Final = NETWORK_AT + 1
+_SUM_AT: Final = NETWORK_AT + 10
+# Where UDP's checksum stands behind an IPv4 header without options, in octets.
+_UDP_CHECKSUM_AT: Final = NETWORK_AT + ipv4.HEADER_LEN + 6
+_ECT: Final = 3
+_CE: Final = 3
+
+
+def ethertype(frame: bytes) -> int:
+    """The Ethernet type of a frame; 0 when it is too short to have one."""
+    return int.from_bytes(frame[ETHERTYPE_AT : ETHERTYPE_AT + 2])
+
+
+def verifiable(frame: bytes) -> bytes | None:
+    """The frame with its checksum finished; None when none covers its transport's octets."""
+    kind = ethertype(frame)
+    if len(frame) <= NETWORK_AT or kind not in (
+        ethernet.ETHERTYPE_IPV4,
+        ethernet.ETHERTYPE_IPV6,
+    ):
+        return None
+    try:
+        frame = finish_checksum(frame)
+    except WireError:
+        return None
+    if (
+        kind == ethernet.ETHERTYPE_IPV4
+        and frame[NETWORK_AT + 9] == ipv4.PROTO_UDP
+        and frame[_UDP_CHECKSUM_AT : _UDP_CHECKSUM_AT + 2] == b"\0\0"
+    ):
+        return None
+    return frame
+
+
+def corrupted(frame: bytes, random: random_module.Random) -> bytes | None:
+    """The frame with one bit of its IP packet flipped, to be verified by whoever receives it.
+
+    The Internet checksum always notices: sums that differ by a power of two differ.
+    """
+    whole = verifiable(frame)
+    if whole is None:
+        return None
+    at = random.randrange(NETWORK_AT, len(whole))
+    flipped = bytes((whole[at] ^ 1 << random.randrange(8),))
+    # PLAIN: neither "unfinished" nor "verified", so that the receiver looks.
+    return b"".join((PLAIN, whole[VNET_HDR_LEN:at], flipped, whole[at + 1 :]))
+
+
+def truncated(frame: bytes, random: random_module.Random) -> bytes | None:
+    """The frame cut short somewhere inside its IP packet; its lengths still tell of the whole."""
+    whole = verifiable(frame)
+    if whole is None:
+        return None
+    return PLAIN + whole[VNET_HDR_LEN : random.randrange(NETWORK_AT, len(whole))]
+
+
+def padded(frame: bytes, random: random_module.Random) -> bytes | None:
+    """The frame with octets behind its packet that do not belong to it; harmless by RFC 894."""
+    whole = verifiable(frame)
+    if whole is None or whole[1] != GSO_NONE:
+        return None
+    return PLAIN + whole[VNET_HDR_LEN:] + random.randbytes(random.randint(1, MAX_PAD))
+
+
+def marked(frame: bytes) -> bytes | None:
+    """The frame with "congestion experienced" set; None unless it is ECN-capable (RFC 3168 §5)."""
+    if ethertype(frame) != ethernet.ETHERTYPE_IPV4 or not frame[_TOS_AT] & _ECT:
+        return None
+    head = bytearray(frame[: NETWORK_AT + (frame[NETWORK_AT] & 15) * 4])
+    rest = frame[len(head) :]
+    head[_TOS_AT] |= _CE
+    head[_SUM_AT : _SUM_AT + 2] = b"\0\0"
+    _U16.pack_into(head, _SUM_AT, ones_complement_sum(bytes(head[NETWORK_AT:])) ^ 0xFFFF)
+    return bytes(head) + rest
+
+
+def too_big(frame: bytes, mtu: int, mac: bytes) -> bytes | None:
+    """What a router says of a packet longer than its next link's `mtu` octets (RFC 1191 §4).
+
+    An ICMP "fragmentation needed" from the packet's destination to its source, in a frame that
+    comes from `mac`; None for what is not IPv4 or may be fragmented.
+    """
+    if ethertype(frame) != ethernet.ETHERTYPE_IPV4:
+        return None
+    try:
+        header = ipv4.parse_quoted(frame, NETWORK_AT, len(frame))
+    except WireError:
+        return None
+    if not header.flags & ipv4.FLAG_DF:
+        return None
+    # RFC 792: the header and the first 64 bits of what it carries, at the least.
+    quoted = frame[NETWORK_AT : header.payload_at + 8]
+    body = bytearray((icmp.UNREACHABLE, 4, 0, 0, 0, 0, *mtu.to_bytes(2))) + quoted
+    _U16.pack_into(body, 2, ones_complement_sum(bytes(body)) ^ 0xFFFF)
+    to = frame[VNET_HDR_LEN + 6 : VNET_HDR_LEN + 12]
+    head = bytearray((0x45, 0, *(20 + len(body)).to_bytes(2), 0, 0, 0, 0, 64, ipv4.PROTO_ICMP))
+    head += b"\0\0" + header.dst + header.src
+    _U16.pack_into(head, 10, ones_complement_sum(bytes(head)) ^ 0xFFFF)
+    return b"".join((PLAIN, to, mac, ethernet.ETHERTYPE_IPV4.to_bytes(2), head, body))

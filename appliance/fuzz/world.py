@@ -1,0 +1,464 @@
+"""A network in virtual time: hosts, switches and the links between them.
+
+    world = World(seed=7)
+    client, server = world.host("client"), world.host("server")
+    world.link(client, server, Link(delay=0.05, loss=0.01))
+    ... world.run(lambda: finished)
+
+A `World` jumps from event to event; nothing waits and nothing reads a clock. Every event (a frame
+that arrives, a timer, a call by the scenario) stands in one heap, ordered by time and then by when
+it was put there. One seed decides everything random: ports and secrets of the hosts, and each
+frame's fate. The same seed gives the same frames, octet for octet, on every machine.
+
+Each `Station` is a `net.stack.Host` with one interface and what its driver would remember; its
+clock may run ahead of or behind the world's. Imports `link` and `net`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random as random_module
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Final, Protocol
+
+from appliance.fuzz.link import Direction, Link
+from appliance.net.stack import Host, Limits
+from appliance.net.vif.base import Vif, derived_mac
+from appliance.net.vif.offload import equip
+from appliance.net.wire import ethernet
+from appliance.net.wire.address import from_text
+from appliance.net.wire.ipv4 import MAX_TOTAL_LEN
+from appliance.net.wire.virtio import VNET_HDR_LEN
+
+START: Final = 100.0
+"""Seconds: the world's clock at the beginning; not nought, which would hide uninitialised times."""
+SPINS: Final = 20_000
+"""Rounds at one instant before the world is called a livelock."""
+BATCH: Final = 64
+"""Frames handed to a host at a time, as its driver does."""
+
+Watcher = Callable[[float, bool, bytes], None]
+"""Called with the time, whether the station sent (or else received) it, and the frame."""
+
+
+class LivelockError(AssertionError):
+    """Things kept happening while no time passed."""
+
+
+class Sink(Protocol):
+    """What frames and wake-ups are for: an end of a cable, or whoever holds it."""
+
+    inbox: list[bytes]
+
+    def turn(self, now: float) -> None:
+        """Do what there is to do at `now`."""
+
+
+class Port:
+    """One end of a cable; a `Vif` for a host."""
+
+    def __init__(self, world: World, name: str, mtu: int, offload: bool) -> None:
+        self.name = name
+        self.mac = derived_mac(name)
+        self.mtu = mtu
+        self.gso_max = MAX_TOTAL_LEN if offload else 0
+        self.checksum_offload = offload
+        self.on_readable: Callable[[], None] | None = None
+        self.on_writable: Callable[[], None] | None = None
+        self.out: Direction | None = None
+        """None: no cable is plugged in."""
+        self.watchers: list[Watcher] = []
+        self.sink: Sink | None = None
+        self._world = world
+        self._waits = False  # a wake-up for a full queue is under way
+
+    def fileno(self) -> int:
+        """Always -1: nothing to poll."""
+        return -1
+
+    def receive(self, limit: int) -> list[bytes]:
+        """Up to `limit` frames that have arrived."""
+        if self.sink is None:
+            return []
+        inbox = self.sink.inbox
+        taken = inbox[:limit]
+        del inbox[:limit]
+        return taken
+
+    def send(self, head: bytes, payload: bytes | memoryview = b"") -> bool:
+        """Put head + payload on the cable; False when it holds its senders up and is full."""
+        frame = head + payload if payload else head
+        out = self.out
+        if out is None:
+            return True
+        now = self._world.now
+        if not out.admit(frame, now):
+            if not self._waits:
+                self._waits = True
+                self._world.at(out.writable_at(now), self._writable)
+            return False
+        for watcher in self.watchers:
+            watcher(now, True, frame)
+        return True
+
+    def close(self) -> None:
+        """Pull the cable."""
+        self.out = None
+
+    def _writable(self) -> None:
+        self._waits = False
+        if self.on_writable is not None:
+            self.on_writable()
+
+
+class Station:
+    """A host, its interface, and what its driver would remember."""
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        address: str,
+        *,
+        mtu: int,
+        offload: bool,
+        clock: float,
+        limits: Limits | None,
+    ) -> None:
+        self.name = name
+        self.cidr = address
+        self.address = address.partition("/")[0]
+        self.clock = clock
+        """Seconds that its clock is ahead of the world's."""
+        self.port = Port(world, name, mtu, offload)
+        self.port.sink = self
+        self.vif: Vif = equip(self.port)
+        self.host = Host(self.vif, random=world.random(f"host {name}"), limits=limits)
+        self.host.wake = self._wake
+        self.inbox: list[bytes] = []
+        self.scheduled = math.inf
+        """World time of the earliest wake-up that is on its way."""
+        self.turns = 0
+        self._world = world
+        self._woken = False
+        self._time = -math.inf  # of the host's last turn, by its own clock
+        self.vif.on_writable = self._wake
+        self.host.add_address(address)
+
+    @property
+    def now(self) -> float:
+        """The time by this host's clock."""
+        return self._world.now + self.clock
+
+    def turn(self, now: float) -> None:
+        """Do what a driver does in one wake-up."""
+        host = self.host
+        self.turns += 1
+        # Adding and subtracting the offset rounds: no turn may be earlier than its timer.
+        time = now + self.clock
+        if time < self._time:
+            time = self._time
+        frames = self.inbox
+        if frames:
+            self.inbox = []
+            if self.port.watchers:
+                for frame in frames:
+                    for watcher in self.port.watchers:
+                        watcher(now, False, frame)
+            if len(frames) <= BATCH:
+                host.receive(frames, time)
+            else:
+                for first in range(0, len(frames), BATCH):
+                    host.receive(frames[first : first + BATCH], time)
+        if self._woken:
+            self._woken = False
+            host.flush(time)
+        at = host.deadline()
+        if now >= self.scheduled:
+            self.scheduled = math.inf
+            if at <= time or at - self.clock <= now:
+                time = max(time, at) if at < math.inf else time
+                host.run_timers(time)
+                at = host.deadline()
+        elif at <= time:
+            host.run_timers(time)
+            at = host.deadline()
+        self._time = time
+        at -= self.clock
+        if at < self.scheduled:
+            self.scheduled = at
+            self._world.wake_at(max(at, now), self)
+
+    def _wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            self._world.wake_at(self._world.now, self)
+
+
+class Switch:
+    """An Ethernet switch: it learns who is where, and floods what it has not learnt."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.name = name
+        self.ports: list[SwitchPort] = []
+        self.table: dict[bytes, SwitchPort] = {}
+        """Ethernet address to port; bounded by the addresses in the scenario, and TABLE."""
+        self._world = world
+
+    def plug(self) -> SwitchPort:
+        """Return a new port."""
+        name = f"{self.name}.{len(self.ports)}"
+        port = SwitchPort(self, Port(self._world, name, MAX_TOTAL_LEN, True))
+        self.ports.append(port)
+        return port
+
+    def forward(self, source: SwitchPort, frame: bytes) -> None:
+        """Send a frame on to where its destination is."""
+        if len(frame) < VNET_HDR_LEN + ethernet.HEADER_LEN:
+            return
+        to = frame[VNET_HDR_LEN : VNET_HDR_LEN + 6]
+        sender = frame[VNET_HDR_LEN + 6 : VNET_HDR_LEN + 12]
+        if not sender[0] & 1 and len(self.table) < TABLE:
+            self.table[sender] = source
+        known = self.table.get(to)
+        for port in self.ports if known is None else (known,):
+            if port is not source:
+                port.port.send(frame)
+
+
+TABLE: Final = 4096
+"""Addresses that a switch learns; small ones learn a few thousand."""
+
+
+class SwitchPort:
+    """One port of a switch."""
+
+    def __init__(self, switch: Switch, port: Port) -> None:
+        self.switch = switch
+        self.port = port
+        self.port.sink = self
+        self.inbox: list[bytes] = []
+
+    def turn(self, _: float) -> None:
+        """Forward what has arrived."""
+        frames, self.inbox = self.inbox, []
+        for frame in frames:
+            self.switch.forward(self, frame)
+
+
+class _Call:
+    """A call that the scenario asked for."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.inbox: list[bytes] = []
+        self._call = call
+
+    def turn(self, _: float) -> None:
+        self._call()
+
+
+class Cable:
+    """Two directions between two ports."""
+
+    def __init__(self, there: Direction, back: Direction) -> None:
+        self.directions = (there, back)
+        self.there = there.counts
+        self.back = back.counts
+
+    def set(self, there: Link, back: Link | None = None) -> None:
+        """Change what happens to frames from now on; those on their way stay as they are."""
+        self.directions[0].link = there
+        self.directions[1].link = there if back is None else back
+
+
+class World:
+    """Hosts, switches, links, and the time."""
+
+    def __init__(self, seed: int = 0, *, introduce: bool = True) -> None:
+        self.seed = seed
+        self.now = START
+        self.stations: list[Station] = []
+        self.cables: list[Cable] = []
+        self.events = 0
+        """Instants so far at which something happened."""
+        self.after_event: Callable[[list[Sink]], None] | None = None
+        """Called after each, with those that had a turn."""
+        self._heap: list[tuple[float, int, Sink, bytes | None]] = []
+        self._serial = 0
+        self._introduce = introduce
+
+    def random(self, purpose: str) -> random_module.Random:
+        """A random source that depends on the seed and the purpose alone."""
+        digest = hashlib.sha256(f"{self.seed} {purpose}".encode()).digest()
+        return random_module.Random(int.from_bytes(digest))
+
+    # ------------------------------------------------------------------ building
+
+    def host(
+        self,
+        name: str,
+        address: str = "",
+        *,
+        mtu: int = 1500,
+        offload: bool = False,
+        clock: float = 0.0,
+        limits: Limits | None = None,
+    ) -> Station:
+        """A new host; `address` as 10.0.0.1/24, the next one of 10.0.0.0/24 unless given.
+
+        `mtu` in octets; `offload`: its interface takes super-segments; `clock`: seconds that its
+        clock is ahead. Raises ValueError for a name that is taken or a malformed address.
+        """
+        if any(station.name == name for station in self.stations):
+            raise ValueError(f"there is a host called {name!r} already")
+        address = address or f"10.0.0.{len(self.stations) + 1}/24"
+        station = Station(self, name, address, mtu=mtu, offload=offload, clock=clock, limits=limits)
+        self.stations.append(station)
+        return station
+
+    def switch(self, name: str = "switch") -> Switch:
+        """A new switch."""
+        return Switch(self, name)
+
+    def link(
+        self, one: Station | Switch, other: Station | Switch, there: Link, back: Link | None = None
+    ) -> Cable:
+        """Connect two; `back` is the way from `other` to `one`, like `there` unless given.
+
+        Raises ValueError when a host is connected already: it has one interface.
+        """
+        mtu = (
+            max(n.port.mtu for n in (one, other) if isinstance(n, Station))
+            if (isinstance(one, Station) or isinstance(other, Station))
+            else 1500
+        )
+        left, right = (n if isinstance(n, Station) else n.plug() for n in (one, other))
+        random = self.random(f"cable {len(self.cables)}")
+        directions = []
+        for source, sink, link in ((left, right, there), (right, left, back or there)):
+            if source.port.out is not None:
+                raise ValueError(f"{source.port.name} is connected already")
+            direction = Direction(
+                link,
+                random,
+                self._deliver_to(sink),
+                self._bounce_to(source),
+                since=self.now,
+                mac=sink.port.mac,
+            )
+            directions.append(direction)
+        left.port.out, right.port.out = directions
+        cable = Cable(*directions)
+        self.cables.append(cable)
+        return cable
+
+    def _deliver_to(self, sink: Sink) -> Callable[[float, bytes], None]:
+        heap = self._heap
+
+        def deliver(due: float, frame: bytes) -> None:
+            self._serial += 1
+            heappush(heap, (due, self._serial, sink, frame))
+
+        return deliver
+
+    def _bounce_to(self, source: Sink) -> Callable[[bytes], None]:
+        def bounce(frame: bytes) -> None:
+            self._serial += 1
+            heappush(self._heap, (self.now, self._serial, source, frame))
+
+        return bounce
+
+    # ------------------------------------------------------------------ time
+
+    def at(self, time: float, call: Callable[[], None]) -> None:
+        """Call `call` at `time`, or now if that has passed."""
+        self.wake_at(max(time, self.now), _Call(call))
+
+    def after(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call `call` in `seconds`."""
+        self.at(self.now + seconds, call)
+
+    def wake_at(self, time: float, sink: Sink) -> None:
+        """Give `sink` a turn at `time`."""
+        if time < math.inf:
+            self._serial += 1
+            heappush(self._heap, (time, self._serial, sink, None))
+
+    def run(self, done: Callable[[], bool] | None = None, *, seconds: float = 600.0) -> bool:
+        """Go on until `done()`, or until nothing is left to happen, at most for `seconds`.
+
+        Returns whether it is done. Raises LivelockError when time stands still.
+        """
+        if self._introduce:
+            self._introduce = False
+            self.introduce()
+        until = self.now + seconds
+        heap = self._heap
+        spins = 0
+        while done is None or not done():
+            if not heap:
+                return False
+            time = heap[0][0]
+            if time > until:
+                self.now = until
+                return False
+            if time > self.now:
+                self.now = time
+                spins = 0
+            else:
+                spins += 1
+                if spins > SPINS:
+                    raise LivelockError(f"livelock at {self.now}")
+            self._instant()
+        return True
+
+    def _instant(self) -> None:
+        """Let everything happen that is due now."""
+        heap, now = self._heap, self.now
+        ready: list[Sink] = []
+        while heap and heap[0][0] <= now:
+            _, _, sink, frame = heappop(heap)
+            if frame is not None:
+                sink.inbox.append(frame)
+            if sink not in ready:
+                ready.append(sink)
+        for sink in ready:
+            sink.turn(now)
+        self.events += 1
+        if self.after_event is not None:
+            self.after_event(ready)
+
+    # ------------------------------------------------------------------ conveniences
+
+    def introduce(self) -> None:
+        """Let all hosts learn each other's Ethernet addresses, on perfect links, in no time.
+
+        Three lost questions end an attempt to connect, which is right (RFC 1122 §2.3.2.1), and
+        seldom what a scenario is about. Done before the first `run`, unless refused at the start.
+        """
+        self._introduce = False
+        links = [[direction.link for direction in cable.directions] for cable in self.cables]
+        for cable in self.cables:
+            cable.set(Link())
+        for station in self.stations:
+            for other in self.stations:
+                if other is not station:
+                    address = from_text(other.address)
+                    if station.host.addresses.next_hop(address) == address:
+                        station.host.neighbors.lookup(address, station.now)
+                        station.host.flush(station.now)
+        self.run(seconds=0.0)
+        for cable, (there, back) in zip(self.cables, links, strict=True):
+            cable.set(there, back)
+            for direction in cable.directions:
+                direction.counts.clear()
+
+    def settle(self, seconds: float = 1_000.0) -> None:
+        """Let everything end: FIN exchanges, orphans, TIME-WAIT."""
+        self.run(seconds=seconds)
+
+    def flows(self) -> list[object]:
+        """Everything that any host still keeps of any TCP connection."""
+        return [flow for station in self.stations for flow in station.host._tcp.values()]
