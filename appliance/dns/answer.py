@@ -24,24 +24,28 @@ from typing import Any, Final
 from appliance.dns import names
 from appliance.dns.cache import Generations
 from appliance.dns.consts import (
+    ANY,
+    CH,
     CLASS_ANY,
     CLASSIC_UDP,
     DEFAULT_UDP,
     HEADER_LEN,
     MAX_MESSAGE,
     REFUSED,
+    TXT,
 )
 from appliance.dns.counters import Counters
+from appliance.dns.edit import Edited
 from appliance.dns.edns import EXTENDED, Extensions, extended_error, opt_record
 from appliance.dns.errors import LocalError
 from appliance.dns.lookup import Answer, Lookup, Trace, Zones
 from appliance.dns.message import DO, Query
-from appliance.dns.places import Places
-from appliance.dns.prepared import EAGER, Prepared, refused, render_all
-from appliance.dns.respond import UNPLAIN, Responder
+from appliance.dns.places import UNSHAPED, Places
+from appliance.dns.prepared import COMMON, EAGER, Prepared, Rendered, refused, render_all
+from appliance.dns.respond import UNPLAIN, Responder, Services
 from appliance.dns.rrl import RateLimiter, address_of
 from appliance.dns.transfer import Transfers
-from appliance.dns.zone import Zone, collector_paused
+from appliance.dns.zone import RRset, Zone, collector_paused
 
 # What a plain query has behind its identifier: RD in the low bit; AD and CD may be set and mean
 # nothing here (RFC 4035 §3.1.6); one question; with bit 1 one additional record, which is OPT.
@@ -65,10 +69,15 @@ SHAPED_OCTETS: Final = 8 << 20
 
 
 class Catalog:
-    """The zones served and everything rendered from them; made anew when a zone changes."""
+    """The zones served and everything rendered from them.
+
+    When zones change, it is told (`edit`, `replace`, `remove`), or another takes its place.
+    """
 
     __slots__ = (
         "_clock",
+        "_eager",
+        "_fragile",
         "_hot",
         "_limiter",
         "_lookup",
@@ -76,6 +85,7 @@ class Catalog:
         "_places",
         "_refused",
         "_refused_opts",
+        "_services",
         "_shaped",
         "_slow",
         "_warm",
@@ -93,6 +103,7 @@ class Catalog:
         extensions: Extensions | None = None,
         limiter: RateLimiter | None = None,
         transfers: Transfers | None = None,
+        services: Services | None = None,
         clock: Callable[[], float] = time.monotonic,
         eager: int = EAGER,
     ) -> None:
@@ -100,8 +111,9 @@ class Catalog:
 
         `udp_size`: octets of a UDP answer at most; `minimal`: no apex NS beside positive answers;
         `extensions`: what is said besides; `limiter`: how often, by monotonic `clock`; `transfers`:
-        who may have whole zones; `eager`: answers rendered now. LocalError if two zones have one
-        origin or `udp_size` is not in 512..65535.
+        who may have whole zones; `services`: who hears of NOTIFY, and says what CHAOS has; `eager`:
+        answers rendered now. LocalError if two zones have one origin or `udp_size` is not in
+        512..65535.
         """
         if not CLASSIC_UDP <= udp_size <= MAX_MESSAGE:
             raise LocalError(f"udp_size {udp_size} is not in {CLASSIC_UDP}..{MAX_MESSAGE}")
@@ -109,6 +121,7 @@ class Catalog:
         self.counters = counters if counters is not None else Counters()
         self._lookup = Lookup(self.zones, minimal=minimal)
         self._limiter = limiter
+        self._services = services
         self._clock = clock
         self._slow = Responder(
             self._prepared,
@@ -118,6 +131,7 @@ class Catalog:
             extensions=extensions if extensions is not None else Extensions(),
             limiter=limiter,
             transfers=transfers,
+            services=services,
             clock=clock,
         )
         # For queries without EDNS (the last), without DO, with DO.
@@ -133,7 +147,10 @@ class Catalog:
         self._shaped: Generations[int, Prepared] = Generations(SHAPED_ENTRIES, SHAPED_OCTETS)
         with collector_paused():
             self._places = Places(self.zones)
-            self._hot = render_all(self.zones, self._lookup, eager)
+            rendered = render_all(self.zones, self._lookup, eager, self.counters.tallies)
+        self._hot = rendered.ready
+        self._fragile = rendered.fragile
+        self._eager = eager
 
     # The path of a plain query.
 
@@ -158,7 +175,7 @@ class Catalog:
                 if ready is None:
                     ready = self._shared(name, query[name_end:end])
                 elif ready.small:
-                    self.counters.hot += 1
+                    ready.tally[0] += 1
                 if ready is not None and ready.small:
                     if self._limiter is not None and transport == "udp":
                         verdict = self._limiter.judge(address_of(peer), ready.kind, self._clock())
@@ -209,13 +226,15 @@ class Catalog:
                 if ready is not None and ready.small:
                     counters.rcodes[ready.rcode] += 1
                     counters.shaped += 1
+                    counters.kind(kind)[0] += 1
                     return ready
                 return None
         except IndexError:
             return None
-        if at + 1 != len(name):
+        if at + 1 != len(name) or self.zones.absent:
             return None
         self.counters.rcodes[REFUSED] += 1
+        self.counters.kind(kind)[0] += 1
         return self._refused
 
     # The path of every other query, as far as it needs the zones.
@@ -228,6 +247,8 @@ class Catalog:
         if prepared is not None:
             self.counters.warm += 1
             return prepared
+        if query.qclass == CH:
+            return self._chaos(qname, query.qtype)
         found = self._lookup.resolve(qname, query.qtype)
         if query.qclass == CLASS_ANY:
             # RFC 1035 §6.2: the records of one class are no authoritative answer for all of them.
@@ -247,6 +268,101 @@ class Catalog:
         elif found.exact:
             self._warm.put(key, prepared, len(prepared.octets) + len(key))
         return prepared
+
+    def _chaos(self, qname: bytes, qtype: int) -> Prepared:
+        """The server's own words (RFC 4892); never remembered, as they are for people."""
+        rdata = self._services.chaos(qname.lower()) if self._services is not None else None
+        if rdata is None:
+            return self._refused
+        found = Answer()
+        found.aa = True
+        if qtype in (TXT, ANY):
+            found.answer.append((qname, RRset(TXT, 0, (rdata,))))
+        return Prepared(qname, found, CH)
+
+    # Other versions of zones. Each method ends before the next query is asked.
+
+    def edit(self, edited: Edited) -> None:
+        """Serve another version of a zone, of whose names only some have changed."""
+        zone = edited.zone
+        old = self.zones.by_origin[zone.origin]
+        self._forget()
+        self._drop(old, edited.names)
+        self.zones.by_origin[zone.origin] = zone
+        self._places.put(zone, edited.names)
+        if len(self._hot) < self._eager:
+            rendered = Rendered(self.counters.tallies)
+            for name in edited.names:
+                node = zone.nodes.get(name)
+                for qtype in node.rrsets if node is not None else ():
+                    rendered.add(self._lookup, name, qtype)
+            self._take(rendered)
+
+    def replace(self, zone: Zone, rendered: Rendered | None = None) -> None:
+        """Serve a zone that is new, or of which much has changed.
+
+        `rendered` by `render_zone`; without it answers are rendered when they are asked for.
+        """
+        self._exchange(zone.origin, zone)
+        if rendered is not None:
+            self._take(rendered)
+
+    def remove(self, origin: bytes) -> None:
+        """Serve a zone no more; names in it are refused."""
+        self.zones.absent.discard(origin)
+        self._exchange(origin, None)
+
+    def expire(self, origin: bytes) -> None:
+        """Have no data for a zone that is ours to serve: SERVFAIL until `replace` brings some."""
+        self._exchange(origin, None)
+        self.zones.absent.add(origin)
+        self._places.table[origin] = UNSHAPED
+
+    def render_zone(self, zone: Zone) -> Rendered:
+        """What `replace` may be given; touches nothing, so another thread may do it."""
+        zones = Zones(one for one in self.zones.by_origin.values() if one.origin != zone.origin)
+        zones.by_origin[zone.origin] = zone
+        rendered = Rendered(self.counters.tallies)
+        rendered.zone(zone, Lookup(zones, minimal=self._lookup.minimal), self._eager)
+        return rendered
+
+    def _exchange(self, origin: bytes, zone: Zone | None) -> None:
+        self._forget()
+        old = self.zones.by_origin.pop(origin, None)
+        if origin in self.zones.absent:
+            self.zones.absent.discard(origin)
+            self._places.table.pop(origin, None)
+        if zone is not None:
+            self.zones.by_origin[origin] = zone
+        if old is not None:
+            self._drop(old, old.nodes)
+        if old is None or zone is None:
+            # What stands at and below its name in the zones around it comes to light or is hidden.
+            for other in self.zones.by_origin.values():
+                if names.is_below(origin, other.origin):
+                    self._drop(other, [n for n in other.nodes if names.is_below(n, origin)])
+        self._places.replaced(old, zone)
+
+    def _forget(self) -> None:
+        """Forget all answers that any change may concern; they are rendered when asked for."""
+        hot = self._hot
+        for key in self._fragile:
+            hot.pop(key, None)
+        self._fragile = []
+        self._warm = Generations(WARM_ENTRIES, WARM_OCTETS)
+        self._shaped = Generations(SHAPED_ENTRIES, SHAPED_OCTETS)
+
+    def _drop(self, zone: Zone, some: Iterable[bytes]) -> None:
+        """Forget what was rendered for some names of a zone that is served."""
+        hot, nodes = self._hot, zone.nodes
+        for name in some:
+            node = nodes.get(name)
+            for qtype in {*COMMON, *node.rrsets} if node is not None else COMMON:
+                hot.pop(name + qtype.to_bytes(2, "big") + _CLASS_IN, None)
+
+    def _take(self, rendered: Rendered) -> None:
+        self._hot.update(rendered.ready)
+        self._fragile += rendered.fragile
 
     # For people.
 

@@ -69,6 +69,7 @@ HINFO: Final = 13
 # Classes (RFC 1035 §3.2.4, §3.2.5).
 IN: Final = 1
 CH: Final = 3
+CLASS_NONE: Final = 254
 CLASS_ANY: Final = 255
 
 # Opcodes (RFC 1035 §4.1.1, RFC 1996, RFC 2136).
@@ -84,7 +85,10 @@ NXDOMAIN: Final = 3
 NOTIMP: Final = 4
 REFUSED: Final = 5
 YXDOMAIN: Final = 6
+YXRRSET: Final = 7
+NXRRSET: Final = 8
 NOTAUTH: Final = 9
+NOTZONE: Final = 10
 BADVERS: Final = 16
 BADCOOKIE: Final = 23
 
@@ -96,7 +100,10 @@ RCODE_NAMES: Final = {
     NOTIMP: "notimp",
     REFUSED: "refused",
     YXDOMAIN: "yxdomain",
+    YXRRSET: "yxrrset",
+    NXRRSET: "nxrrset",
     NOTAUTH: "notauth",
+    NOTZONE: "notzone",
     BADVERS: "badvers",
     BADCOOKIE: "badcookie",
 }

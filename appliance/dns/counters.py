@@ -1,30 +1,45 @@
-"""What the DNS engine counts: plain integers, read at any time. Imports `consts`."""
+"""What the DNS engine counts: plain integers, read at any time. Imports `consts`,
+`text`.
+"""
 
 from __future__ import annotations
 
+from typing import Final
+
 from appliance.dns.consts import RCODE_NAMES
+from appliance.dns.text import type_name
+
+MAX_TYPES: Final = 300
+"""Types and classes counted apart: more than are registered; a flood of numbers is `other`."""
+_OTHERS: Final = bytes(4)
 
 
 class Counters:
     """One object for a process; it outlives the catalogs that count into it."""
 
     __slots__ = (
+        "_kinds",
         "dropped",
-        "hot",
+        "logged",
+        "notifies",
         "rate_dropped",
         "rate_slipped",
         "rcodes",
         "shaped",
         "slow",
+        "tallies",
         "tcp_accepted",
         "tcp_garbage",
         "tcp_idle",
         "tcp_queries",
         "tcp_refused",
         "transfers",
+        "transfers_in",
         "truncated",
         "udp_queries",
+        "updates",
         "warm",
+        "zones_expired",
     )
 
     def __init__(self) -> None:
@@ -33,8 +48,10 @@ class Counters:
         """Datagrams received."""
         self.tcp_queries = 0
         """Messages received over streams."""
-        self.hot = 0
-        """Answered NOERROR from what was rendered when the zones were loaded."""
+        self.tallies: dict[int, list[int]] = {}
+        """By type, answers NOERROR from what was rendered when the zones were loaded."""
+        self._kinds: dict[bytes, list[int]] = {}
+        """By type and class as in a question, all other queries."""
         self.warm = 0
         """Answered from an answer rendered earlier."""
         self.shaped = 0
@@ -45,6 +62,16 @@ class Counters:
         """Not answered: shorter than a header, or a response (QR set)."""
         self.transfers = 0
         """Zone transfers begun."""
+        self.transfers_in = 0
+        """Versions of zones taken over from primaries."""
+        self.notifies = 0
+        """NOTIFY messages taken for news."""
+        self.updates = 0
+        """UPDATE messages that changed a zone."""
+        self.zones_expired = 0
+        """Times that a secondary zone outlived its SOA's expire time."""
+        self.logged = 0
+        """Lines of the query log."""
         self.truncated = 0
         """Answered with TC."""
         self.rate_dropped = 0
@@ -60,10 +87,41 @@ class Counters:
         self.tcp_garbage = 0
         """Connections closed for what they sent."""
 
+    @property
+    def hot(self) -> int:
+        """Answered NOERROR from what was rendered when the zones were loaded."""
+        return sum(tally[0] for tally in self.tallies.values())
+
+    def kind(self, kind: bytes) -> list[int]:
+        """The number that counts questions of a type and class, given as they stand there."""
+        found = self._kinds.get(kind)
+        if found is None:
+            if len(self._kinds) >= MAX_TYPES:
+                kind = _OTHERS
+            found = self._kinds.setdefault(kind, [0])
+        return found
+
+    def by_type(self) -> dict[str, int]:
+        """Queries understood by the type asked for, as its mnemonic; rare ones as `other`."""
+        out: dict[str, int] = {}
+        counted = [(qtype, tally[0]) for qtype, tally in self.tallies.items()]
+        counted += [(int.from_bytes(kind[:2], "big"), n[0]) for kind, n in self._kinds.items()]
+        for qtype, count in counted:
+            name = type_name(qtype) if qtype else "other"
+            out[name] = out.get(name, 0) + count
+        return {name: count for name, count in sorted(out.items()) if count}
+
     def as_dict(self) -> dict[str, int]:
         """Every counter by name; response codes as `rcode_…`, with the hot ones in NOERROR."""
-        out = {name: getattr(self, name) for name in self.__slots__ if name != "rcodes"}
+        out = {
+            name: getattr(self, name)
+            for name in self.__slots__
+            if name not in ("rcodes", "tallies", "_kinds")
+        }
+        out["hot"] = self.hot
         for rcode, name in RCODE_NAMES.items():
             out[f"rcode_{name}"] = self.rcodes[rcode]
-        out["rcode_noerror"] += self.hot
+        out["rcode_noerror"] += out["hot"]
+        for name, count in self.by_type().items():
+            out[f"type_{name.lower()}"] = count
         return out

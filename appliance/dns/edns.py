@@ -13,7 +13,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
-from appliance.dns.consts import NOTIMP, OPT, REFUSED
+from appliance.dns.consts import NOTIMP, OPT, REFUSED, SERVFAIL
 from appliance.dns.cookies import Cookies
 from appliance.dns.errors import LocalError
 from appliance.dns.message import COOKIE, DO, Edns
@@ -37,7 +37,8 @@ ENCRYPTED: Final = frozenset(("tls", "https", "quic"))
 PROHIBITED: Final = 18
 NOT_AUTHORITATIVE: Final = 20
 NOT_SUPPORTED: Final = 21
-EXTENDED: Final = {REFUSED: NOT_AUTHORITATIVE, NOTIMP: NOT_SUPPORTED}
+NOT_READY: Final = 14
+EXTENDED: Final = {REFUSED: NOT_AUTHORITATIVE, NOTIMP: NOT_SUPPORTED, SERVFAIL: NOT_READY}
 """What a response code means when nobody says more."""
 
 _OPT: Final = Struct("!BHHBBHH").pack

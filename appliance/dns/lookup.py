@@ -37,6 +37,7 @@ from appliance.dns.consts import (
     NXT,
     REFUSED,
     RRSIG,
+    SERVFAIL,
     SIG,
     SRV,
     SVCB,
@@ -116,11 +117,13 @@ class Answer:
 class Zones:
     """The set of zones served, found by the longest matching origin."""
 
-    __slots__ = ("by_origin",)
+    __slots__ = ("absent", "by_origin")
 
     def __init__(self, zones: Iterable[Zone]) -> None:
         """LocalError if two zones have one origin."""
         self.by_origin: dict[bytes, Zone] = {}
+        self.absent: set[bytes] = set()
+        """Origins of zones that are ours to serve and whose data we have not (any more)."""
         for zone in zones:
             if zone.origin in self.by_origin:
                 raise LocalError(f"two zones are called {zone.name}")
@@ -142,6 +145,17 @@ class Zones:
                 return None
             name = name[1 + name[0] :]
 
+    def is_absent(self, name: bytes, found: Zone | None) -> bool:
+        """True if a lower-cased name is in a zone without data, more deeply than in `found`."""
+        shortest = 0 if found is None else len(found.origin)
+        while len(name) > shortest:
+            if name in self.absent:
+                return True
+            if not name[0]:
+                return False
+            name = name[1 + name[0] :]
+        return False
+
 
 class Lookup:
     """Decides answers from a set of zones."""
@@ -158,6 +172,11 @@ class Lookup:
         result = Answer()
         name = qname.lower()
         zone = self.zones.find(name, qtype)
+        if self.zones.absent and self.zones.is_absent(name, zone):
+            # RFC 1035 §4.3.5: data that has expired is not answered from; nor is it denied.
+            result.rcode = SERVFAIL
+            _note(trace, "RFC 1035 §4.3.5", "a zone of ours that is expired or not here yet")
+            return result
         if zone is None:
             # RFC 8906 §3.1.1 (and RFC 9471 before it): a name that is not ours is refused.
             result.rcode = REFUSED

@@ -10,7 +10,19 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from appliance.dns.consts import AAAA, ANY, CLASSIC_UDP, HEADER_LEN, HTTPS, NOERROR, REFUSED, A
+from appliance.dns.consts import (
+    AAAA,
+    ANY,
+    CLASSIC_UDP,
+    CNAME,
+    DNAME,
+    HEADER_LEN,
+    HTTPS,
+    IN,
+    NOERROR,
+    REFUSED,
+    A,
+)
 from appliance.dns.lookup import Answer, Lookup, Zones
 from appliance.dns.render import QUESTION_NAME, Mark, fit, question_table, render
 from appliance.dns.zone import Zone
@@ -38,6 +50,10 @@ COMMON: Final = (A, AAAA, HTTPS, ANY)
 COMMON_NAMES: Final = 100_000
 """Names up to which a zone's NODATA for `COMMON` is rendered at load as well."""
 
+Tally = list[int]
+"""One number, shared by all answers of a type."""
+_NO_TALLY: Final[Tally] = [0]
+
 _heads: dict[tuple[int, int, int, int, int], Heads] = {}
 """All heads in use, but for answers of more than `_FEW` records: some thousands at most."""
 _FEW: Final = 32
@@ -62,9 +78,9 @@ def heads(flags: int, rcode: int, mark: Mark) -> Heads:
 class Prepared:
     """One answer; immutable."""
 
-    __slots__ = ("flags", "heads", "kind", "marks", "octets", "rcode", "required", "small")
+    __slots__ = ("flags", "heads", "kind", "marks", "octets", "rcode", "required", "small", "tally")
 
-    def __init__(self, qname: bytes, found: Answer) -> None:
+    def __init__(self, qname: bytes, found: Answer, rclass: int = IN) -> None:
         """Render a decision for a question's name, in the case in which it was decided."""
         shape = found.shape
         body = render(
@@ -75,6 +91,7 @@ class Prepared:
             found.glue,
             [(QUESTION_NAME if owner is qname else owner, rr) for owner, rr in found.additional],
             courtesy=found.courtesy,
+            rclass=rclass,
         )
         self.octets = body.octets
         """Everything behind the question but OPT."""
@@ -94,6 +111,8 @@ class Prepared:
             self.kind = hash(place.origin if isinstance(place, Zone) else place.name)
         elif found.answer:
             self.kind = hash(found.answer[0][0].lower())
+        self.tally = _NO_TALLY
+        """Where answers from what was rendered at load are counted: one number for each type."""
 
     def cut(self, room: int) -> tuple[Heads, bytes, bool]:
         """Heads and octets of what goes into `room` octets, and whether TC was set."""
@@ -114,22 +133,55 @@ def refused() -> Prepared:
     return Prepared(b"\0", found)
 
 
-def render_all(zones: Zones, lookup: Lookup, limit: int) -> dict[bytes, Prepared]:
-    """What can be asked of existing names, keyed by lower-cased name, type and class.
+def is_solid(found: Answer) -> bool:
+    """True if an answer is one RRset of the name itself, which no other name's change touches."""
+    return (
+        len(found.answer) == 1
+        and not (found.authority or found.glue or found.additional or found.shape is not None)
+        and found.answer[0][1].rtype not in (CNAME, DNAME)
+    )
 
-    Every RRset, and in zones of moderate size NODATA for the types that everyone asks for; at most
-    `limit` answers.
-    """
-    ready: dict[bytes, Prepared] = {}
-    for zone in zones.by_origin.values():
+
+class Rendered:
+    """What can be asked of existing names, rendered."""
+
+    __slots__ = ("fragile", "ready", "tallies")
+
+    def __init__(self, tallies: dict[int, Tally]) -> None:
+        """`tallies` by type: where hits are counted."""
+        self.ready: dict[bytes, Prepared] = {}
+        """By lower-cased name, type and class."""
+        self.fragile: list[bytes] = []
+        """Keys of answers that are not solid: any change of any zone may be one of theirs."""
+        self.tallies = tallies
+
+    def add(self, lookup: Lookup, name: bytes, qtype: int) -> None:
+        """Render one answer, if it is NOERROR; the other codes are counted one by one."""
+        key = name + qtype.to_bytes(2, "big") + b"\0\1"
+        found = lookup.resolve(name, qtype)
+        if found.rcode != NOERROR or key in self.ready:
+            return
+        prepared = self.ready[key] = Prepared(name, found)
+        prepared.tally = self.tallies.setdefault(qtype, [0])
+        if not is_solid(found):
+            self.fragile.append(key)
+
+    def zone(self, zone: Zone, lookup: Lookup, limit: int) -> None:
+        """Render every RRset of a zone, and in zones of moderate size NODATA for common types.
+
+        At most until there are `limit` answers.
+        """
         common = COMMON if len(zone.nodes) <= COMMON_NAMES else ()
         for name, node in zone.nodes.items():
             for qtype in {*common, *node.rrsets}:
-                if len(ready) >= limit:
-                    return ready
-                key = name + qtype.to_bytes(2, "big") + b"\0\1"
-                found = lookup.resolve(name, qtype)
-                # The other codes are counted one by one, so they do not go the shortest way.
-                if found.rcode == NOERROR and key not in ready:
-                    ready[key] = Prepared(name, found)
-    return ready
+                if len(self.ready) >= limit:
+                    return
+                self.add(lookup, name, qtype)
+
+
+def render_all(zones: Zones, lookup: Lookup, limit: int, tallies: dict[int, Tally]) -> Rendered:
+    """What can be asked of the existing names of all zones; at most `limit` answers."""
+    rendered = Rendered(tallies)
+    for zone in zones.by_origin.values():
+        rendered.zone(zone, lookup, limit)
+    return rendered

@@ -72,10 +72,11 @@ def question_table(name: bytes, known: int = 0) -> dict[bytes, int]:
 class Renderer:
     """Writes one body; use once."""
 
-    __slots__ = ("_base", "_question", "_table", "octets")
+    __slots__ = ("_base", "_class", "_question", "_table", "octets")
 
-    def __init__(self, question: dict[bytes, int], base: int) -> None:
+    def __init__(self, question: dict[bytes, int], base: int, rclass: int = IN) -> None:
         """`question` from `question_table`; `base` is the offset of the body in the message."""
+        self._class = rclass
         self.octets = bytearray()
         self._question = question
         self._table: dict[bytes, tuple[int, int]] = {}
@@ -126,7 +127,7 @@ class Renderer:
             octets += owner
         else:
             self.name(owner)
-        octets += _FIXED(rtype, IN, ttl, len(rdata))
+        octets += _FIXED(rtype, self._class, ttl, len(rdata))
         fields = NAME_FIELDS.get(rtype)
         if fields is None:
             octets += rdata
@@ -151,6 +152,7 @@ def render(
     extra: Sequence[Record],
     *,
     courtesy: bool = False,
+    rclass: int = IN,
 ) -> Body:
     """Render the three sections; `glue` and then `extra` make up the additional one.
 
@@ -158,7 +160,7 @@ def render(
     RFC 9471 §2). With `courtesy` that is so for the answer section only. An owner that
     is `QUESTION_NAME` itself becomes that pointer.
     """
-    writer = Renderer(question, base)
+    writer = Renderer(question, base, rclass)
     marks = [Mark(0, 0, 0, 0)]
     counts = [0, 0, 0]
     for section, records in ((0, answer), (1, authority), (2, glue), (2, extra)):

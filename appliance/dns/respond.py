@@ -12,12 +12,13 @@ come. Imports the leaves of this package.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from appliance.dns.consts import (
     AXFR,
     BADCOOKIE,
     BADVERS,
+    CH,
     CLASS_ANY,
     CLASSIC_UDP,
     FORMERR,
@@ -30,8 +31,10 @@ from appliance.dns.consts import (
     NOERROR,
     NOTAUTH,
     NOTIMP,
+    OPCODE_NOTIFY,
     OPT,
     REFUSED,
+    SERVFAIL,
     SOA,
     TKEY,
     TSIG,
@@ -75,6 +78,22 @@ UNPLAIN: Final = frozenset(qtype.to_bytes(2, "big") for qtype in _NO_QUESTION)
 """The same, as they stand in a question."""
 
 
+class Services(Protocol):
+    """What a server does besides answering queries."""
+
+    def takes(self, opcode: int) -> bool:
+        """True if messages with this opcode have somebody to take them."""
+        ...
+
+    def notified(self, message: bytes, peer: Any) -> bytes:
+        """The answer to a NOTIFY."""
+        ...
+
+    def chaos(self, name: bytes) -> bytes | None:
+        """TXT rdata of a name in class CHAOS, in lower-cased wire form; None: refused."""
+        ...
+
+
 class Responder:
     """Everything about an answer but the records."""
 
@@ -84,6 +103,7 @@ class Responder:
         "_extensions",
         "_limiter",
         "_prepare",
+        "_services",
         "_transfers",
         "_udp_size",
         "_zones",
@@ -99,6 +119,7 @@ class Responder:
         extensions: Extensions,
         limiter: RateLimiter | None,
         transfers: Transfers | None,
+        services: Services | None,
         clock: Callable[[], float],
     ) -> None:
         """`prepare` renders the answer to a sound question; `clock` is monotonic."""
@@ -109,6 +130,7 @@ class Responder:
         self._extensions = extensions
         self._limiter = limiter
         self._transfers = transfers
+        self._services = services
         self._clock = clock
 
     def answer(self, message: bytes, transport: str, peer: Any = None) -> bytes | None:
@@ -118,6 +140,10 @@ class Responder:
         if len(message) < HEADER_LEN or message[2] & QR:
             self._counters.dropped += 1
             return None
+        opcode = message[2] >> 3 & 15
+        if opcode and self._services is not None and self._services.takes(opcode):
+            # An UPDATE is answered when it is on the disk: by whoever brought it (see `protocol`).
+            return self._services.notified(message, peer) if opcode == OPCODE_NOTIFY else None
         said = NOTHING
         signer: Signer | None = None
         prepared: Prepared | None = None
@@ -141,9 +167,10 @@ class Responder:
             except WireError:
                 rcode = FORMERR
             if not rcode and query.end > HEADER_LEN:
+                self._counters.kind(message[query.name_end : query.end])[0] += 1
                 prepared = self._prepare(message, query)
-                rcode, why = prepared.rcode, EXTENDED[REFUSED]
-            if prepared is None or rcode == REFUSED:
+                rcode, why = prepared.rcode, EXTENDED.get(prepared.rcode, 0)
+            if prepared is None or rcode in (REFUSED, SERVFAIL):
                 answer = self._error(message, query, rcode, said, why)
             else:
                 room = signer.length if signer is not None else 0
@@ -221,8 +248,8 @@ class Responder:
             if self._extensions.cookies is None:
                 return FORMERR, 0
             return BADCOOKIE if said.bad_cookie else NOERROR, 0
-        if query.qclass not in (IN, CLASS_ANY):
-            return REFUSED, EXTENDED[REFUSED]  # RFC 8906 §3.1.1; CHAOS too
+        if query.qclass not in (IN, CLASS_ANY, CH):
+            return REFUSED, EXTENDED[REFUSED]  # RFC 8906 §3.1.1
         rcode = _NO_QUESTION.get(query.qtype, NOERROR)
         return rcode, PROHIBITED if rcode == REFUSED else EXTENDED.get(rcode, 0)
 

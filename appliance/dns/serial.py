@@ -121,3 +121,8 @@ def is_same_content(change: Difference) -> bool:
         and old[:3] == new[:3]
         and with_serial(old[3], 0) == with_serial(new[3], 0)
     )
+
+
+def is_newer_or_same(serial: int, than: int) -> bool:
+    """RFC 1982 §3.2, or equal."""
+    return serial == than or is_newer(serial, than)

@@ -61,7 +61,7 @@ class RRset:
 class Node:
     """One name of the zone."""
 
-    __slots__ = ("cover", "name", "owner", "rrsets", "wildcard")
+    __slots__ = ("children", "cover", "name", "owner", "rrsets", "wildcard")
 
     def __init__(self, name: bytes, owner: bytes) -> None:
         """`name` in lower case, `owner` as first written; an empty non-terminal to begin with."""
@@ -72,6 +72,8 @@ class Node:
         """The highest zone cut or DNAME owner at or above this node; None: plain data."""
         self.wildcard: Node | None = None
         """The child whose label is `*` (RFC 4592 §3.3.1, source of synthesis)."""
+        self.children = 0
+        """Names one label below: a node with neither records nor children is no name."""
 
 
 class Zone:
@@ -256,6 +258,7 @@ class ZoneBuilder:
                 above = nodes[above_name] = Node(
                     above_name, above_name if owner == above_name else owner
                 )
+            above.children += 1
             if node.name[:2] == names.WILDCARD:
                 above.wildcard = node
             if known:

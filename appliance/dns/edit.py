@@ -1,0 +1,184 @@
+"""The next version of a zone, made from this one and a difference, without reading it again.
+
+Nodes that a difference does not touch are shared by both versions, so a change costs what it
+touches and one copy of the dictionary of names (20 ms for a million). Only where a delegation or a
+DNAME comes or goes must everything below it be told. The old version is left as it is: transfers
+that are under way go on from it. Imports `consts`, `errors`, `names`, `serial`, `zone`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from appliance.dns import names
+from appliance.dns.consts import DNAME, NS, SOA
+from appliance.dns.errors import LocalError
+from appliance.dns.serial import Difference, Record
+from appliance.dns.zone import Node, RRset, Zone, canonical
+
+
+class Edited(NamedTuple):
+    """Another version of a zone."""
+
+    zone: Zone
+    names: frozenset[bytes]
+    """All names, in lower case, at which the versions differ or lead elsewhere."""
+
+
+def apply(zone: Zone, change: Difference, *, lenient: bool = False) -> Edited:
+    """The version that a difference leads to; LocalError if it is not a difference of this zone.
+
+    `lenient`: what is to go and is not there, and what is to come and is there, is no matter.
+    """
+    if not lenient and change.old_serial != zone.serial:
+        raise LocalError(f"the difference is from {change.old_serial}, not from {zone.serial}")
+    return _Editor(zone, lenient).run(change)
+
+
+class _Editor:
+    """One application; use once."""
+
+    def __init__(self, zone: Zone, lenient: bool) -> None:
+        self.zone = zone
+        self.lenient = lenient
+        self.nodes = dict(zone.nodes)
+        self.records = zone.records
+        self.mine: set[bytes] = set()
+        """Names whose nodes are this version's own and may be changed."""
+        self.tops: set[bytes] = set()
+        """Names at or below which covers must be told anew."""
+
+    def run(self, change: Difference) -> Edited:
+        touched = {record[0].lower() for record in (*change.removed, *change.added)}
+        for record in change.removed:
+            self._remove(record)
+        for record in change.added:
+            self._add(record)
+        soa = change.new
+        self._own(self.zone.origin).rrsets[SOA] = RRset(SOA, soa[2], (soa[3],), self.zone.soa.where)
+        # Empty nodes that lead nowhere are no names any more; the deepest go first.
+        for name in sorted(touched, key=len, reverse=True):
+            self._prune(name)
+        self.tops.update(n for n in touched if _covers(self.nodes.get(n), self.zone.origin))
+        if self.tops:
+            self._cover()
+        zone = Zone(
+            self.zone.origin,
+            self.nodes,
+            records=self.records,
+            files=self.zone.files,
+            digest=self.zone.digest,
+        )
+        return Edited(zone, frozenset(self.mine | touched))
+
+    def _own(self, name: bytes) -> Node:
+        """The node of a name that exists, as one of this version."""
+        node = self.nodes[name]
+        if name in self.mine:
+            return node
+        self.mine.add(name)
+        if node.cover is node:
+            self.tops.add(name)
+        fresh = Node(name, node.owner)
+        fresh.rrsets = dict(node.rrsets)
+        fresh.cover = node.cover
+        fresh.wildcard = node.wildcard
+        fresh.children = node.children
+        self.nodes[name] = fresh
+        if name[:2] == names.WILDCARD and name != self.zone.origin:
+            self._own(names.parent(name)).wildcard = fresh
+        return fresh
+
+    def _remove(self, record: Record) -> None:
+        owner, rtype, _, rdata = record
+        name = owner.lower()
+        node = self.nodes.get(name)
+        rrset = node.rrsets.get(rtype) if node is not None else None
+        form = canonical(rtype, rdata)
+        kept = () if rrset is None else rrset.rdatas
+        left = tuple(one for one in kept if one != rdata)
+        if len(left) == len(kept):
+            left = tuple(one for one in kept if canonical(rtype, one) != form)
+        if rrset is None or len(left) == len(kept):
+            if self.lenient:
+                return
+            raise LocalError(f"{names.to_text(owner)} has no such record of type {rtype}")
+        rrsets = self._own(name).rrsets
+        if left:
+            rrsets[rtype] = RRset(rtype, rrset.ttl, left, rrset.where)
+        else:
+            del rrsets[rtype]
+        self.records -= 1
+
+    def _add(self, record: Record) -> None:
+        owner, rtype, ttl, rdata = record
+        name = owner.lower()
+        if not names.is_below(name, self.zone.origin) or rtype == SOA:
+            raise LocalError(f"{names.to_text(owner)} of type {rtype} is not the zone's")
+        if name not in self.nodes:
+            self._grow(name, owner)
+        node = self._own(name)
+        rrset = node.rrsets.get(rtype)
+        if rrset is None:
+            node.rrsets[rtype] = RRset(rtype, ttl, (rdata,))
+        else:
+            form = canonical(rtype, rdata)
+            if any(canonical(rtype, one) == form for one in rrset.rdatas):
+                if not self.lenient:
+                    raise LocalError(f"{names.to_text(owner)} has this record already")
+                return
+            # RFC 2181 §5.2: one TTL for all; the newcomer's is what is meant now.
+            node.rrsets[rtype] = RRset(rtype, ttl, (*rrset.rdatas, rdata), rrset.where)
+        self.records += 1
+
+    def _grow(self, name: bytes, owner: bytes) -> None:
+        """A new node and the empty non-terminals that lead to it."""
+        fresh: list[Node] = []
+        while name not in self.nodes:
+            node = self.nodes[name] = Node(name, name if owner == name else owner)
+            self.mine.add(name)
+            fresh.append(node)
+            name, owner = names.parent(name), names.parent(owner)
+        cover = self.nodes[name].cover
+        for node in fresh:
+            node.cover = cover
+            above = self._own(names.parent(node.name))
+            above.children += 1
+            if node.name[:2] == names.WILDCARD:
+                above.wildcard = node
+
+    def _prune(self, name: bytes) -> None:
+        """Take away a node without records and without names below it, and so upwards."""
+        while name != self.zone.origin:
+            node = self.nodes.get(name)
+            if node is None or node.rrsets or node.children:
+                return
+            del self.nodes[name]
+            above = self._own(names.parent(name))
+            above.children -= 1
+            if name[:2] == names.WILDCARD:
+                above.wildcard = None
+            name = above.name
+
+    def _cover(self) -> None:
+        """Tell everything at or below `tops` its highest cut or DNAME anew."""
+        origin = self.zone.origin
+        tails = tuple(self.tops)
+        below = [
+            name
+            for name in self.nodes
+            if name.endswith(tails) and any(names.is_below(name, top) for top in tails)
+        ]
+        below.sort(key=len)
+        for name in below:
+            node = self._own(name)
+            node.cover = None if name == origin else self.nodes[names.parent(name)].cover
+            if node.cover is None and _covers(node, origin):
+                node.cover = node
+
+
+def _covers(node: Node | None, origin: bytes) -> bool:
+    """True if the node is a zone cut or owns a DNAME."""
+    return node is not None and (
+        DNAME in node.rrsets or (NS in node.rrsets and node.name != origin)
+    )

@@ -1,0 +1,170 @@
+"""Zones and catalogs that are edited say the same as those that are made anew."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from appliance.dns import Catalog, LocalError, Zone
+from appliance.dns.edit import apply
+from appliance.dns.serial import difference
+from tests.dns.util import Reply, question, zone
+
+LABELS = ("a", "b", "*", "c")
+SINGLE = {
+    "A": lambda r: f"A 192.0.2.{r.randrange(5)}",
+    "TXT": lambda r: f'TXT "{r.randrange(5)}"',
+    "MX": lambda r: f"MX 10 {r.choice(LABELS[:2])}",
+    "CNAME": lambda r: f"CNAME {r.choice(LABELS[:2])}.{r.choice(LABELS[:2])}",
+    "NS": lambda r: f"NS {r.choice(LABELS[:2])}",
+    "DNAME": lambda r: f"DNAME {r.choice(LABELS[:2])}",
+}
+
+
+def text(random: Random, serial: int) -> str:
+    """A small zone of any shape that can be loaded."""
+    owners: dict[str, list[str]] = {}
+    for _ in range(random.randrange(9)):
+        name = ".".join(random.choice(LABELS) for _ in range(random.randrange(1, 4)))
+        kind = random.choice(list(SINGLE))
+        records = owners.setdefault(name, [])
+        alone = kind in ("CNAME", "DNAME")
+        if (alone and records) or any("CNAME" in one or "DNAME" in one for one in records):
+            continue
+        if "*" in name and kind in ("NS", "DNAME"):
+            continue
+        records.append(SINGLE[kind](random))
+    # Nothing may stand below a DNAME.
+    tops = [name for name, some in owners.items() if any("DNAME" in one for one in some)]
+    lines = [
+        f"{name} {record}"
+        for name, some in owners.items()
+        if not any(name.endswith("." + top) for top in tops)
+        for record in some
+    ]
+    soa = f"@ SOA ns1 h {serial} 7200 1800 1209600 300\n@ NS ns1\nns1 A 192.0.2.53\n"
+    return "$ORIGIN example.test.\n$TTL 60\n" + soa + "\n".join(dict.fromkeys(lines)) + "\n"
+
+
+def build(random: Random, serial: int) -> Zone:
+    while True:
+        try:
+            return Zone.from_text(text(random, serial))
+        except LocalError:
+            continue
+
+
+def questions() -> list[bytes]:
+    names = ["@"] + [
+        ".".join(parts)
+        for parts in (
+            *[(one,) for one in (*LABELS, "x")],
+            *[(one, two) for one in (*LABELS, "x") for two in LABELS],
+            *[(one, two, three) for one in ("a", "x") for two in LABELS for three in LABELS],
+            ("x", "a", "b", "c"),
+        )
+    ]
+    return [
+        question("example.test." if name == "@" else f"{name}.example.test.", rdtype)
+        for name in names
+        for rdtype in ("A", "MX", "NS", "ANY", "SOA", "DS")
+    ]
+
+
+def shape(one: Zone) -> object:
+    return {
+        name: (
+            node.owner.lower(),
+            {rtype: (rrset.ttl, sorted(rrset.rdatas)) for rtype, rrset in node.rrsets.items()},
+            node.cover.name if node.cover is not None else None,
+            node.wildcard.name if node.wildcard is not None else None,
+            node.children,
+        )
+        for name, node in one.nodes.items()
+    }
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_edited_zones_and_catalogs_are_as_made_anew(seed: int) -> None:
+    random = Random(seed)
+    served = build(random, 1)
+    catalog = Catalog([served])
+    asked = questions()
+    for serial in range(2, 6):
+        wanted = build(random, serial)
+        before = shape(served)
+        edited = apply(served, difference(served, wanted))
+        assert shape(served) == before
+        assert shape(edited.zone) == shape(wanted)
+        assert edited.zone.records == wanted.records
+        for node in edited.zone.nodes.values():
+            for other in (node.cover, node.wildcard):
+                assert other is None or edited.zone.nodes[other.name] is other
+        for query in random.sample(asked, 40):
+            catalog.answer(query)  # so that something is remembered
+        served = edited.zone
+        catalog.edit(edited)
+        fresh = Catalog([served])
+        for query in asked:
+            assert catalog.answer(query) == fresh.answer(query)
+
+
+def test_zones_that_come_and_go_within_others() -> None:
+    """A name belongs to the deepest zone that has it, whenever that came."""
+    outer = zone("x.sub A 192.0.2.1\nsub NS ns1\nal CNAME w.sub\n")
+    inner = zone("w A 192.0.2.9\n", origin="sub.example.test.")
+    other = zone("y A 192.0.2.3\n", origin="sub.example.test.")
+    asked = [
+        question(name, rdtype)
+        for name in ("sub.example.test.", "x.sub.example.test.", "w.sub.example.test.",
+                     "q.w.sub.example.test.", "al.example.test.", "y.sub.example.test.")
+        for rdtype in ("A", "NS", "DS", "SOA")
+    ]  # fmt: skip
+    catalog = Catalog([outer])
+
+    def same_as(*zones: Zone) -> None:
+        fresh = Catalog(zones)
+        for _ in range(2):
+            for query in asked:
+                assert catalog.answer(query) == fresh.answer(query)
+
+    same_as(outer)
+    catalog.replace(inner, catalog.render_zone(inner))
+    same_as(outer, inner)
+    catalog.replace(other)
+    same_as(outer, other)
+    catalog.remove(other.origin)
+    same_as(outer)
+    catalog.remove(outer.origin)
+    same_as()
+    catalog.replace(inner)
+    same_as(inner)
+    catalog.replace(outer)
+    same_as(inner, outer)
+
+
+def test_a_zone_without_data_is_not_refused() -> None:
+    """RFC 1035 §4.3.5: what has expired is not answered from, and not denied either."""
+    inner = zone("w A 192.0.2.9\n", origin="sub.example.test.")
+    outer = zone("sub NS ns1\n")
+    catalog = Catalog([outer, inner])
+    assert Reply(catalog.answer(question("w.sub.example.test."))).rcode == "NOERROR"
+    catalog.expire(inner.origin)
+    for name in ("w.sub.example.test.", "sub.example.test.", "n.sub.example.test."):
+        assert Reply(catalog.answer(question(name))).rcode == "SERVFAIL", name
+    assert Reply(catalog.answer(question("elsewhere.test."))).rcode == "REFUSED"
+    assert Reply(catalog.answer(question("n.example.test."))).rcode == "NXDOMAIN"
+    catalog.replace(inner)
+    assert Reply(catalog.answer(question("w.sub.example.test."))).rcode == "NOERROR"
+
+
+def test_a_difference_of_another_version_is_refused() -> None:
+    """RFC 1995 §4: differences are applied to the version that they name."""
+    one, two = zone("a A 192.0.2.1\n"), zone("a A 192.0.2.2\n")
+    change = difference(one, two)
+    edited = apply(one, change)
+    assert edited.zone.nodes[b"\1a\7example\4test\0"].rrsets[1].rdatas == (b"\xc0\0\2\2",)
+    with pytest.raises(LocalError):
+        apply(edited.zone, change)  # the record that must go is not there
+    assert apply(edited.zone, change, lenient=True).zone.records == two.records
