@@ -3,7 +3,8 @@
 `data_received` has a straight line for the common case, a whole head that was answered before in
 this second, and a loop for everything else: heads in pieces, several heads at once, bodies to be
 thrown away, answers that the peer does not take yet.  While an answer is blocked nothing more is
-read, so what a connection holds is bounded by one head, one read and the transport's buffer.
+read, so what a connection holds is bounded by one head, one read and the transport's buffer, and
+so is the number of requests that are answered ahead of it.
 Imports asyncio's protocol interface and this package.
 """
 
@@ -14,11 +15,12 @@ from typing import cast
 
 from appliance.http.http2 import PREFACE_HEAD, Http2Protocol
 from appliance.http.inbound import Inbound
-from appliance.http.largefile import Mapped, open_parts
+from appliance.http.largefile import Stretch, open_parts
 from appliance.http.message import Answer, Refusal, plain
 from appliance.http.semantics import decide
 from appliance.http.server import SMALL, HttpServer
 from appliance.http.strict import MAX_HEAD, Head, incomplete, parse_head
+from appliance.http.tally import target_of
 
 # Octets thrown away after the last answer, while the peer has not closed yet.
 MAX_LINGER = 1024 * 1024
@@ -36,7 +38,8 @@ class HttpProtocol(asyncio.Protocol):
         "_buffer",
         "_end",
         "_eof",
-        "_file",
+        "_fed",
+        "_fetching",
         "_inbound",
         "_lingered",
         "_outgoing",
@@ -47,6 +50,7 @@ class HttpProtocol(asyncio.Protocol):
         "_stopped_reading",
         "_transport",
         "_write",
+        "address",
     )
 
     def __init__(self, server: HttpServer) -> None:
@@ -57,14 +61,16 @@ class HttpProtocol(asyncio.Protocol):
         self._scanned = 0  # offset up to which the end of a head was looked for
         self._inbound: Inbound | None = None  # the body being thrown away
         # Of a large answer, not written yet.  A list, because an empty deque weighs 760 octets.
-        self._outgoing: list[bytes | memoryview] = []
-        self._file: Mapped | None = None  # what `_outgoing` is mapped from
+        self._outgoing: list[bytes | memoryview | Stretch] = []
+        self._fetching = False  # a thread reads the next slice of a file
+        self._fed = 0  # octets of answers given to the transport since `_since`, less its buffer
         self._paused = False  # the transport wants no more
         self._stopped_reading = False
         self._end = OPEN
         self._eof = False  # the peer sends no more
         self._lingered = 0  # octets thrown away after the last answer
         self._since = 0.0  # the loop's time, to a second, at which the present wait began
+        self.address = ""
 
     # -- what asyncio calls -------------------------------------------------------------------
 
@@ -72,10 +78,16 @@ class HttpProtocol(asyncio.Protocol):
         """Begin: RFC 9112 §9."""
         self._transport = cast(asyncio.Transport, transport)
         self._write = self._transport.write
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.address = str(peer[0])
         accepted = self._server.opened(self)
         self._since = self._server.now
         if accepted:
             self._boundary = True
+        elif self._server.overrun:
+            self._end = LAST
+            self._transport.abort()
         else:
             # RFC 9110 §15.6.4: say when to come back rather than let the peer guess.
             self._say(plain(503, "too many connections", b"Retry-After: 5\r\n"), b"")
@@ -109,7 +121,6 @@ class HttpProtocol(asyncio.Protocol):
         self._buffer = b""
         self._inbound = None
         self._outgoing.clear()
-        self._file = None
         self._server.closed(self)
 
     def pause_writing(self) -> None:
@@ -120,12 +131,17 @@ class HttpProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on where `pause_writing` stopped."""
         self._paused = False
-        self._since = self._server.now
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Feed what is left of an answer, and then look at what was asked meanwhile."""
         self._feed()
         if not self._outgoing:
             if self._end == LAST:
-                self._close()
+                if not self._paused:
+                    self._close()
             elif self._end == OPEN:
+                self._since = self._server.now
                 self._run()
 
     # -- what the server calls ----------------------------------------------------------------
@@ -139,8 +155,13 @@ class HttpProtocol(asyncio.Protocol):
                 self._transport.abort()
         elif self._outgoing or self._paused:
             if waited > limits.stall_seconds:
-                self._server.timeouts += 1
-                self._transport.abort()
+                taken = self._fed - self._transport.get_write_buffer_size()
+                if taken < limits.min_rate * waited and not self._fetching:
+                    self._server.timeouts += 1
+                    self._transport.abort()
+                else:
+                    self._since = now
+                    self._fed = self._transport.get_write_buffer_size()
         elif self._inbound is not None:
             if waited > limits.body_seconds:
                 self._server.timeouts += 1
@@ -151,6 +172,18 @@ class HttpProtocol(asyncio.Protocol):
                 self._say(plain(408), b"")
         elif waited > limits.idle_seconds:
             self._close()
+
+    def waiting_since(self) -> float | None:
+        """Return since when nothing is under way but a request to come; None: something is."""
+        if self._end != OPEN or self._outgoing or self._paused or self._inbound is not None:
+            return None
+        return self._since
+
+    def shed(self) -> None:
+        """Close without a word, to make room."""
+        self._end = CLOSED
+        self._boundary = False
+        self._transport.abort()
 
     def drain(self) -> None:
         """Close at once when at rest, else after the answer to what was begun."""
@@ -316,21 +349,22 @@ class HttpProtocol(asyncio.Protocol):
         if close:
             self._end = LAST
         try:
-            parts, self._file = open_parts(answer.parts)
+            parts = open_parts(answer.parts)
         except OSError:
             server.files_changed += 1
             self._end = OPEN
             self._say(plain(503, "changed on disk", b"Retry-After: 5\r\n"), head)
             return
-        server.count(answer)
+        server.count(answer, target_of(head))
         if server.on_request is not None:
             self._log(head, answer)
-        if answer.length <= SMALL:
-            self._write(server.head(answer, close=close) + b"".join(parts))
-            self._file = None
+        octets = server.head(answer, close=close)
+        if answer.length <= SMALL and not any(type(part) is Stretch for part in parts):
+            self._write(octets + b"".join(cast("list[bytes]", parts)))
         else:
+            self._fed = len(octets)
             self._outgoing.extend(parts)
-            self._write(server.head(answer, close=close))
+            self._write(octets)
             self._feed()
         if close and not self._outgoing and not self._paused:
             self._close()
@@ -338,19 +372,57 @@ class HttpProtocol(asyncio.Protocol):
     def _feed(self) -> None:
         """Write the pieces of a large answer while the transport takes them."""
         outgoing = self._outgoing
-        while outgoing and not self._paused:
-            if self._file is not None and not self._file.intact:
-                self._server.files_changed += 1
-                self._transport.abort()
-                return
-            part = outgoing.pop(0)
+        while outgoing and not self._paused and not self._fetching:
+            part = outgoing[0]
+            if isinstance(part, Stretch):
+                if not self._feed_file(part):
+                    return
+                continue
             if len(part) > SMALL:
                 view = memoryview(part)
-                outgoing.insert(0, view[SMALL:])
+                outgoing[0] = view[SMALL:]
                 part = view[:SMALL]
+            else:
+                del outgoing[0]
+            self._fed += len(part)
             self._write(part)
-        if not outgoing:
-            self._file = None
+
+    def _feed_file(self, part: Stretch) -> bool:
+        """Write the next slice of a file; False when it has to be waited for, or is lost."""
+        if not part.at_hand():
+            self._fetching = True
+            self._server.fetch(part, self._fetched)
+            return False
+        try:
+            octets = part.read()
+        except OSError:
+            self._lost_file()
+            return False
+        if not part:
+            del self._outgoing[0]
+        self._fed += len(octets)
+        self._write(octets)
+        return True
+
+    def _fetched(self, octets: bytes | None) -> None:
+        """Go on with a slice that a thread has read."""
+        self._fetching = False
+        if self._end == CLOSED or not self._outgoing:
+            return
+        if octets is None:
+            self._lost_file()
+            return
+        if not self._outgoing[0]:
+            del self._outgoing[0]
+        self._fed += len(octets)
+        self._write(octets)
+        self._go_on()
+
+    def _lost_file(self) -> None:
+        """Break an answer off: RFC 9112 §8, the peer has to see that it is incomplete."""
+        self._server.files_changed += 1
+        self._outgoing.clear()
+        self._transport.abort()
 
     def _refuse(self, refusal: Refusal, head: bytes) -> None:
         """Answer a faulty head; where the next one would begin is not known."""
@@ -367,7 +439,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._end != OPEN:
             return
         self._end = LAST
-        self._server.count(answer)
+        self._server.count(answer, target_of(head))
         if self._server.on_request is not None:
             self._log(head, answer)
         self._write(
@@ -399,6 +471,4 @@ class HttpProtocol(asyncio.Protocol):
     def _log(self, head: bytes, answer: Answer) -> None:
         on_request = self._server.on_request
         if on_request is not None:
-            on_request(
-                self._transport.get_extra_info("peername"), head, answer.status, answer.length
-            )
+            on_request(self.address, head, answer.status, answer.length)

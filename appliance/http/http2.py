@@ -1,10 +1,11 @@
 """HTTP/2 on one connection (RFC 9113): h2 keeps the protocol, this decides what to send when.
 
-The same semantics answer as for HTTP/1.1.  h2 parses frames and header blocks, keeps states and
-windows; here are the order in which streams are served (RFC 9218), back-pressure, deadlines, and
-a budget for what costs a peer nothing and a server something: resets, pings, settings and empty
-frames.  Past the budget the connection ends with ENHANCE_YOUR_CALM.  While the transport takes
-nothing more, nothing is read either, so that no queue grows.  Imports h2 and this package.
+The same semantics answer as for HTTP/1.1.  Octets are cut into frames here.  Requests that were
+seen before take the fast lane (`lane`); everything else goes to h2, which parses it, keeps states
+and windows, and says what was wrong.  Here are also the order in which streams are served (RFC
+9218), back-pressure, deadlines, and budgets for resets and for frames that ask for nothing; past
+them the connection ends with ENHANCE_YOUR_CALM.  While the transport takes nothing more, nothing
+is read either, so that no queue grows.  Imports h2 and this package.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from functools import lru_cache
 from typing import cast
 
 import h2.config
@@ -22,7 +22,9 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
-from appliance.http.largefile import Mapped, open_parts
+from appliance.http.budget import Budget
+from appliance.http.lane import FRAME, MAX_BLOCKS, Fields, LaneDecoder, Ready, fields_of
+from appliance.http.largefile import Stretch, open_parts
 from appliance.http.message import Answer, Request, plain
 from appliance.http.priority import Priority, parse_priority, rank
 from appliance.http.semantics import decide
@@ -32,43 +34,26 @@ from appliance.http.target import is_authority
 
 # RFC 9113 §3.4: the connection preface up to the blank line, which reads like a request head.
 PREFACE_HEAD = b"PRI * HTTP/2.0\r\n\r\n"
-# Octets given to h2 at a time, so that a budget is looked at before all of a flood is parsed.
-CHUNK = 4096
+PREFACE = 24  # octets of the whole preface
 # Octets gathered before they are written.
 WRITE = 64 * 1024
-# Octets of one DATA frame: RFC 9113 §4.2, what every peer accepts.
-FRAME = 16384
-# Octets that a reader has to take within `stall_seconds`.
-MIN_PROGRESS = 8 * 1024
 # Streams remembered after their end, for late frames: RFC 9113 §5.1.
 MAX_CLOSED = 1000
+# RFC 9113 §6: frame types.
+DATA, HEADERS, RST_STREAM, PUSH_PROMISE, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 5, 8, 9
+# RFC 9113 §6.1, §6.2: flags.
+END_STREAM, END_HEADERS, PADDED, PRIORITY = 0x01, 0x04, 0x08, 0x20
 # RFC 9218 §7.1: the frame type of PRIORITY_UPDATE; §2.1: the setting that says we go by it.
 PRIORITY_UPDATE = 0x10
 NO_RFC7540_PRIORITIES = 0x9  # h2 has no name for it, and sends what it is given
+# Octets sent that pay for one more frame which asks for nothing: a window of 16 KB or more is
+# then opened for free, however fast the download.
+EARNING = 16 * 1024
 
 # RFC 9113 §6.8: a first GOAWAY that promises to take what is on its way, stream 2**31-1, no error.
 GOAWAY_SOON = bytes.fromhex("000008 07 00 00000000 7fffffff 00000000")
 
 _TARGET = re.compile(rb"[\x21-\x7e]+")
-
-
-class Budget:
-    """A bucket of tokens: so many at once, and so many more each second."""
-
-    __slots__ = ("_burst", "_last", "_rate", "_tokens")
-
-    def __init__(self, burst: int, rate: int, now: float) -> None:
-        self._burst = burst
-        self._rate = rate
-        self._tokens = float(burst)
-        self._last = now
-
-    def spend(self, now: float, cost: int = 1) -> bool:
-        """Take tokens; False when there are too few."""
-        self._tokens = min(self._burst, self._tokens + (now - self._last) * self._rate)
-        self._last = now
-        self._tokens -= cost
-        return self._tokens >= 0
 
 
 class _Connection(h2.connection.H2Connection):
@@ -81,37 +66,30 @@ class _Connection(h2.connection.H2Connection):
 class _Stream:
     """A response that is not sent yet."""
 
-    __slots__ = ("file", "number", "parts", "priority", "turn", "unread")
+    __slots__ = ("fetching", "number", "parts", "priority", "turn", "unread")
 
     def __init__(
         self,
         number: int,
-        parts: list[bytes | memoryview],
-        file: Mapped | None,
+        parts: list[bytes | memoryview | Stretch],
         priority: Priority,
         unread: bool,
     ) -> None:
         self.number = number
         self.parts = deque(part for part in parts if len(part))
-        self.file = file  # what the parts are mapped from
+        self.fetching = False  # a thread reads its next slice
         self.priority = priority
         self.unread = unread  # the request's content has not ended
         self.turn = 0
 
 
-@lru_cache(maxsize=4096)
-def _fields(block: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """Turn a header block of field lines into h2's pairs; names are lower case in HTTP/2."""
-    pairs = (line.partition(b": ") for line in block.split(b"\r\n") if line)
-    return tuple((name.lower(), value) for name, _, value in pairs)
-
-
 class Http2Protocol(asyncio.Protocol):
-    """One HTTP/2 connection of an `HttpServer`, taken over after its preface was seen."""
+    """One HTTP/2 connection of an `HttpServer`."""
 
-    def __init__(self, server: HttpServer, transport: asyncio.Transport) -> None:
+    def __init__(self, server: HttpServer, transport: asyncio.Transport | None = None) -> None:
+        """Serve a connection that ALPN said is HTTP/2, or with a transport take one over."""
         self._server = server
-        self._transport = transport
+        self.address = ""
         config = h2.config.H2Configuration(
             client_side=False,
             header_encoding=None,
@@ -119,6 +97,7 @@ class Http2Protocol(asyncio.Protocol):
             normalize_outbound_headers=False,
         )
         self._h2 = _Connection(config)
+        self._decoder = self._h2.decoder = LaneDecoder(MAX_HEAD)
         self._h2.local_settings = h2.settings.Settings(
             client=False,
             initial_values={
@@ -131,50 +110,184 @@ class Http2Protocol(asyncio.Protocol):
         self._streams: dict[int, _Stream] = {}
         self._early: dict[int, Priority] = {}  # PRIORITY_UPDATE before its request (§7.1)
         self._turn = 0
+        self._tail = b""  # the beginning of a frame
+        self._preface = PREFACE  # octets of the preface to come
+        self._block = False  # a header block has not ended: only CONTINUATION may come
+        self._lane = False  # h2 has seen a request, so the connection is open
+        self._site: object = None  # what the decoder's blocks were decided about
+        self._gone: dict[int, None] = {}  # streams of the fast lane, the latest MAX_CLOSED
+        self._sending: list[bytes] = []  # frames of the fast lane, not written yet
         self._paused = False
         self._reading = True
         self._draining = False
         self._ended = False
         self._since = server.now  # when the present wait began
-        self._partial: float | None = None  # when a frame began that has no end yet
+        self._partial: float | None = None  # when a frame or a block began that has no end yet
         self._progress = 0  # octets of content sent since `_since`
         # A browser cancels a page full of images at once; a rapid reset never stops.
         self._resets = Budget(burst=200, rate=20, now=server.now)
         # Pings, settings and the like: a client sends a few in a minute.
         self._control = Budget(burst=500, rate=50, now=server.now)
+        if transport is not None:
+            self._transport = transport
+            self.address = _address(transport)
 
     # -- what asyncio calls -------------------------------------------------------------------
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin: RFC 9113 §3.2."""
+        self._transport = cast(asyncio.Transport, transport)
+        self.address = _address(self._transport)
+        welcome = self._server.opened(self)
+        self._since = self._server.now
+        if not welcome:
+            # RFC 9113 §8.7: nothing was processed, so whatever was asked may be asked again.
+            self._goaway(h2.errors.ErrorCodes.REFUSED_STREAM)
+
     def data_received(self, data: bytes) -> None:
         """Take octets; never raises for anything a peer can send."""
-        for start in range(0, len(data), CHUNK):
-            if self._ended:
+        if self._tail:
+            data = self._tail + data
+            self._tail = b""
+        at, size = 0, len(data)
+        if self._preface:
+            at = min(self._preface, size)
+            self._preface -= at
+            if not self._give(data[:at]):
                 return
-            try:
-                events = self._h2.receive_data(data[start : start + CHUNK])
-            except h2.exceptions.ProtocolError:
-                self._end()  # h2 has prepared the GOAWAY that says why
-                return
-            if events:
-                self._partial = None
-            elif not self._quiet():
-                return
-            for event in events:
-                self._event(event)
+        while size - at >= 9:
+            length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
+            if length > FRAME:
+                at += self._give(data[at:]) * (size - at)  # h2 says what is wrong with it
+                break
+            stop = at + 9 + length
+            if stop > size:
+                break
+            self._partial = None
+            if not (data[at + 3] == HEADERS and self._is_fast(data, at, stop)) and not self._frame(
+                data, at, stop
+            ):
+                break
+            at = stop
+        if self._ended:
+            return
+        if at < size:
+            self._tail = data[at:]
+        if self._partial is None and (self._tail or self._block or self._preface):
+            self._partial = self._server.now
         self._pump()
 
-    def _quiet(self) -> bool:
-        """Judge octets that led to no event; False when they were too many."""
-        answer = self._h2.data_to_send()
-        if answer:
-            # Frames of streams that are over: h2 says so with a RST_STREAM of 13 octets each.
-            self._transport.write(answer)
-            if not self._control.spend(self._server.now, len(answer) // 13):
-                self._goaway(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+    def _is_fast(self, data: bytes, at: int, stop: int) -> bool:
+        """Answer a request by the fast lane; False when it has to go through h2."""
+        flags = data[at + 4]
+        wanted = flags & (END_STREAM | END_HEADERS | PADDED) == END_STREAM | END_HEADERS
+        if not wanted or not self._lane or self._block:
+            return False
+        number = int.from_bytes(data[at + 5 : at + 9])
+        if number <= self._h2.highest_inbound_stream_id or not number & 1 or number >> 31:
+            return False
+        start = at + 9
+        if flags & PRIORITY:
+            # RFC 9113 §5.3.2: read past it; h2 has to complain of a dependency on itself.
+            start += 5
+            if start > stop or int.from_bytes(data[at + 9 : at + 13]) & 0x7FFFFFFF == number:
                 return False
-        elif self._partial is None:
-            self._partial = self._server.now
+        server, decoder = self._server, self._decoder
+        site = server.renew()
+        if site is not self._site:
+            decoder.blocks.clear()
+            self._site = site
+        block = data[start:stop]
+        ready = decoder.blocks.get(block)
+        if ready is None:
+            fields = decoder.ahead(block)
+            ready = server.ready.get(fields) if fields is not None else None
+            if ready is None:
+                return False
+            if decoder.steady and len(decoder.blocks) < MAX_BLOCKS:
+                decoder.blocks[block] = ready
+        if not self._fits(ready):
+            if decoder.blocks.get(block) is ready:
+                decoder.ahead(block)
+            return False
+        decoder.taken()
+        self._answer_fast(number, data[at + 5 : at + 9], ready)
         return True
+
+    def _fits(self, ready: Ready) -> bool:
+        """Say whether an answer can be sent as a whole, at once, without harm to another."""
+        length = ready.answer.length
+        return not (
+            self._paused
+            or self._streams
+            or self._draining
+            or not (ready.urgent or length <= FRAME)
+            or length > self._h2.outbound_flow_control_window
+            or length > self._h2.remote_settings.initial_window_size
+        )
+
+    def _answer_fast(self, number: int, stream: bytes, ready: Ready) -> None:
+        server, gone = self._server, self._gone
+        if ready.made is not server.date:
+            ready.make(server.date, server.extra)
+        self._h2.highest_inbound_stream_id = number
+        self._h2.outbound_flow_control_window -= ready.answer.length
+        gone[number] = None
+        if len(gone) > MAX_CLOSED:
+            del gone[next(iter(gone))]
+        ready.count += 1
+        self._since = server.now
+        self._sending.append(ready.frames(stream))
+        self._early.pop(number, None)
+        if len(self._sending) >= 16 or ready.answer.length > FRAME:
+            self._flush()
+        if server.on_request is not None:
+            server.on_request(self.address, ready.log, ready.answer.status, ready.answer.length)
+
+    def _frame(self, data: bytes, at: int, stop: int) -> bool:
+        """Give a frame to h2; False when the connection ends by it."""
+        kind, flags = data[at + 3], data[at + 4]
+        number = int.from_bytes(data[at + 5 : at + 9]) & 0x7FFFFFFF
+        calm = True
+        now = self._server.now
+        if kind == RST_STREAM and (number in self._streams or number in self._gone):
+            calm = self._resets.spend(now)
+        elif kind == DATA:
+            calm = stop - at > 9 or bool(flags & END_STREAM) or self._control.spend(now)
+        elif kind == HEADERS:
+            self._block = not flags & END_HEADERS
+        elif kind == CONTINUATION:
+            self._block = self._block and not flags & END_HEADERS
+            calm = self._control.spend(now)
+        else:
+            calm = self._control.spend(now)
+        if not calm:
+            self._goaway(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+            return False
+        if number in self._gone and kind in (DATA, HEADERS):
+            # RFC 9113 §5.1: after END_STREAM only PRIORITY, WINDOW_UPDATE and RST_STREAM may come.
+            self._goaway(h2.errors.ErrorCodes.STREAM_CLOSED)
+            return False
+        return self._give(data[at:stop])
+
+    def _give(self, octets: bytes) -> bool:
+        """Let h2 read octets, and act upon what it found; False when the connection ends."""
+        try:
+            events = self._h2.receive_data(octets)
+        except h2.exceptions.ProtocolError:
+            self._end()  # h2 has prepared the GOAWAY that says why
+            return False
+        self._decoder.taken()
+        if not events:
+            answer = self._h2.data_to_send()
+            if answer:
+                # Frames of streams that are over: h2 says so with a RST_STREAM of 13 octets each.
+                self._sending.append(answer)
+                if self._lane and not self._control.spend(self._server.now, len(answer) // 13):
+                    self._goaway(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+        for event in events:
+            self._event(event)
+        return not self._ended
 
     def eof_received(self) -> bool:
         """Close: a peer that sends no more cannot open a window either."""
@@ -184,6 +297,7 @@ class Http2Protocol(asyncio.Protocol):
         """Let go of everything."""
         self._ended = True
         self._streams.clear()
+        self._sending.clear()
         self._server.closed(self)
 
     def pause_writing(self) -> None:
@@ -213,7 +327,7 @@ class Http2Protocol(asyncio.Protocol):
                 self._transport.abort()
         elif self._streams or self._paused:
             if waited > limits.stall_seconds:
-                if self._progress < MIN_PROGRESS:
+                if self._progress < limits.min_rate * waited and not self._fetching():
                     self._server.timeouts += 1
                     self._transport.abort()
                 self._since, self._progress = now, 0
@@ -223,44 +337,44 @@ class Http2Protocol(asyncio.Protocol):
         elif waited > limits.idle_seconds:
             self._goaway(h2.errors.ErrorCodes.NO_ERROR)
 
+    def _fetching(self) -> bool:
+        return any(stream.fetching for stream in self._streams.values())
+
+    def waiting_since(self) -> float | None:
+        """Return since when nothing is under way but a request to come; None: something is."""
+        return None if self._ended or self._streams or self._paused else self._since
+
+    def shed(self) -> None:
+        """Close without a word, to make room."""
+        self._ended = True
+        self._transport.abort()
+
     def drain(self) -> None:
         """Say that no new streams are wanted, and close after those under way (§6.8)."""
         if self._ended or self._draining:
             return
         self._draining = True
-        self._transport.write(self._h2.data_to_send() + GOAWAY_SOON)
+        self._flush()
+        self._transport.write(GOAWAY_SOON)
         self._pump()
 
     # -- events -------------------------------------------------------------------------------
 
     def _event(self, event: h2.events.Event) -> None:
-        now = self._server.now
-        calm = True
         if self._ended:
             return
         if isinstance(event, h2.events.RequestReceived):
             self._request(event)
         elif isinstance(event, h2.events.DataReceived):
             # Content is not wanted; the connection's window is given back, the stream's is not.
-            length = event.flow_controlled_length
-            if length:
-                self._h2.increment_flow_control_window(length)
-            if not event.data and event.stream_ended is None:
-                calm = self._control.spend(now)
+            if event.flow_controlled_length:
+                self._h2.increment_flow_control_window(event.flow_controlled_length)
         elif isinstance(event, h2.events.StreamReset):
             self._streams.pop(event.stream_id, None)
-            calm = self._resets.spend(now) if event.remote_reset else True
-        elif isinstance(event, h2.events.WindowUpdated):
-            calm = bool(self._streams) or self._control.spend(now)
         elif isinstance(event, h2.events.ConnectionTerminated):
             self._draining = True  # the peer's own goodbye; what it asked for is still sent
         elif isinstance(event, h2.events.UnknownFrameReceived):
-            calm = self._control.spend(now)
             self._priority_update(event)
-        elif not isinstance(event, h2.events.StreamEnded | h2.events.PingAckReceived):
-            calm = self._control.spend(now)
-        if not calm:
-            self._goaway(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
 
     def _priority_update(self, event: h2.events.UnknownFrameReceived) -> None:
         frame = event.frame
@@ -279,30 +393,41 @@ class Http2Protocol(asyncio.Protocol):
     def _request(self, event: h2.events.RequestReceived) -> None:
         server = self._server
         self._since = server.now
+        self._lane = True
         number = event.stream_id
-        headers = [(bytes(name), bytes(value)) for name, value in event.headers or ()]
+        headers = tuple((bytes(name), bytes(value)) for name, value in event.headers or ())
         request, answer = read_request(headers)
+        faulty = answer is not None
         if answer is None:
             answer = decide(server.renew(), request)
         try:
-            parts, file = open_parts(answer.parts)
+            parts = open_parts(answer.parts)
         except OSError:
             server.files_changed += 1
+            faulty = True
             answer = plain(503, "changed on disk", b"Retry-After: 5\r\n")
-            parts, file = [part for part in answer.parts if isinstance(part, bytes)], None
+            parts = open_parts(answer.parts)
         priority = self._early.pop(number, None) or parse_priority(
             request.fields.get(b"priority", b"")
         )
-        stream = _Stream(number, parts, file, priority, event.stream_ended is None)
+        stream = _Stream(number, parts, priority, event.stream_ended is None)
         date = server.date[6:-2]  # without "Date: " and CRLF
-        fields = [(b":status", b"%d" % answer.status), (b"date", date), *_fields(answer.block)]
+        fields = [
+            (b":status", b"%d" % answer.status), (b"date", date),
+            *fields_of(answer.block + server.extra),
+        ]  # fmt: skip
         try:
             self._h2.send_headers(number, fields, end_stream=not stream.parts)
         except h2.exceptions.ProtocolError:
             return  # reset by its peer in the same read
-        server.count(answer)
+        server.count(answer, request.target, "2")
+        log = b""
+        if server.on_request is not None or not faulty:
+            log = _log_head(request, headers)
         if server.on_request is not None:
-            self._log(request, headers, answer)
+            server.on_request(self.address, log, answer.status, answer.length)
+        if not faulty and not stream.unread and not any(type(part) is Stretch for part in parts):
+            server.keep_ready(request, headers, answer, log)
         if stream.parts:
             self._streams[number] = stream
         else:
@@ -328,39 +453,80 @@ class Http2Protocol(asyncio.Protocol):
     def _next(self) -> _Stream | None:
         best = None
         for stream in self._streams.values():
-            if self._h2.local_flow_control_window(stream.number) > 0 and (
-                best is None
-                or rank(stream.priority, stream.number, stream.turn)
-                < rank(best.priority, best.number, best.turn)
+            if (
+                not stream.fetching
+                and self._h2.local_flow_control_window(stream.number) > 0
+                and (
+                    best is None
+                    or rank(stream.priority, stream.number, stream.turn)
+                    < rank(best.priority, best.number, best.turn)
+                )
             ):
                 best = stream
         return best
 
     def _send_some(self, stream: _Stream) -> int:
         """Send one DATA frame of a stream; returns its octets of content."""
-        if stream.file is not None and not stream.file.intact:
-            self._server.files_changed += 1
-            del self._streams[stream.number]
-            self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.INTERNAL_ERROR)
-            return 0
+        part = stream.parts[0]
+        if isinstance(part, Stretch):
+            if not part.at_hand():
+                self._fetch(stream, part)
+                return 0
+            try:
+                octets = part.read()
+            except OSError:
+                self._lost_file(stream)
+                return 0
+            self._next_slice(stream, part, octets)
+            part = octets
         room = min(
             self._h2.local_flow_control_window(stream.number),
             self._h2.max_outbound_frame_size,
             FRAME,
         )
-        part = stream.parts.popleft()
         if len(part) > room:
             view = memoryview(part)
-            stream.parts.appendleft(view[room:])
+            stream.parts[0] = view[room:]
             part = view[:room]
+        else:
+            stream.parts.popleft()
         self._turn += 1
         stream.turn = self._turn
         self._h2.send_data(stream.number, bytes(part), end_stream=not stream.parts)
         self._progress += len(part)
+        self._control.earn(len(part) / EARNING)
         if not stream.parts:
             del self._streams[stream.number]
             self._finished(stream)
         return len(part)
+
+    def _next_slice(self, stream: _Stream, stretch: Stretch, octets: bytes) -> None:
+        """Put a slice in front of what is left of its file."""
+        if not stretch:
+            stream.parts.popleft()
+        stream.parts.appendleft(octets)
+
+    def _fetch(self, stream: _Stream, stretch: Stretch) -> None:
+        """Have the next slice read in a thread; other streams go on."""
+        stream.fetching = True
+
+        def done(octets: bytes | None) -> None:
+            stream.fetching = False
+            if self._ended or self._streams.get(stream.number) is not stream:
+                return
+            if octets is None:
+                self._lost_file(stream)
+            else:
+                self._next_slice(stream, stretch, octets)
+            self._pump()
+
+        self._server.fetch(stretch, done)
+
+    def _lost_file(self, stream: _Stream) -> None:
+        """Reset a stream whose file is another one now."""
+        self._server.files_changed += 1
+        self._streams.pop(stream.number, None)
+        self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.INTERNAL_ERROR)
 
     def _finished(self, stream: _Stream) -> None:
         self._since, self._progress = self._server.now, 0
@@ -370,7 +536,12 @@ class Http2Protocol(asyncio.Protocol):
 
     def _flush(self) -> None:
         data = self._h2.data_to_send()
-        if data:
+        if self._sending:
+            octets = b"".join(self._sending)
+            self._sending.clear()
+            self._control.earn(len(octets) / EARNING)
+            self._transport.write(octets + data if data else octets)
+        elif data:
             self._transport.write(data)
 
     def _goaway(self, code: h2.errors.ErrorCodes) -> None:
@@ -389,18 +560,22 @@ class Http2Protocol(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def _log(self, request: Request, headers: list[tuple[bytes, bytes]], answer: Answer) -> None:
-        """Tell the log, in the form of a head of HTTP/1.1."""
-        lines = [b"%s %s HTTP/2.0" % (request.method, request.target)]
-        lines += [b"%s: %s" % pair for pair in headers if not pair[0].startswith(b":")]
-        on_request = self._server.on_request
-        if on_request is not None:
-            peer = self._transport.get_extra_info("peername")
-            head = b"\r\n".join([*lines, b"", b""])
-            on_request(peer, head, answer.status, answer.length)
+
+def _address(transport: asyncio.Transport) -> str:
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
-def read_request(headers: list[tuple[bytes, bytes]]) -> tuple[Request, Answer | None]:
+def _log_head(request: Request, headers: Fields) -> bytes:
+    """Return a request in the form of a head of HTTP/1.1, as the log reads it."""
+    lines = [b"%s %s HTTP/2.0" % (request.method, request.target)]
+    if request.authority:
+        lines.append(b"host: " + request.authority)
+    lines += [b"%s: %s" % pair for pair in headers if not pair[0].startswith(b":")]
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def read_request(headers: Fields) -> tuple[Request, Answer | None]:
     """Make a request of h2's validated headers, and the answer to it if it is faulty.
 
     h2 has checked names, pseudo-headers and connection fields (RFC 9113 §8.2, §8.3); what the

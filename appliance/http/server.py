@@ -10,25 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
+from appliance.http.admission import Admission
+from appliance.http.lane import Fields, Ready
+from appliance.http.largefile import Stretch
 from appliance.http.memo import Memo
-from appliance.http.message import STATUS_LINES, Answer
+from appliance.http.message import STATUS_LINES, Answer, Request
 from appliance.http.preconditions import http_date
 from appliance.http.semantics import Hosting
+from appliance.http.tally import Tally, target_of
 
 # Octets; a larger answer is written head first, then piece by piece as the peer takes it.
 SMALL = 256 * 1024
 # Octets of finished answers kept within one second; past it they are made anew each time.
 MAX_WIRES = 64 * 1024 * 1024
+# Lists of fields whose answers are kept for HTTP/2, one generation of them; some 3 KB each.
+MAX_READY = 4096
 # Statuses whose answers depend on the head alone and are worth remembering.
 _REMEMBERED = frozenset({200, 206, 301, 302, 304, 307, 308, 404})
 
-# A log line's raw material: peer name, request head, status, octets of body.
-OnRequest = Callable[[Any, bytes, int, int], None]
+# A log line's raw material: the peer's address, request head, status, octets of body.
+OnRequest = Callable[[str, bytes, int, int], None]
 
 
 class Holder(Protocol):
@@ -41,6 +46,14 @@ class Holder(Protocol):
 
 class Served(Protocol):
     """What the server asks of each of its connections."""
+
+    address: str  # of the peer; "" when it has none
+
+    def waiting_since(self) -> float | None:
+        """Return since when nothing is under way but a request to come; None: something is."""
+
+    def shed(self) -> None:
+        """Close without a word, to make room."""
 
     def check(self, now: float) -> None:
         """Look at the deadline; called once a second with the loop's time."""
@@ -56,12 +69,19 @@ class Limits:
     head_seconds: float = 10.0  # for a whole head, from its first octet: slowloris ends here
     idle_seconds: float = 75.0  # between requests: nginx's default, and browsers expect it
     body_seconds: float = 30.0  # for a request body that is being thrown away
-    stall_seconds: float = 30.0  # for a reader that takes nothing of an answer
+    stall_seconds: float = 30.0  # over which a reader has to keep `min_rate`
+    min_rate: int = 500  # octets a second; GPRS of the year 2000 gave four times as many
     linger_seconds: float = 5.0  # for a peer to read the last answer and close
     body: int = 64 * 1024  # a body is never wanted; this much is read to keep the connection
     connections: int = 10_000  # about 300 MB with the TCP under them
+    # Connections of one address: a large office behind one translator, and never all there are.
+    connections_each: int = 4096
     http2: bool = True  # by prior knowledge, which ALPN amounts to
     streams: int = 100  # at once on an HTTP/2 connection: what RFC 9113 §6.5.2 asks for at least
+
+
+# Connections over the limit that are still told so; past these they are cut off without a word.
+MAX_REFUSED = 200
 
 
 class Hit:
@@ -86,12 +106,15 @@ class HttpServer:
         clock: Callable[[], float] = time.time,
         on_request: OnRequest | None = None,
         remember: bool = True,
+        extra: bytes = b"",
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """Serve `holder.current`.
 
-        `clock` gives seconds since the epoch; `loop` needs `time` and `call_later` and is the
-        running one unless given.  `on_request` is called for each answer and must not block.
+        `clock` gives seconds since the epoch; `loop` needs `time`, `call_later` and
+        `run_in_executor` and is the running one unless given.  `on_request` is called for each
+        answer and must not block.  `extra` are field lines for every answer, each ended by CRLF:
+        what belongs to a listener rather than a site, as Strict-Transport-Security does.
         """
         self.holder = holder
         self.site: Hosting = holder.current
@@ -101,20 +124,25 @@ class HttpServer:
         self.remember = remember
         self.memo = Memo()
         self.wires: dict[bytes, Hit] = {}  # by head; emptied each second
+        self.ready: dict[Fields, Ready] = {}  # for HTTP/2; emptied when full
         self.connections: set[Served] = set()
         self.draining = False
         self.now = 0.0  # the loop's time at the last tick
         self._loop = loop
         self._finished: dict[Answer, bytes] = {}  # emptied each second
         self._finished_bytes = 0
+        self._extra = extra
         self._date = b""
+        self._wall = 0.0  # seconds since the epoch at the last tick
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
         # Counters.  Those of hits are folded in once a second, or when asked for.
-        self._statuses: Counter[int] = Counter()
-        self._body_bytes = 0
+        self.tally = Tally()
         self.accepted = 0
-        self.refused_connections = 0  # over the limit of connections
+        self.refused_connections = 0  # over a limit of connections
+        self.shed_connections = 0  # closed while they waited, to make room
+        self._admission = Admission(limits.connections, limits.connections_each)
+        self._full_at = -1.0  # the tick at which nobody was found to make room
         self.timeouts = 0  # heads, bodies and readers that were too slow
         self.memo_hits = 0
         self.files_changed = 0  # downloads broken off because the file is another one now
@@ -126,15 +154,36 @@ class HttpServer:
         if self._timer is None:
             self._tick()
         self.accepted += 1
+        welcome = self._admission.arrive(connection.address)
+        if welcome and len(self.connections) >= self.limits.connections:
+            welcome = self._make_room()
         self.connections.add(connection)
-        if len(self.connections) > self.limits.connections:
+        if not welcome:
             self.refused_connections += 1
+        return welcome
+
+    @property
+    def overrun(self) -> bool:
+        """Whether so many are refused already that the next is not worth a word."""
+        return len(self.connections) > self.limits.connections + MAX_REFUSED
+
+    def _make_room(self) -> bool:
+        """Close some that wait; False when there is nobody."""
+        if self._full_at == self.now:
             return False
-        return True
+        found = self._admission.to_shed(self.connections, self.now)
+        if not found:
+            self._full_at = self.now
+        self.shed_connections += len(found)
+        for connection in found:
+            self.connections.discard(connection)
+            connection.shed()
+        return bool(found)
 
     def closed(self, connection: Served) -> None:
         """Count a connection out."""
         self.connections.discard(connection)
+        self._admission.leave(connection.address)
         if not self.connections:
             if self._timer is not None:
                 self._timer.cancel()
@@ -169,7 +218,7 @@ class HttpServer:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        wall = self.clock()
+        wall = self._wall = self.clock()
         # On the second, so that Date is never a second behind.
         self._timer = loop.call_later(1.0 - wall % 1.0 + 0.001, self._tick)
         self.now = loop.time()
@@ -198,18 +247,25 @@ class HttpServer:
             self._fold()
             self.memo.clear()
             self.wires.clear()
+            self.ready = {}
             self._forget_finished()
             self.site = current
         return current
 
     def head(self, answer: Answer, *, close: bool) -> bytes:
         """Return the octets of a whole response head."""
-        return b"%s%s%s%s\r\n" % (
+        return b"%s%s%s%s%s\r\n" % (
             STATUS_LINES[answer.status],
             self._date,
             answer.block,
+            self._extra,
             b"Connection: close\r\n" if close else b"",
         )
+
+    @property
+    def extra(self) -> bytes:
+        """The field lines that every answer of this listener has."""
+        return self._extra
 
     def wire(self, answer: Answer) -> bytes:
         """Return the octets of a small answer on a connection that goes on."""
@@ -236,33 +292,68 @@ class HttpServer:
         if self.remember and answer.status in _REMEMBERED:
             self.memo.put(head, answer)
 
+    def keep_ready(self, request: Request, fields: Fields, answer: Answer, log: bytes) -> None:
+        """Remember the answer to the fields of an HTTP/2 request that ended with its head."""
+        if (
+            self.remember
+            and answer.status in _REMEMBERED
+            and answer.length <= SMALL
+            and request.method in {b"GET", b"HEAD"}
+        ):
+            if len(self.ready) >= MAX_READY:
+                self._fold()
+                self.ready = {}
+            self.ready[fields] = Ready(answer, fields, request.target, log)
+
     # -- counters -----------------------------------------------------------------------------
 
-    def count(self, answer: Answer) -> None:
+    def count(self, answer: Answer, target: bytes, version: str = "1.1") -> None:
         """Count one answer that was not a hit of this second."""
-        self._statuses[answer.status] += 1
-        self._body_bytes += answer.length
+        self.tally.count(answer.status, answer.length, target, self._wall, 1, version)
 
     def _fold(self) -> None:
-        for hit in self.wires.values():
+        for head, hit in self.wires.items():
             if hit.count:
-                self._statuses[hit.answer.status] += hit.count
-                self._body_bytes += hit.count * hit.answer.length
+                answer = hit.answer
+                self.tally.count(
+                    answer.status, answer.length, target_of(head), self._wall, hit.count
+                )
                 self.memo_hits += hit.count
                 hit.count = 0
+        for ready in self.ready.values():
+            if ready.count:
+                answer = ready.answer
+                self.tally.count(
+                    answer.status, answer.length, ready.target, self._wall, ready.count, "2"
+                )
+                self.memo_hits += ready.count
+                ready.count = 0
+
+    # -- files --------------------------------------------------------------------------------
+
+    def fetch(self, stretch: Stretch, done: Callable[[bytes | None], None]) -> None:
+        """Read the next slice in a thread; `done` gets it later, or None when it cannot be had."""
+        loop = self._loop
+        assert loop is not None  # a connection is open, so the clock runs
+
+        def finish(future: asyncio.Future[bytes]) -> None:
+            done(None if future.cancelled() or future.exception() else future.result())
+
+        loop.run_in_executor(None, stretch.read).add_done_callback(finish)
 
     def counters(self) -> dict[str, int]:
         """Return all counters by name."""
         self._fold()
         return {
-            "requests": sum(self._statuses.values()),
-            **{f"status_{status}": n for status, n in sorted(self._statuses.items())},
-            "body_bytes": self._body_bytes,
+            "requests": sum(self.tally.statuses.values()),
+            **{f"status_{status}": n for status, n in sorted(self.tally.statuses.items())},
+            "body_bytes": self.tally.octets,
             "memo_hits": self.memo_hits,
             "memo_entries": len(self.memo),
             "connections": len(self.connections),
             "connections_accepted": self.accepted,
             "connections_refused": self.refused_connections,
+            "connections_shed": self.shed_connections,
             "timeouts": self.timeouts,
             "files_changed": self.files_changed,
         }

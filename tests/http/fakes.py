@@ -87,6 +87,9 @@ class FakeTransport(asyncio.Transport):
         if self.waiting > self.room:
             self.protocol.pause_writing()
 
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
     def take(self) -> None:
         """The peer takes all that is waiting."""
         paused = self.waiting > self.room

@@ -264,8 +264,21 @@ def test_a_reader_that_takes_nothing_is_cut_off() -> None:
     client.transport.take()
     client.loop.advance(25)
     assert not client.transport.closed
-    client.loop.advance(10)
+    client.loop.advance(15)
     assert client.transport.aborted
+
+
+def test_a_reader_that_takes_crumbs_is_cut_off_and_a_slow_one_is_not() -> None:
+    for each_second, survives in ((100, False), (5_000, True)):
+        client = Client(site=make_site({b"/big": document(BIG, "big")}), room=1000)
+        client.send(GET.replace(b"/about", b"/big"))
+        for _ in range(120):
+            client.loop.advance(1)
+            if client.transport.waiting > each_second + 1000:
+                client.transport.waiting -= each_second
+            elif not client.transport.closed:
+                client.transport.take()
+        assert client.transport.aborted != survives
 
 
 def test_a_peer_that_does_not_close_is_closed() -> None:
@@ -521,7 +534,7 @@ def test_every_answer_is_told_to_the_log() -> None:
     size = len(Reply(client.send(GET)).body)
     client.send(GET * 2)
     client.send(b"rubbish\n")
-    peer = ("192.0.2.1", 4711)
+    peer = "192.0.2.1"
     assert told[:3] == [(peer, GET, 200, size)] * 3
     assert told[3][2] == 400
 

@@ -483,7 +483,12 @@ def test_counters_and_log() -> None:
     client = H2Client(on_request=lambda *line: told.append(line))
     client.fetch("/about", user_agent="me")
     assert told == [
-        (("192.0.2.1", 4711), b"GET /about HTTP/2.0\r\nuser-agent: me\r\n\r\n", 200, len(ABOUT))
+        (
+            "192.0.2.1",
+            b"GET /about HTTP/2.0\r\nhost: example.org\r\nuser-agent: me\r\n\r\n",
+            200,
+            len(ABOUT),
+        )
     ]
     assert client.client.server.counters()["status_200"] == 1
     client.client.transport.close()
