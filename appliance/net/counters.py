@@ -32,6 +32,31 @@ class Counters:
     ip_no_route: int = 0
     ip_not_ours: int = 0
     ip_protocol_unknown: int = 0
+    ip_fragments_in: int = 0
+    ip_fragments_out: int = 0
+    ip_reassembled: int = 0
+    ip_fragment_overlap: int = 0
+    ip_fragment_limit: int = 0
+    ip_fragment_malformed: int = 0
+    ip_fragment_timeout: int = 0
+    # IPv6
+    ip6_truncated: int = 0
+    ip6_version: int = 0
+    ip6_extension: int = 0
+    ip6_extension_limit: int = 0
+    ip6_option: int = 0
+    ip6_routing_header: int = 0
+    ip6_no_next_header: int = 0
+    # ICMPv6, neighbour and multicast listener discovery
+    icmp6_checksum: int = 0
+    icmp6_truncated: int = 0
+    nd_truncated: int = 0
+    nd_option: int = 0
+    nd_hop_limit: int = 0
+    nd_ignored: int = 0
+    mld_truncated: int = 0
+    dhcp_truncated: int = 0
+    dhcp_malformed: int = 0
     # ICMP
     icmp_checksum: int = 0
     icmp_echo_replies: int = 0

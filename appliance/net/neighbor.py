@@ -6,8 +6,8 @@ the newest few and asks. An entry is trusted for 30 to 60 seconds; then, if it w
 neighbour is asked again directly while traffic goes on, and an entry that nobody uses for ten
 minutes is forgotten (RFC 1122 §2.3.2.1 wants both a timeout and a limit of one request a second).
 
-The cache is about states, queues and timers, and speaks ARP in two methods only, so that Neighbor
-Discovery can ask for 16-octet addresses beside it. It knows no routes: which address is the next
+The cache is about states, queues and timers, and speaks ARP in few methods only: `neighbor6` puts
+Neighbor Discovery in their place and keeps the rest. It knows no routes: which address is the next
 hop, and from which of our own it is asked, is told by the caller. Sans-I/O. Imports `wire` and
 `errors`.
 """
@@ -18,7 +18,7 @@ import math
 import random as random_module
 from collections.abc import Callable, Container
 from heapq import heappop, heappush
-from typing import Final
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from appliance.net.wire import arp, ethernet
@@ -52,11 +52,18 @@ REACHABLE: Final = 3
 """`mac` is known and trusted until `due`."""
 PROBING: Final = 4
 """`mac` is in use, and its owner is being asked whether it is still there."""
+STALE: Final = 5
+"""Of Neighbor Discovery: `last_mac` was right once; the next packet sees to it (RFC 4861 §7.3)."""
+DELAY: Final = 6
+"""Of Neighbor Discovery: `mac` is in use, and confirmation may come by itself for a while."""
 
 _PATCH_AT: Final = VNET_HDR_LEN
 _PATCH_END: Final = VNET_HDR_LEN + ethernet.ADDRESS_LEN
 """Where the destination stands in a frame, in octets."""
 _ZERO_ADDRESS: Final = bytes(4)
+
+
+Sender = Callable[[bytes, bytes | memoryview], bool]
 
 
 class NeighborCounters:
@@ -111,18 +118,31 @@ class Neighbor:
         "attempts",
         "confirmed_at",
         "due",
+        "last_mac",
+        "link",
         "mac",
         "queue",
+        "router",
+        "send",
         "state",
         "used",
         "used_at",
     )
 
-    def __init__(self, address: bytes) -> None:
+    def __init__(self, address: bytes, send: Sender, link: Any = None) -> None:
         self.address = address
-        """Four octets (sixteen once there is Neighbor Discovery)."""
+        self.send = send
+        """The link's: (head, payload) -> False when it is full."""
+        self.link = link
+        """Whatever the cache was told that it belongs to."""
+        """Four octets, or sixteen."""
         self.mac: bytes | None = None
         """Six octets to send to, or None: use `NeighborCache.enqueue`."""
+        self.last_mac = b""
+        """Of a STALE entry: six octets to try first; its `mac` is None so that the next packet
+        passes through `enqueue`, which notes that there was one."""
+        self.router = False
+        """Of Neighbor Discovery: it says that it forwards (RFC 4861 §5.1, IsRouter)."""
         self.used = False
         """Set by senders with every packet; cleared here when the timer has seen it."""
         self.confirmed_at = -math.inf
@@ -154,17 +174,19 @@ class NeighborCache:
     def __init__(
         self,
         own_mac: bytes,
-        send: Callable[[bytes, bytes], bool],
+        send: Sender,
         *,
         source_for: Callable[[bytes], bytes],
         random: random_module.Random,
         on_unreachable: Callable[[bytes, list[bytes]], None],
         counters: NeighborCounters | None = None,
         capacity: int = CAPACITY,
+        link: Any = None,
     ) -> None:
         self.counters = counters if counters is not None else NeighborCounters()
         self._own_mac = own_mac
         self._send = send
+        self._link = link
         self._source_for = source_for
         self._random = random
         self._on_unreachable = on_unreachable
@@ -180,6 +202,10 @@ class NeighborCache:
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def entries(self) -> list[Neighbor]:
+        """Every entry of the table, for those who show it."""
+        return list(self._table.values())
 
     def lookup(self, address: bytes, now: float) -> Neighbor:
         """The entry for `address`, which is asked for if it is not known yet."""
@@ -286,16 +312,19 @@ class NeighborCache:
         while self.deadline() <= now:
             _, neighbor = heappop(self._heap)
             neighbor.due = math.inf
-            if neighbor.state == WANTED:
-                self._ask_first(neighbor, now)
-            elif neighbor.state == REACHABLE:
-                self._review(neighbor, now)
-            elif neighbor.attempts < ATTEMPTS:
-                self._ask(neighbor, now)
-            else:
-                self._fail(neighbor)
+            self._expired(neighbor, now)
 
     # Timers.
+
+    def _expired(self, neighbor: Neighbor, now: float) -> None:
+        if neighbor.state == WANTED:
+            self._ask_first(neighbor, now)
+        elif neighbor.state == REACHABLE:
+            self._review(neighbor, now)
+        elif neighbor.attempts < ATTEMPTS:
+            self._ask(neighbor, now)
+        else:
+            self._fail(neighbor)
 
     def _review(self, neighbor: Neighbor, now: float) -> None:
         """The trust in an entry has run out: was it used, and has anyone confirmed it since?"""
@@ -342,7 +371,7 @@ class NeighborCache:
     def _admit(self, address: bytes) -> Neighbor:
         neighbor = self._held.get(address)
         if neighbor is None:
-            neighbor = Neighbor(address)
+            neighbor = Neighbor(address, self._send, self._link)
             self._held[address] = neighbor
         self._revive(neighbor)
         return neighbor

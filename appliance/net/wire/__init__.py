@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from appliance.net.wire import arp, ethernet, icmp, ipv4, tcp, udp, virtio
+from appliance.net.wire import (
+    arp,
+    dhcp,
+    ethernet,
+    icmp,
+    icmpv6,
+    ipv4,
+    ipv6,
+    mld,
+    ndp,
+    tcp,
+    udp,
+    virtio,
+)
 
 COUNTERS: Final[tuple[str, ...]] = (
     *virtio.COUNTERS,
@@ -16,6 +29,11 @@ COUNTERS: Final[tuple[str, ...]] = (
     *arp.COUNTERS,
     *ipv4.COUNTERS,
     *icmp.COUNTERS,
+    *ipv6.COUNTERS,
+    *icmpv6.COUNTERS,
+    *ndp.COUNTERS,
+    *mld.COUNTERS,
+    *dhcp.COUNTERS,
     *udp.COUNTERS,
     *tcp.COUNTERS,
 )
