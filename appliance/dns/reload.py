@@ -12,12 +12,14 @@ No file is read or written here. Imports the leaves of this package.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from appliance.dns.errors import Problem
-from appliance.dns.loading import LoadedZones
 from appliance.dns.serial import Difference, difference, is_newer, is_same_content, successor
 from appliance.dns.zone import Zone
+
+if TYPE_CHECKING:
+    from appliance.dns.loading import LoadedZones
 
 
 class Reloaded(NamedTuple):

@@ -20,7 +20,7 @@ from appliance.http.problem import Problem
 from appliance.http.representation import Redirect, Resource
 from appliance.http.rules import REDIRECTS
 from appliance.http.semantics import find
-from appliance.http.site import Site
+from appliance.http.served import Site
 from appliance.http.target import location, parse_target
 
 # Attributes that name another resource, by element.

@@ -4,7 +4,7 @@ A `Resource` is one path of the site; a `Variant` is its content under one conte
 strong ETag of exactly those octets, so validators never collide between codings, reloads or
 machines.  Codings are kept only where they are smaller.  A variant carries the header block of
 its 200 as bytes; only Date, and Connection where it is needed, are added when it is sent.
-Imports brotli, zstandard, and this package's values.
+Imports this package's values; brotli and zstandard when something is coded.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ import hashlib
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
-
-import brotli
-import zstandard
 
 from appliance.http.largefile import FileSlice, LargeFile
 from appliance.http.media import is_compressible
@@ -50,12 +47,16 @@ def _gzip(body: bytes) -> bytes:
 
 
 def _brotli(body: bytes) -> bytes:
+    import brotli
+
     # Quality 5 codes 40 MB/s and beats gzip 9; 11 is a seventh smaller at a fiftieth of the speed.
     coded: bytes = brotli.compress(body, quality=5)
     return coded
 
 
 def _zstd(body: bytes) -> bytes:
+    import zstandard
+
     # RFC 9659: level 9 keeps its window under the 8 MB that a decoder has to have.
     return zstandard.ZstdCompressor(level=9).compress(body)
 

@@ -11,8 +11,8 @@ from appliance.http.http1 import HttpProtocol
 from appliance.http.media import media_type
 from appliance.http.representation import CACHE_PAGES, Redirect, Resource, build
 from appliance.http.semantics import Hosting
+from appliance.http.served import Site
 from appliance.http.server import HttpServer, Limits
-from appliance.http.site import Site
 from appliance.http.target import location
 
 # Sat, 01 Feb 2014 00:00:00 GMT, when everything in the test site was last modified.
