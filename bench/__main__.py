@@ -10,7 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import lab, material, report, rows
+from bench import lab, material, report, rows, tcp_rows
+
+ROWS = rows.ROWS | tcp_rows.ROWS
 
 
 def _arguments() -> argparse.Namespace:
@@ -22,9 +24,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=int(value("SECONDS") or 5))
     parser.add_argument("--json", type=Path, default=value("JSON") or None)
     arguments = parser.parse_args()
-    unknown = sorted(set(arguments.rows) - set(rows.ROWS))
+    unknown = sorted(set(arguments.rows) - set(ROWS))
     if unknown:
-        parser.error(f"no row {', '.join(unknown)}; the rows are {' '.join(rows.ROWS)}")
+        parser.error(f"no row {', '.join(unknown)}; the rows are {' '.join(ROWS)}")
     if arguments.rounds < 1 or arguments.seconds < 1:
         parser.error("rounds and seconds are 1 or more")
     return arguments
@@ -57,14 +59,14 @@ def main() -> int:
         return 1
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # even where a shell had it ignored
-    names = arguments.rows or list(rows.ROWS)
+    names = arguments.rows or list(ROWS)
     results: list[rows.Result] = []
     try:
         with ExitStack() as stack:
             bench = _open(stack, arguments.rounds, arguments.seconds)
             for name in names:
                 try:
-                    results.append(rows.ROWS[name](bench))
+                    results.append(ROWS[name](bench))
                 except lab.LabError as error:
                     sys.stderr.write(f"bench: {name}: {error}\n")
     except KeyboardInterrupt:

@@ -23,6 +23,7 @@ class Shot:
 
     figure: float
     requests: int
+    p99_us: float = 0.0  # latency that 99 of 100 requests stayed below; 0: not measured
 
 
 def figure(pattern: str, text: str) -> float:
@@ -44,7 +45,8 @@ def wrk(
     """Ask for one URL from this many connections; the figure is requests per second."""
     report = client.run(
         *pin(processor),
-        *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", *more, url),
+        *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency"),
+        *(*more, url),
         timeout=seconds + 60,
     )
     if "Non-2xx" in report or "Socket errors" in report:
@@ -52,7 +54,16 @@ def wrk(
     return Shot(
         figure(r"^Requests/sec:\s+([\d.]+)", report),
         int(figure(r"^\s+(\d+) requests in", report)),
+        percentile(report),
     )
+
+
+def percentile(report: str) -> float:
+    """Return wrk's 99th percentile of latency in µs; `LabError` when the report has none."""
+    found = re.search(r"^\s+99%\s+([\d.]+)(us|ms|s)$", report, re.MULTILINE)
+    if found is None:
+        raise LabError(f"no 99th percentile in wrk's report:\n{report}")
+    return float(found[1]) * {"us": 1.0, "ms": 1e3, "s": 1e6}[found[2]]
 
 
 def dnsperf(

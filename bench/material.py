@@ -104,10 +104,10 @@ def write_nginx(folder: Path, site: Path, address: str) -> Path:
 daemon off;
 user root;
 worker_processes 1;
-worker_rlimit_nofile 16384;
+worker_rlimit_nofile 20000;
 pid {folder}/nginx.pid;
 error_log {folder}/nginx-error.log warn;
-events {{ worker_connections 8192; }}
+events {{ worker_connections 16384; }}
 http {{
     access_log off;
     sendfile on;

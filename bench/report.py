@@ -9,12 +9,16 @@ from pathlib import Path
 
 from bench.rows import Result
 
-_HEAD = ("row", "unit", "ours", "±", "peer", "±", "ratio", "cpu µs ours", "cpu µs peer", "peer is")
+_HEAD = (
+    *("row", "unit", "ours", "±", "peer", "±", "ratio", "cpu µs ours", "cpu µs peer"),
+    *("p99 µs ours", "p99 µs peer", "peer is"),
+)
+_LEFT = (0, 1, len(_HEAD) - 1)  # columns of words
 
 _NOTES = """\
 Medians of {rounds} rounds in alternation; ± is (largest - smallest) / median; ratio is ours / peer;
-cpu is user and system time of the server process per request. idle-1000: resident memory and cpu
-for each connection opened, less is better."""
+cpu is user and system time of the server process per request, p99 the latency that 99 of 100
+requests stayed below. Less is better where the unit is KB, MB or µs, and in lines "also"."""
 
 
 def _figure(value: float) -> str:
@@ -29,9 +33,11 @@ def _cells(result: Result) -> tuple[str, ...]:
         f"{result.spread('ours'):.0%}",
         _figure(result.median("peer")),
         f"{result.spread('peer'):.0%}",
-        f"{result.ratio:.2f}",
+        f"{result.ratio:.2f}" if result.median("peer") else "-",
         _figure(result.median("cpu_us_ours")),
         _figure(result.median("cpu_us_peer")),
+        _figure(result.median("p99_us_ours")) if result.median("p99_us_ours") else "-",
+        _figure(result.median("p99_us_peer")) if result.median("p99_us_peer") else "-",
         result.peer_name,
     )
 
@@ -43,11 +49,18 @@ def table(results: list[Result]) -> str:
     lines = []
     for row in rows:
         cells = [
-            cell.ljust(width) if column in (0, 1, 9) else cell.rjust(width)
+            cell.ljust(width) if column in _LEFT else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
+    more = [
+        f"{result.row} also: {name} {_figure(ours)} against {_figure(peer)}"
+        for result in results
+        for name, (ours, peer) in result.more().items()
+    ]
+    if more:
+        lines += ["", *more]
     lines += ["", _NOTES.format(rounds=len(results[0].rounds) if results else 0)]
     lines.append(f"Python {platform.python_version()}, Linux {platform.release()}.")
     return "\n".join(lines)
@@ -62,9 +75,12 @@ def write_json(results: list[Result], path: Path) -> None:
             "peer": result.median("peer"),
             "peer_name": result.peer_name,
             "unit": result.unit,
-            "ratio": result.ratio,
+            "ratio": result.ratio if result.median("peer") else None,
             "cpu_us_ours": result.median("cpu_us_ours"),
             "cpu_us_peer": result.median("cpu_us_peer"),
+            "p99_us_ours": result.median("p99_us_ours"),
+            "p99_us_peer": result.median("p99_us_peer"),
+            "more": result.more(),
             "rounds": [asdict(each) for each in result.rounds],
         }
         for result in results

@@ -25,9 +25,8 @@ from bench.material import Page
 OURS_ADDRESS, OURS_HOST = "10.77.1.2", "10.77.1.1"  # the appliance, and the tap's kernel side
 PEER_ADDRESS, PEER_HOST = "10.77.2.2", "10.77.2.1"  # the server namespace, and the client's veth
 TAP = "tap0"
-_START_SECONDS = 60.0  # the gigabyte has to be read and hashed first
-_SETTLE_SECONDS = 0.5  # between rounds, for connections to be closed on both ends
-_IDLE = 1000  # connections
+START_SECONDS = 60.0  # the gigabyte has to be read and hashed first
+SETTLE_SECONDS = 0.5  # between rounds, for connections to be closed on both ends
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,20 @@ class Round:
     peer: float
     cpu_us_ours: float
     cpu_us_peer: float
+    p99_us_ours: float = 0.0  # 99th percentile of latency; 0: not measured
+    p99_us_peer: float = 0.0
+    more: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Whatever else a row measures, under its name and unit: (ours, the peer's)."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one server did in one round."""
+
+    figure: float
+    cpu_us: float
+    p99_us: float = 0.0
+    more: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -70,6 +83,17 @@ class Result:
         """Return how far the extremes lie apart, as a fraction of the median."""
         values = [getattr(each, name) for each in self.rounds]
         return (max(values) - min(values)) / self.median(name) if self.median(name) else 0.0
+
+    def more(self) -> dict[str, tuple[float, float]]:
+        """Return the medians of whatever else was measured: name to (ours, the peer's)."""
+        names = self.rounds[0].more if self.rounds else {}
+        return {
+            name: (
+                statistics.median(each.more[name][0] for each in self.rounds),
+                statistics.median(each.more[name][1] for each in self.rounds),
+            )
+            for name in names
+        }
 
     @property
     def ratio(self) -> float:
@@ -97,6 +121,11 @@ def _knows_zone(client: Namespace, address: str) -> bool:
     return True
 
 
+def build() -> str:
+    """Return the folder that holds the package to be measured."""
+    return os.environ.get("APPLIANCE_BUILD") or str(Path(__file__).parent.parent)
+
+
 @contextmanager
 def appliance(bench: Bench, site: Path, zones: Path) -> Iterator[Server]:
     """Run the appliance on the tap of the client namespace."""
@@ -107,11 +136,10 @@ def appliance(bench: Bench, site: Path, zones: Path) -> Iterator[Server]:
         *("--link", f"tap:{TAP}", "--address", f"{OURS_ADDRESS}/24", "--gateway", OURS_HOST),
         *("--site", str(site), "--zones", str(zones)),
     ]
-    root = os.environ.get("APPLIANCE_BUILD") or str(Path(__file__).parent.parent)
-    environment = {"PYTHONPATH": root, "PYTHONUNBUFFERED": "1"}
+    environment = {"PYTHONPATH": build(), "PYTHONUNBUFFERED": "1"}
     words = bench.client.command(*command)
     with serve("appliance", words, bench.folder, env=environment) as server:
-        server.wait(lambda: _curl(bench.client, f"http://{OURS_ADDRESS}/index.txt"), _START_SECONDS)
+        server.wait(lambda: _curl(bench.client, f"http://{OURS_ADDRESS}/index.txt"), START_SECONDS)
         yield server
 
 
@@ -121,7 +149,7 @@ def nginx(bench: Bench, site: Path) -> Iterator[Server]:
     settings = material.write_nginx(bench.folder, site, PEER_ADDRESS)
     command = [*load.pin(bench.server_cpu), "nginx", "-e", "stderr", "-c", str(settings)]
     with serve("nginx", bench.server.command(*command), bench.folder) as server:
-        server.wait(lambda: _curl(bench.client, f"http://{PEER_ADDRESS}/index.txt"), _START_SECONDS)
+        server.wait(lambda: _curl(bench.client, f"http://{PEER_ADDRESS}/index.txt"), START_SECONDS)
         yield server
 
 
@@ -131,21 +159,21 @@ def nsd(bench: Bench, zones: Path) -> Iterator[Server]:
     settings = material.write_nsd(bench.folder, zones, PEER_ADDRESS)
     command = [*load.pin(bench.server_cpu), "nsd", "-d", "-c", str(settings)]
     with serve("nsd", bench.server.command(*command), bench.folder) as server:
-        server.wait(lambda: _knows_zone(bench.client, PEER_ADDRESS), _START_SECONDS)
+        server.wait(lambda: _knows_zone(bench.client, PEER_ADDRESS), START_SECONDS)
         yield server
 
 
 @dataclass(frozen=True)
-class _Files:
+class Files:
     """What one row serves."""
 
     site: Path
     zones: Path
 
 
-def _files(bench: Bench, stack: ExitStack) -> _Files:
+def open_files(bench: Bench, stack: ExitStack) -> Files:
     """Make the folders of one row, emptied at its end: the gigabyte must not stay in memory."""
-    files = _Files(bench.folder / "site", bench.folder / "zones")
+    files = Files(bench.folder / "site", bench.folder / "zones")
     for folder in (files.site, files.zones):
         folder.mkdir()
         stack.callback(_empty, folder)
@@ -188,40 +216,44 @@ def check_page(client: Namespace, address: str, page: Page) -> None:
 # ---- measuring
 
 
-def _measure(server: Server, shoot: Callable[[], Shot]) -> tuple[float, float]:
+def measure(server: Server, shoot: Callable[[], Shot]) -> Side:
     """Return the figure of one shot, and the server's µs per request."""
     before = server.cpu_us()
     shot = shoot()
-    return shot.figure, (server.cpu_us() - before) / max(shot.requests, 1)
+    cpu = (server.cpu_us() - before) / max(shot.requests, 1)
+    return Side(shot.figure, cpu, shot.p99_us)
 
 
-def _alternate(
-    bench: Bench,
-    result: Result,
-    ours: Callable[[], tuple[float, float]],
-    peer: Callable[[], tuple[float, float]],
+def alternate(
+    bench: Bench, result: Result, ours: Callable[[], Side], peer: Callable[[], Side]
 ) -> Result:
     """Measure ours and the peer in turn, each round beginning with the other one."""
     for number in range(bench.rounds):
         if number % 2:
-            peer_figure, peer_cpu = peer()
-            ours_figure, ours_cpu = ours()
+            theirs = peer()
+            own = ours()
         else:
-            ours_figure, ours_cpu = ours()
-            peer_figure, peer_cpu = peer()
-        result.rounds.append(Round(ours_figure, peer_figure, ours_cpu, peer_cpu))
+            own = ours()
+            theirs = peer()
+        more = {name: (own.more[name], theirs.more[name]) for name in own.more}
+        result.rounds.append(
+            Round(
+                *(own.figure, theirs.figure, own.cpu_us, theirs.cpu_us),
+                *(own.p99_us, theirs.p99_us, more),
+            )
+        )
         sys.stderr.write(
-            f"{result.row} round {number + 1}: {ours_figure:,.0f} against {peer_figure:,.0f} "
+            f"{result.row} round {number + 1}: {own.figure:,.1f} against {theirs.figure:,.1f} "
             f"{result.unit}\n"
         )
-        time.sleep(_SETTLE_SECONDS)
+        time.sleep(SETTLE_SECONDS)
     return result
 
 
 def dns_mixed(bench: Bench) -> Result:
     """Mixed queries over UDP, 200 outstanding from four sockets."""
     with ExitStack() as stack:
-        files = _files(bench, stack)
+        files = open_files(bench, stack)
         asked = material.write_queries(bench.folder)
         ours = stack.enter_context(appliance(bench, files.site, files.zones))
         peer = stack.enter_context(nsd(bench, files.zones))
@@ -232,11 +264,11 @@ def dns_mixed(bench: Bench) -> Result:
                 bench.client, bench.generator_cpu, address, asked, bench.seconds
             )
 
-        return _alternate(
+        return alternate(
             bench,
             Result("dns-mixed", "nsd", "queries/s"),
-            lambda: _measure(ours, shoot(OURS_ADDRESS)),
-            lambda: _measure(peer, shoot(PEER_ADDRESS)),
+            lambda: measure(ours, shoot(OURS_ADDRESS)),
+            lambda: measure(peer, shoot(PEER_ADDRESS)),
         )
 
 
@@ -245,17 +277,17 @@ def _http(
 ) -> Result:
     """Serve one file from both and measure shots at its URL."""
     with ExitStack() as stack:
-        files = _files(bench, stack)
+        files = open_files(bench, stack)
         page = material.write_page(files.site, name, length)
         ours = stack.enter_context(appliance(bench, files.site, files.zones))
         peer = stack.enter_context(nginx(bench, files.site))
         for address in (OURS_ADDRESS, PEER_ADDRESS):
             check_page(bench.client, address, page)
-        return _alternate(
+        return alternate(
             bench,
             Result(row, "nginx", unit),
-            lambda: _measure(ours, lambda: shoot(f"http://{OURS_ADDRESS}{page.path}")),
-            lambda: _measure(peer, lambda: shoot(f"http://{PEER_ADDRESS}{page.path}")),
+            lambda: measure(ours, lambda: shoot(f"http://{OURS_ADDRESS}{page.path}")),
+            lambda: measure(peer, lambda: shoot(f"http://{PEER_ADDRESS}{page.path}")),
         )
 
 
@@ -264,7 +296,7 @@ def _requests(
 ) -> Callable[[Bench], Result]:
     """Return a row of small requests, by wrk."""
 
-    def measure(bench: Bench) -> Result:
+    def measure_requests(bench: Bench) -> Result:
         def shoot(url: str) -> Shot:
             return load.wrk(
                 bench.client, bench.generator_cpu, url, connections, bench.seconds, *more
@@ -272,7 +304,7 @@ def _requests(
 
         return _http(bench, row, "requests/s", name, length, shoot)
 
-    return measure
+    return measure_requests
 
 
 def http_1g(bench: Bench) -> Result:
@@ -284,31 +316,35 @@ def http_1g(bench: Bench) -> Result:
     return _http(bench, "http-1g", "MB/s", "1g.bin", material.LARGE, shoot)
 
 
-def idle_1000(bench: Bench) -> Result:
-    """Resident memory of each of a thousand idle connections; a fresh server for each round."""
-    with ExitStack() as stack:
-        files = _files(bench, stack)
-        page = material.write_page(files.site, "1k.txt", material.SMALL)
+def _idle(row: str, count: int) -> Callable[[Bench], Result]:
+    """Return a row of resident memory per idle connection; a fresh server for each round."""
 
-        def cost(server: Server, address: str) -> tuple[float, float]:
-            check_page(bench.client, address, page)
-            with load.idle(bench.client, address, page.path, 10):
-                pass  # what is imported or allocated once is no connection's cost
-            time.sleep(_SETTLE_SECONDS)
-            memory, cpu = server.rss_kb(), server.cpu_us()
-            with load.idle(bench.client, address, page.path, _IDLE):
-                time.sleep(_SETTLE_SECONDS)
-                return (server.rss_kb() - memory) / _IDLE, (server.cpu_us() - cpu) / _IDLE
+    def cost(bench: Bench, server: Server, address: str, page: Page) -> Side:
+        check_page(bench.client, address, page)
+        with load.idle(bench.client, address, page.path, 10):
+            pass  # what is imported or allocated once is no connection's cost
+        time.sleep(SETTLE_SECONDS)
+        memory, cpu = server.rss_kb(), server.cpu_us()
+        with load.idle(bench.client, address, page.path, count):
+            time.sleep(SETTLE_SECONDS)
+            return Side((server.rss_kb() - memory) / count, (server.cpu_us() - cpu) / count)
 
-        def ours() -> tuple[float, float]:
-            with appliance(bench, files.site, files.zones) as server:
-                return cost(server, OURS_ADDRESS)
+    def measure_idle(bench: Bench) -> Result:
+        with ExitStack() as stack:
+            files = open_files(bench, stack)
+            page = material.write_page(files.site, "1k.txt", material.SMALL)
 
-        def peer() -> tuple[float, float]:
-            with nginx(bench, files.site) as server:
-                return cost(server, PEER_ADDRESS)
+            def ours() -> Side:
+                with appliance(bench, files.site, files.zones) as server:
+                    return cost(bench, server, OURS_ADDRESS, page)
 
-        return _alternate(bench, Result("idle-1000", "nginx", "KB/connection"), ours, peer)
+            def peer() -> Side:
+                with nginx(bench, files.site) as server:
+                    return cost(bench, server, PEER_ADDRESS, page)
+
+            return alternate(bench, Result(row, "nginx", "KB/connection"), ours, peer)
+
+    return measure_idle
 
 
 ROWS: dict[str, Callable[[Bench], Result]] = {
@@ -319,5 +355,6 @@ ROWS: dict[str, Callable[[Bench], Result]] = {
     "http-100k-c32": _requests("http-100k-c32", "100k.bin", material.MEDIUM, 32),
     "http-1g": http_1g,
     "http-conn": _requests("http-conn", "1k.txt", material.SMALL, 32, "-H", "Connection: close"),
-    "idle-1000": idle_1000,
+    "idle-1000": _idle("idle-1000", 1_000),
+    "idle-10000": _idle("idle-10000", 10_000),
 }
