@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from math import inf
 from typing import Final, Protocol
 
@@ -85,6 +86,7 @@ class HalfOpen:
         "retries",
         "sent_at",
         "ts_offset",
+        "waiting",
         "window",
     )
 
@@ -116,6 +118,7 @@ class HalfOpen:
         self.challenged_at = -inf
         self.sent_at = 0.0
         self.due_at = 0.0
+        self.waiting = False  # it stands in the queue
 
     def send_syn_ack(self, now: float, cookie: bool = False) -> None:
         """Send SYN,ACK and set when to send it again (RFC 9293 §3.10.7.2, RFC 6298 §5).
@@ -242,3 +245,68 @@ class HalfOpen:
         window = settings.first_window >> (settings.window_shift if scaling else 0)
         seq, ack = (self.iss + 1) & MASK, (self.irs + 1) & MASK
         self.host.emit(self.path, self.path.head(seq, ack, ACK, window, build_options(stamp), 0))
+
+
+class SynQueue:
+    """The half-open connections of all listeners of a host, by when each is due (RFC 4987 §2)."""
+
+    def __init__(self, limit: int, counters: Counters) -> None:
+        self.count = 0
+        self.limit = limit
+        self._counters = counters
+        self._heap: list[tuple[float, int, HalfOpen]] = []
+        self._serial = 0  # breaks ties
+
+    def is_full(self, listener: Listener) -> bool:
+        """Tell whether one more would be too many, here or at `listener`."""
+        return self.count >= self.limit or listener.half_open >= listener.backlog
+
+    def add(self, half: HalfOpen) -> None:
+        """Wait for the answer to the SYN,ACK that `half` has sent."""
+        half.waiting = True
+        half.listener.half_open += 1
+        self.count += 1
+        self._push(half)
+
+    def drop(self, half: HalfOpen) -> bool:
+        """Wait no more; False when nobody did."""
+        if not half.waiting:
+            return False
+        half.waiting = False
+        half.listener.half_open -= 1
+        self.count -= 1
+        return True
+
+    def of(self, listener: Listener) -> list[HalfOpen]:
+        """Return those that a listener waits for."""
+        return [half for _, _, half in self._heap if half.waiting and half.listener is listener]
+
+    def _push(self, half: HalfOpen) -> None:
+        self._serial += 1
+        heappush(self._heap, (half.due_at, self._serial, half))
+        # Entries of handshakes completed stay until they are due; a busy server's are swept.
+        if len(self._heap) > 4 * self.limit:
+            self._heap = [entry for entry in self._heap if entry[2].waiting]
+            self._heap.sort()
+
+    def run(self, now: float) -> None:
+        """Send the SYN,ACKs again that are due, and give up on those that were sent often."""
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            half = heappop(heap)[2]
+            if not half.waiting:
+                continue
+            if half.due_at <= now:
+                half.retries += 1
+                half.repeated = True
+                if half.retries > SYN_ACK_RETRIES:
+                    half.host.drop_half_open(half)
+                    continue
+                self._counters.tcp_syn_retransmitted += 1
+                half.send_syn_ack(now)
+            self._push(half)
+            heap = self._heap
+
+    def deadline(self) -> float:
+        """When `run` has something to do; inf: never."""
+        return self._heap[0][0] if self._heap else inf

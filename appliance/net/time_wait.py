@@ -4,11 +4,15 @@ The end that closed first keeps the pair of addresses and ports for twice a segm
 that a lost last ACK can be sent again and no old duplicate enters a new connection.  Nothing else
 of the connection is needed for that, so a small record takes the place of the whole.
 
-Bounded by the host, which forgets the oldest.  It imports `seq`, `wire` and the states.
+`TimeWaitQueue` keeps them in the order in which they end, and forgets the oldest at its bound.  It
+imports `seq`, `wire` and the counters.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+from math import inf
 from typing import Final, Protocol
 
 from appliance.net.counters import Counters
@@ -111,3 +115,52 @@ class TimeWait:
             self.key, self.snd_nxt & MASK, self.rcv_nxt & MASK, ACK, self.window, options_out
         )
         return False
+
+
+class TimeWaitQueue:
+    """The records of a host, oldest first; those whose time was moved stand again further back."""
+
+    def __init__(self, limit: int, counters: Counters, on_end: Callable[[TimeWait], None]) -> None:
+        self.count = 0
+        self._limit = limit
+        self._counters = counters
+        self._on_end = on_end  # takes the record from the table of flows
+        self._queue: deque[tuple[float, TimeWait]] = deque()
+
+    def add(self, record: TimeWait, now: float) -> None:
+        """Keep `record` for 2 MSL; the oldest makes room for it."""
+        while self.count >= self._limit and self._queue:
+            at, oldest = self._queue.popleft()
+            if oldest.ends_at == at:
+                self._counters.tcp_time_wait_evicted += 1
+                self.end(oldest)
+        self.count += 1
+        self.restart(record, now)
+
+    def restart(self, record: TimeWait, now: float) -> None:
+        """Count the 2 MSL from `now`."""
+        if record.ends_at != now + TIME_WAIT_SECONDS:
+            record.ends_at = now + TIME_WAIT_SECONDS
+            self._queue.append((record.ends_at, record))
+            # A peer that repeats its FIN moves its record each time: drop what is void.
+            if len(self._queue) > 2 * self._limit:
+                self._queue = deque(e for e in self._queue if e[1].ends_at == e[0])
+
+    def end(self, record: TimeWait) -> None:
+        """Forget `record`."""
+        if record.ends_at:
+            record.ends_at = 0.0
+            self.count -= 1
+            self._on_end(record)
+
+    def run(self, now: float) -> None:
+        """Forget what has waited long enough."""
+        queue = self._queue
+        while queue and queue[0][0] <= now:
+            at, record = queue.popleft()
+            if record.ends_at == at:
+                self.end(record)
+
+    def deadline(self) -> float:
+        """When `run` has something to do; inf: never."""
+        return self._queue[0][0] if self._queue else inf

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.net.stack import EPHEMERAL_FIRST, Host, Limits
+from appliance.net.ephemeral import EPHEMERAL_FIRST
+from appliance.net.stack import Host, Limits
 from appliance.net.wire import arp, ethernet, icmp, ipv4, tcp, udp
 from appliance.net.wire.address import from_text
 from appliance.net.wire.virtio import PLAIN
@@ -352,7 +353,7 @@ def test_a_chosen_port_is_free_on_every_address() -> None:
     """RFC 6056 §3.2: chosen for "any address", it must be free on each of them."""
     for bind in ("tcp", "udp"):
         h = host()
-        h._random = Rigged()
+        h.tcp._random = Rigged()
 
         def claim(address: str, port: int, h: Host = h, bind: str = bind) -> int:
             if bind == "tcp":
@@ -379,7 +380,7 @@ def test_the_last_free_port_is_found_and_then_there_is_none() -> None:
     user = User({})
     for port in range(EPHEMERAL_FIRST, 65_536):
         if port != 60_000:
-            h._tcp[THEM + US + (80).to_bytes(2) + port.to_bytes(2)] = None  # type: ignore[assignment]
+            h.tcp.flows[THEM + US + (80).to_bytes(2) + port.to_bytes(2)] = None  # type: ignore[assignment]
     assert h.tcp_connect(PEER_ADDRESS, 80, user).local[1] == 60_000
     with pytest.raises(OSError, match="no ephemeral port") as raised:
         h.tcp_connect(PEER_ADDRESS, 80, user)

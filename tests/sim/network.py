@@ -115,7 +115,7 @@ class World:
 
     def connections(self) -> list[object]:
         """Everything that either host still keeps of any connection."""
-        return [flow for node in self.nodes for flow in node.host._tcp.values()]
+        return [flow for node in self.nodes for flow in node.host.tcp.flows.values()]
 
     def _turns(self) -> bool:
         worked = False

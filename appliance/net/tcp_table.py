@@ -1,0 +1,479 @@
+"""The TCP of a host: every flow by its addresses and ports, and what happens where there is none.
+
+One table holds whatever answers to a flow: a `Connection`, the half-open record of a SYN, or what
+is left in TIME-WAIT.  The host's fast pattern looks into it; everything else comes the long
+way through `arrives`, which is RFC 9293 §3.10.7 for the states LISTEN and CLOSED.
+
+Bounds are in `Limits`.  It imports `wire`, the connections, the queues and the network layer.
+"""
+
+from __future__ import annotations
+
+import errno
+import random as random_module
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Final, Protocol
+
+from appliance.net import syn_cookie
+from appliance.net.counters import Counters
+from appliance.net.ephemeral import claim, free_port
+from appliance.net.isn import SECRET_LENGTH, initial_sequence_number, timestamp_offset
+from appliance.net.network import Network
+from appliance.net.path import TcpPath
+from appliance.net.seq import HALF, MASK
+from appliance.net.syn_queue import HalfOpen, Listener, SynQueue
+from appliance.net.tcp import DEFAULT_MSS, Connection, TcpHost, TcpSettings, TcpUser
+from appliance.net.time_wait import TimeWait, TimeWaitQueue
+from appliance.net.wire import ipv4
+from appliance.net.wire import tcp as wire_tcp
+from appliance.net.wire.address import from_text, to_text
+from appliance.net.wire.tcp import ACK, CWR, ECE, FIN, RST, SYN
+
+_ECN_SETUP: Final = ECE | CWR
+AUDIT_INTERVAL: Final = 1.0  # seconds; 10,000 idle connections take it some 5 ms
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one host takes on; counts unless said otherwise."""
+
+    connections: int = 65_536  # a full TCB idles at a few KB: half a gigabyte at the worst
+    half_open: int = 1_024  # of all listeners; Linux's tcp_max_syn_backlog of a small machine
+    time_wait: int = 16_384  # about 0.4 KB each
+    udp_flows: int = 4_096  # remote ports whose socket is remembered
+    per_peer: int = 32_768  # connections of one remote address; half of all
+    memory: int = 256 << 20  # octets queued and held by all connections together
+
+
+class TableHost(TcpHost, Protocol):
+    """What the table asks of its host."""
+
+    def emit(self, path: TcpPath, head: bytes) -> None:
+        """Send a segment without data, which may be lost."""
+
+
+class TcpTable:
+    """All flows of a host by the octets of addresses and ports, remote before local."""
+
+    def __init__(
+        self,
+        host: TableHost,
+        network: Network,
+        counters: Counters,
+        random: random_module.Random,
+        limits: Limits,
+    ) -> None:
+        self.flows: dict[bytes, Connection | HalfOpen | TimeWait] = {}
+        self.counters = counters
+        self.limits = limits
+        self.audit_at = inf  # when memory is counted next; inf: nothing happened since
+        self._host = host
+        self._network = network
+        self._random = random
+        self._secret = random.randbytes(SECRET_LENGTH)
+        self._listeners: dict[tuple[bytes, int], Listener] = {}
+        self._time_wait = TimeWaitQueue(limits.time_wait, counters, self._ended)
+        self._half_open = SynQueue(limits.half_open, counters)
+        self._cookies_until = 0.0  # cookies that we sent may come back until then
+        self._reopened: tuple[bytes, int] = (b"", 0)  # key and SND.NXT of who last left TIME-WAIT
+        self._per_peer: dict[bytes, int] = {}  # full connections by remote address
+
+    # ------------------------------------------------------------------ for applications
+
+    def listen(
+        self,
+        address: str,
+        port: int,
+        accept: Callable[[Connection], TcpUser],
+        *,
+        backlog: int = 128,
+        settings: TcpSettings | None = None,
+    ) -> Listener:
+        """Accept connections to `address` ("" for any of ours) and `port` (0: one is chosen).
+
+        `accept(connection)` returns the user of each new connection.  Raises OSError:
+        EADDRNOTAVAIL for an address that is not ours, EADDRINUSE for a port that is taken.
+        """
+        packed = self._own(address)
+        port = claim(self._random, port, packed, self._listeners, "TCP")
+        listener = Listener(
+            address, port, accept, max(backlog, 1), settings or TcpSettings(), self._unlisten
+        )
+        self._listeners[packed, port] = listener
+        return listener
+
+    def connect(
+        self,
+        remote: str,
+        port: int,
+        user: TcpUser,
+        *,
+        local: str = "",
+        local_port: int = 0,
+        settings: TcpSettings | None = None,
+    ) -> Connection:
+        """Open a connection; `user` hears how it went.
+
+        Raises OSError: ENETUNREACH without a route, EADDRNOTAVAIL for a local address that is not
+        ours or when no port is free, EADDRINUSE when the pair of sockets is in use, ENOBUFS at the
+        bound of connections.
+        """
+        network = self._network
+        there = from_text(remote)
+        if not network.reachable(there) or not 0 < port < 65_536:
+            raise OSError(errno.EADDRNOTAVAIL, f"cannot connect to {remote} port {port}")
+        here = self._own(local) or network.addresses.source_for(there)
+        if here is None or network.addresses.next_hop(there) is None:
+            raise OSError(errno.ENETUNREACH, f"no route to {remote}")
+        if len(self.flows) >= self.limits.connections:
+            raise OSError(errno.ENOBUFS, "too many connections")
+        suffix = port.to_bytes(2)
+        prefix = there + here + suffix
+        if local_port == 0:
+            local_port = free_port(self._random, lambda p: prefix + p.to_bytes(2) in self.flows)
+        key = prefix + local_port.to_bytes(2)
+        if key in self.flows:
+            raise OSError(errno.EADDRINUSE, f"{local or to_text(here)} port {local_port} is in use")
+        path = network.tcp_path(key)
+        assert path is not None
+        connection = Connection(
+            self._host,
+            path,
+            key,
+            (to_text(here), local_port),
+            (remote, port),
+            settings or TcpSettings(),
+            user,
+            initial_sequence_number(self._secret, key, network.now),
+            self._timestamp_offset(key),
+        )
+        self.flows[key] = connection
+        self._count_peer(there, 1)
+        connection.open(network.now)
+        return connection
+
+    def unacknowledged(self) -> int:
+        """Return how many connections have sent what their peers have not yet acknowledged."""
+        return sum(
+            flow.snd_una < flow.snd_nxt or flow.unsent > 0
+            for flow in self.flows.values()
+            if isinstance(flow, Connection)
+        )
+
+    def _own(self, address: str) -> bytes:
+        """Return one of our addresses as bytes, b"" for ""; OSError(EADDRNOTAVAIL) otherwise."""
+        return self._network.own(from_text(address), address) if address else b""
+
+    def _unlisten(self, listener: Listener) -> None:
+        packed = from_text(listener.address) if listener.address else b""
+        if self._listeners.get((packed, listener.port)) is listener:
+            del self._listeners[packed, listener.port]
+            for half in self._half_open.of(listener):
+                self.drop_half_open(half)
+
+    def _listener(self, address: bytes, port: int) -> Listener | None:
+        """Return who accepts connections to `address` and `port`."""
+        listeners = self._listeners
+        return listeners.get((address, port)) or listeners.get((b"", port))
+
+    # ------------------------------------------------------------------ the long way in
+
+    def arrives(self, frame: bytes, packet: ipv4.Ipv4Header, now: float, trusted: bool) -> None:
+        """A segment that opens a connection, belongs to none, or came with IP options."""
+        at, end = packet.payload_at, packet.payload_end
+        header = wire_tcp.parse(frame, at, end)
+        if not trusted and not wire_tcp.verify(frame, at, end, packet.src, packet.dst):
+            self.counters.tcp_checksum += 1
+            return
+        self.counters.tcp_in += 1
+        key = packet.src + packet.dst + frame[at : at + 4]
+        flow = self.flows.get(key)
+        if flow is not None:
+            of = int.from_bytes(frame[at + 12 : at + 14])
+            again = flow.segment_arrives(
+                now, header.seq, header.ack, of, header.window, frame,
+                header.options_at, header.payload_at, end,
+            )  # fmt: skip
+            if again is not True:
+                return
+        flags = header.flags
+        # RFC 9293 §3.10.7.2: LISTEN.
+        if flags & RST:
+            return
+        listener = None
+        if not flags & ACK and header.src_port:
+            listener = self._listener(packet.dst, header.dst_port)
+        if listener is not None:
+            # Third, a SYN; fourth, anything else is dropped.
+            if flags & SYN:
+                self._syn_arrives(listener, key, frame, header, now)
+            return
+        if flags & (SYN | ACK) == ACK and now < self._cookies_until:
+            connection = self._cookie_arrives(key, frame, header, now)
+            if connection is not None:
+                of = int.from_bytes(frame[at + 12 : at + 14])
+                connection.segment_arrives(
+                    now, header.seq, header.ack, of, header.window, frame,
+                    header.options_at, header.payload_at, end,
+                )  # fmt: skip
+                return
+        # RFC 9293 §3.10.7.1: CLOSED.
+        self.counters.tcp_no_listener += 1
+        self.counters.tcp_resets_out += 1
+        if flags & ACK:
+            self.answer(key, header.ack, 0, RST, 0, b"")
+        else:
+            length = end - header.payload_at + bool(flags & SYN) + bool(flags & FIN)
+            self.answer(key, 0, (header.seq + length) & 0xFFFFFFFF, RST | ACK, 0, b"")
+
+    def _syn_arrives(
+        self,
+        listener: Listener,
+        key: bytes,
+        frame: bytes,
+        header: wire_tcp.TcpHeader,
+        now: float,
+    ) -> None:
+        """RFC 9293 §3.10.7.2, third: a half-open connection is made."""
+        limits = self.limits
+        if len(self.flows) - self._time_wait.count >= limits.connections:
+            self.counters.tcp_backlog_dropped += 1
+            return
+        if self._per_peer.get(key[:4], 0) >= limits.per_peer:
+            self.counters.tcp_per_peer_dropped += 1
+            return
+        path = self._network.tcp_path(key)
+        if path is None:
+            return
+        options = wire_tcp.parse_options(frame, header.options_at, header.payload_at)
+        full = self._half_open.is_full(listener)
+        if full:
+            iss = syn_cookie.sequence_number(
+                self._secret, key, header.seq, options.mss or DEFAULT_MSS, now
+            )
+        else:
+            iss = self._iss(key, now)
+        half = HalfOpen(
+            self,
+            listener,
+            path,
+            key,
+            header.seq,
+            iss,
+            header.window,
+            options,
+            self._timestamp_offset(key),
+            # RFC 3168 §6.1.1: an ECN-setup SYN has both flags.
+            listener.settings.ecn and not full and header.flags & _ECN_SETUP == _ECN_SETUP,
+        )
+        if full:
+            self.counters.tcp_cookies_sent += 1
+            self._cookies_until = now + 2 * syn_cookie.PERIOD
+            half.send_syn_ack(now, cookie=True)
+            return
+        self.flows[key] = half
+        half.send_syn_ack(now)
+        self._half_open.add(half)
+
+    def _iss(self, key: bytes, now: float) -> int:
+        """Return the ISS of a connection that a SYN opens."""
+        iss = initial_sequence_number(self._secret, key, now)
+        old_key, old_nxt = self._reopened
+        if old_key == key and (iss - old_nxt - 1) & MASK >= HALF:
+            # RFC 9293 §3.6.1, MAY-2 (1): above every number of the incarnation before.
+            iss = (old_nxt + 0x10001) & MASK
+        return iss
+
+    def _cookie_arrives(
+        self, key: bytes, frame: bytes, header: wire_tcp.TcpHeader, now: float
+    ) -> Connection | None:
+        """Make the connection that a cookie attests; None when it attests none (RFC 4987 §3.6)."""
+        listener = self._listener(key[4:8], header.dst_port)
+        path = self._network.tcp_path(key) if listener is not None else None
+        if listener is None or path is None or len(self.flows) >= self.limits.connections:
+            return None
+        options = syn_cookie.read(
+            self._secret,
+            key,
+            header.seq,
+            header.ack,
+            wire_tcp.parse_options(frame, header.options_at, header.payload_at),
+            now,
+        )
+        if options is None:
+            self.counters.tcp_cookies_failed += 1
+            return None
+        self.counters.tcp_cookies_valid += 1
+        irs, iss = (header.seq - 1) & 0xFFFFFFFF, (header.ack - 1) & 0xFFFFFFFF
+        offset = self._timestamp_offset(key)
+        half = HalfOpen(
+            self, listener, path, key, irs, iss, header.window, options, offset, False
+        )  # fmt: skip
+        half.sent_at = now
+        return self._connect_half(half)
+
+    def drop_half_open(self, half: HalfOpen) -> None:
+        """Forget a half-open connection."""
+        if self._half_open.drop(half):
+            del self.flows[half.key]
+
+    def promote(self, half: HalfOpen, now: float) -> Connection | None:
+        """Make the connection whose handshake `half` has kept."""
+        self.drop_half_open(half)
+        return self._connect_half(half)
+
+    def _connect_half(self, half: HalfOpen) -> Connection:
+        key, listener = half.key, half.listener
+        connection = Connection(
+            self._host,
+            half.path,
+            key,
+            (to_text(key[4:8]), int.from_bytes(key[10:12])),
+            (to_text(key[:4]), int.from_bytes(key[8:10])),
+            listener.settings,
+            _NOBODY,
+            half.iss,
+            half.ts_offset,
+        )
+        self.flows[key] = connection
+        self._count_peer(key[:4], 1)
+        connection.accept(
+            half.irs,
+            half.options,
+            half.window,
+            half.sent_at,
+            max(half.retries, half.repeated),
+            half.ecn,
+        )
+        connection.user = listener.accept(connection)
+        return connection
+
+    def _timestamp_offset(self, key: bytes) -> int:
+        return timestamp_offset(self._secret, key[:8])
+
+    def emit(self, path: TcpPath, head: bytes) -> None:
+        """Send a segment without data, which may be lost."""
+        self._host.emit(path, head)
+
+    def answer(
+        self, key: bytes, seq: int, ack: int, flags: int, window: int, options: bytes
+    ) -> None:
+        """Send a bare segment along the flow `key`."""
+        path = self._network.tcp_path(key)
+        if path is not None:
+            self._host.emit(path, path.head(seq, ack, flags, window, options, 0))
+
+    # ------------------------------------------------------------------ errors from the network
+
+    def error(self, key: bytes, sequence: int, error: OSError | None, mtu: int, now: float) -> bool:
+        """Tell the connection that ICMP quotes; False when it quotes nothing outstanding."""
+        flow = self.flows.get(key)
+        # RFC 5927 §4: an error about a segment that is not in flight is not believed.
+        if not isinstance(flow, Connection) or not flow.covers(sequence):
+            return False
+        if error is not None:
+            flow.unreachable(error)
+        elif mtu:
+            flow.path_mtu(mtu, now)
+        return True
+
+    def neighbor_failed(self, address: bytes, error: OSError) -> None:
+        """Tell every connection whose next hop is `address`."""
+        for flow in list(self.flows.values()):
+            if isinstance(flow, Connection) and flow.path.neighbor.address == address:
+                flow.unreachable(error)
+
+    # ------------------------------------------------------------------ ends of connections
+
+    def release(self, connection: Connection) -> None:
+        """Forget a connection that is CLOSED."""
+        if self.flows.get(connection.key) is connection:
+            del self.flows[connection.key]
+            self._count_peer(connection.path.remote, -1)
+
+    def _count_peer(self, address: bytes, change: int) -> None:
+        count = self._per_peer.get(address, 0) + change
+        if count:
+            self._per_peer[address] = count
+        else:
+            self._per_peer.pop(address, None)
+
+    def enter_time_wait(self, connection: Connection, now: float) -> None:
+        """Put a TIME-WAIT record in the place of `connection`."""
+        record = TimeWait(
+            self,
+            connection.key,
+            connection.snd_nxt,
+            connection.rcv_nxt,
+            max(connection.rcv_adv - connection.rcv_nxt, 0) >> connection.rcv_wscale,
+            connection.ts_recent if connection.ts_on else -1,
+            self._timestamp_offset(connection.key),
+        )
+        if self.flows.get(connection.key) is connection:
+            self.flows[connection.key] = record
+            self._count_peer(connection.path.remote, -1)
+            self._time_wait.add(record, now)
+
+    def restart_time_wait(self, record: TimeWait, now: float) -> None:
+        """Count the 2 MSL from `now`."""
+        self._time_wait.restart(record, now)
+
+    def reopen(self, record: TimeWait) -> bool:
+        """Forget the record in favour of a new connection."""
+        self._time_wait.end(record)
+        self._reopened = (record.key, record.snd_nxt)
+        return True
+
+    def forget(self, record: TimeWait) -> None:
+        """End TIME-WAIT."""
+        self._time_wait.end(record)
+
+    def _ended(self, record: TimeWait) -> None:
+        if self.flows.get(record.key) is record:
+            del self.flows[record.key]
+
+    # ------------------------------------------------------------------ timers, and memory
+
+    def run_timers(self, now: float) -> None:
+        """Do what is due for those that are not connections."""
+        self._half_open.run(now)
+        self._time_wait.run(now)
+        if self.audit_at <= now:
+            self._audit(now)
+
+    def deadline(self) -> float:
+        """When `run_timers` has something to do; inf: never."""
+        return min(self._half_open.deadline(), self._time_wait.deadline(), self.audit_at)
+
+    def _audit(self, now: float) -> None:
+        """Keep the memory of all connections under its bound: the largest hoarders go first."""
+        limit = self.limits.memory
+        holding = [
+            (flow.memory(), flow) for flow in self.flows.values() if isinstance(flow, Connection)
+        ]
+        self.audit_at = inf
+        total = sum(octets for octets, _ in holding)
+        if total > limit:
+            # Least valuable first: what holds most for a peer that has been silent longest.
+            holding.sort(key=lambda h: h[0] * (now - h[1].last_heard + 1.0), reverse=True)
+            for octets, connection in holding:
+                if total <= limit * 3 // 4:
+                    break
+                connection.shed()
+                total -= octets
+        self._host.short_of_memory = total > limit // 2
+
+
+class _Nobody:
+    """The user of a connection between its creation and its acceptance."""
+
+    def tcp_established(self) -> None: ...
+    def tcp_data(self, data: bytes) -> None: ...
+    def tcp_eof(self) -> None: ...
+    def tcp_writable(self) -> None: ...
+    def tcp_closed(self, error: Exception | None) -> None: ...
+
+
+_NOBODY: Final = _Nobody()
