@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from appliance.settings import PAIR, TABLES, Settings
+from appliance.settings import LISTS, PAIR, TABLES, Settings
 
 __all__ = ["FILE", "OPTIONS", "PAIR", "ConfigError", "Problem", "Settings", "load"]
 
@@ -138,6 +138,8 @@ def _explain(
     text: str,
 ) -> Problem:
     """One of pydantic's errors as file, line, key, value and what is allowed."""
+    if location[0] in LISTS:
+        return _explain_item(location, error, path, text)
     keys = [str(part) for part in location if isinstance(part, str)][:2]
     value = error["input"]
     if error["type"] == "value_error" and len(keys) == 1:  # of a table as a whole
@@ -159,9 +161,51 @@ def _explain(
     return Problem(str(path), line, "error", f"{key} = {_shown(value)}: {message}")
 
 
+def _explain_item(location: tuple[int | str, ...], error: Any, path: Path, text: str) -> Problem:
+    """The same for a table of which there may be several, like [[host]]."""
+    table, *rest = location
+    assert isinstance(table, str)
+    number = rest[0] if rest and isinstance(rest[0], int) else 0
+    line = _line_of_item(text, table, number)
+    keys = [part for part in rest if isinstance(part, str)]
+    if not keys:
+        shape = f"tables, each begun by [[{table}]]"
+        allowed = f"one of at most 100 {shape}" if error["type"] == "too_long" else shape
+        return Problem(str(path), line, "error", f"{table}: must be {allowed}")
+    fields = LISTS[table].model_fields
+    if error["type"] == "missing":
+        return Problem(str(path), line, "error", f"{table}.{keys[0]}: is missing")
+    line = _line_of_item(text, table, number, keys[0]) or line
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(keys[0], fields, 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        message = f"no such key; {hint}known are {', '.join(fields)}"
+    else:
+        message = f"must be {fields[keys[0]].description}"
+    return Problem(
+        str(path), line, "error", f"{table}.{keys[0]} = {_shown(error['input'])}: {message}"
+    )
+
+
+def _line_of_item(text: str, table: str, number: int, key: str = "") -> int:
+    """The line of the nth [[table]], or of a key in it; 0 if there is none."""
+    seen = -1
+    for count, line in enumerate(text.splitlines(), 1):
+        if found := re.match(r"\s*\[+\s*([^\[\]]+?)\s*\]", line):
+            seen += found[1] == table
+            if not key and seen == number and found[1] == table:
+                return count
+            inside = found[1] == table
+        elif (
+            key and seen == number and inside and re.match(rf"\s*\"?{re.escape(key)}\"?\s*=", line)
+        ):
+            return count
+    return 0
+
+
 def _unknown(keys: list[str]) -> str:
     if len(keys) == 1:
-        kind, known = "table", list(TABLES)
+        kind, known = "table", [*TABLES, *LISTS]
     else:
         kind, known = "key", list(TABLES[keys[0]].model_fields)
     close = difflib.get_close_matches(keys[-1], known, 1)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -89,6 +90,26 @@ def _url(value: str) -> str:
     raise ValueError("not a base URL")
 
 
+def _host_name(value: str) -> str:
+    try:
+        name = value.encode("idna").decode().lower().removesuffix(".")
+    except UnicodeError:
+        raise ValueError("not a host name") from None
+    # RFC 1123 §2.1: letters, digits and hyphens, at most 63 octets a label and 253 in all.
+    label = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
+    if len(name) > 253 or not re.fullmatch(rf"{label}(?:\.{label})*", name):
+        raise ValueError("not a host name")
+    return name
+
+
+def _uri(value: str) -> str:
+    parts = urlsplit(value)
+    # RFC 9116 §2.5: web addresses have to be https.
+    if parts.scheme in ("", "http") or not value.isprintable() or " " in value:
+        raise ValueError("not a URI")
+    return value
+
+
 def _level(value: str) -> str:
     if value not in LEVELS:
         raise ValueError("no such level")
@@ -98,6 +119,11 @@ def _level(value: str) -> str:
 AnyPath = Annotated[Path, BeforeValidator(_path)]
 Text = Annotated[str, Field(strict=True)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535, description="an integer from 1 to 65535")]
+Seconds = Annotated[
+    float, Field(gt=0, le=3600, description="a number of seconds above 0, up to 3600")
+]
+HostName = Annotated[Text, AfterValidator(_host_name)]
+Uri = Annotated[Text, AfterValidator(_uri)]
 Interface = Annotated[Text, AfterValidator(_interface)]
 Host = Annotated[Text, AfterValidator(_host)]
 
@@ -117,6 +143,10 @@ class Site(_Table):
         default="http://localhost",
         description='http:// or https:// and a host name, without a path: "http://example.org"',
     )
+    aliases: tuple[HostName, ...] = Field(
+        default=(), description='a list of host names, like ["www.example.org"]'
+    )
+    cache: AnyPath | None = Field(default=None, description="a path, as text")
 
 
 class Dns(_Table):
@@ -135,9 +165,68 @@ class Dns(_Table):
 
 
 class Http(_Table):
-    """[http]: the stack's port."""
+    """[http]: the stack's port, what is logged of requests, and how much a peer may have."""
 
     port: Port = 80
+    http2: bool = Field(default=True, strict=True, description="true or false")
+    access_log: Literal["auto", "off", "human", "combined", "json"] = Field(
+        default="auto", description='"auto", "off", "human", "combined" or "json"'
+    )
+    access_file: AnyPath | None = Field(default=None, description="a path, as text")
+    truncate_addresses: bool = Field(default=False, strict=True, description="true or false")
+    unknown_host: Literal["serve", "refuse"] = Field(
+        default="serve", description='"serve" (the site of [site]) or "refuse" (421)'
+    )
+    connections: int = Field(
+        default=10_000, strict=True, ge=1, le=1_000_000, description="an integer from 1 to 1000000"
+    )
+    connections_each: int = Field(
+        default=4096, strict=True, ge=1, le=1_000_000, description="an integer from 1 to 1000000"
+    )
+    head_seconds: Seconds = 10.0
+    idle_seconds: Seconds = 75.0
+    min_rate: int = Field(
+        default=500, strict=True, ge=0, le=10**9, description="octets a second, an integer"
+    )
+
+
+class Security(_Table):
+    """[security]: what /.well-known/security.txt says; without a contact there is none."""
+
+    contact: tuple[Uri, ...] = Field(
+        default=(), description='a list of URIs, like ["mailto:security@example.org"]'
+    )
+    expires: date | None = Field(default=None, description="a date, like 2027-06-30")
+    encryption: tuple[Uri, ...] = Field(default=(), description="a list of https: URIs")
+    acknowledgments: tuple[Uri, ...] = Field(default=(), description="a list of https: URIs")
+    policy: tuple[Uri, ...] = Field(default=(), description="a list of https: URIs")
+    hiring: tuple[Uri, ...] = Field(default=(), description="a list of https: URIs")
+    languages: tuple[Text, ...] = Field(
+        default=(), description='a list of language tags, like ["en", "de"]'
+    )
+
+
+class VirtualHost(_Table):
+    """[[host]]: another site, served under names of its own."""
+
+    name: HostName = Field(description='a host name, like "blog.example.org"')
+    directory: AnyPath = Field(description="a path, as text")
+    title: Text | None = Field(default=None, min_length=1, description="text that is not empty")
+    base_url: Annotated[Text, AfterValidator(_url)] | None = Field(
+        default=None,
+        description='http:// or https:// and a host name, without a path: "http://example.org"',
+    )
+    aliases: tuple[HostName, ...] = Field(
+        default=(), description='a list of host names, like ["www.example.org"]'
+    )
+
+
+class Metrics(_Table):
+    """[metrics]: a listener of its own for Prometheus, health and the dashboard."""
+
+    port: int = Field(
+        default=0, strict=True, ge=0, le=65535, description="a port of the stack; 0 for none"
+    )
 
 
 class Net(_Table):
@@ -183,6 +272,7 @@ class Gateway(_Table):
     )
     http: Port = 8080
     dns: Port = 5353
+    metrics: Port = 9090
 
 
 class Log(_Table):
@@ -202,6 +292,9 @@ class Settings(_Table):
     net: Net = Net()
     gateway: Gateway = Gateway()
     log: Log = Log()
+    security: Security = Security()
+    metrics: Metrics = Metrics()
+    host: tuple[VirtualHost, ...] = Field(default=(), max_length=100)
 
 
 TABLES: Final[Mapping[str, type[_Table]]] = {
@@ -211,4 +304,8 @@ TABLES: Final[Mapping[str, type[_Table]]] = {
     "net": Net,
     "gateway": Gateway,
     "log": Log,
+    "security": Security,
+    "metrics": Metrics,
 }
+LISTS: Final[Mapping[str, type[_Table]]] = {"host": VirtualHost}
+"""Tables that may stand several times, as [[host]]."""
