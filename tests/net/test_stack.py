@@ -353,7 +353,7 @@ def test_a_chosen_port_is_free_on_every_address() -> None:
     """RFC 6056 §3.2: chosen for "any address", it must be free on each of them."""
     for bind in ("tcp", "udp"):
         h = host()
-        h.tcp._random = Rigged()
+        h.tcp._random = h.udp._random = Rigged()
 
         def claim(address: str, port: int, h: Host = h, bind: str = bind) -> int:
             if bind == "tcp":
