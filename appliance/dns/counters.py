@@ -1,5 +1,5 @@
-"""What the DNS engine counts: plain integers, read at any time. Imports `consts`,
-`text`.
+"""What the DNS engine counts: plain integers, read at any time. Imports `consts`, and
+`text` when the counts are read out: answering needs no names of types.
 """
 
 from __future__ import annotations
@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Final
 
 from appliance.dns.consts import RCODE_NAMES
-from appliance.dns.text import type_name
 
 MAX_TYPES: Final = 300
 """Types and classes counted apart: more than are registered; a flood of numbers is `other`."""
@@ -103,6 +102,8 @@ class Counters:
 
     def by_type(self) -> dict[str, int]:
         """Queries understood by the type asked for, as its mnemonic; rare ones as `other`."""
+        from appliance.dns.text import type_name
+
         out: dict[str, int] = {}
         counted = [(qtype, tally[0]) for qtype, tally in self.tallies.items()]
         counted += [(int.from_bytes(kind[:2], "big"), n[0]) for kind, n in self._kinds.items()]
