@@ -9,7 +9,7 @@ with its site already made (appliance/image) serves without.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from appliance.http.http1 import HttpProtocol
+from appliance.http.http1 import HttpProtocol, web_protocol
 from appliance.http.problem import Problem
 from appliance.http.served import Site
 from appliance.http.server import HttpServer, Limits
@@ -27,6 +27,7 @@ __all__ = [
     "Security",
     "Site",
     "load_site",
+    "web_protocol",
 ]
 
 

@@ -58,3 +58,21 @@ class Hosts:
             return site
         url = self._aliases.get(host)
         return Redirect(url) if url is not None else self._default
+
+
+class Elsewhere:
+    """A host whose every path lives under another scheme: all of http sent to https."""
+
+    __slots__ = ("_fallback", "_port", "_scheme")
+
+    def __init__(self, scheme: str, port: int, fallback: str) -> None:
+        """Redirect to `scheme`, at `port`; `fallback` is the host for who names none."""
+        self._scheme = scheme.encode()
+        default = {"https": 443, "http": 80}.get(scheme)
+        self._port = b"" if port == default else b":%d" % port
+        self._fallback = fallback.encode("idna")
+
+    def at(self, authority: bytes) -> Redirect:
+        """Return where the paths of an authority are."""
+        host = host_of(authority) or self._fallback
+        return Redirect(b"%s://%s%s" % (self._scheme, host, self._port))

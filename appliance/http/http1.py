@@ -11,22 +11,32 @@ Imports asyncio's protocol interface and this package.
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from appliance.http.http2 import PREFACE_HEAD, Http2Protocol
-from appliance.http.inbound import Inbound
 from appliance.http.largefile import Stretch, open_parts
-from appliance.http.message import Answer, Refusal, plain
+from appliance.http.message import PREFACE_HEAD, Answer, Refusal, Request, plain
 from appliance.http.semantics import decide
-from appliance.http.server import SMALL, HttpServer
+from appliance.http.server import SMALL, Hook, HttpServer
 from appliance.http.strict import MAX_HEAD, Head, incomplete, parse_head
 from appliance.http.tally import target_of
+
+if TYPE_CHECKING:
+    from appliance.http.inbound import Inbound
 
 # Octets thrown away after the last answer, while the peer has not closed yet.
 MAX_LINGER = 1024 * 1024
 
 # Where a connection stands towards its end.
 OPEN, LAST, LINGERING, CLOSED = range(4)
+
+
+def web_protocol(server: HttpServer, alpn: str | None = None) -> asyncio.Protocol:
+    """Make the protocol for a new connection; `alpn` is what TLS negotiated (RFC 7301)."""
+    if alpn == "h2" and server.limits.http2:
+        from appliance.http.http2 import Http2Protocol  # as in _upgrade
+
+        return Http2Protocol(server)
+    return HttpProtocol(server)
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -40,6 +50,7 @@ class HttpProtocol(asyncio.Protocol):
         "_eof",
         "_fed",
         "_fetching",
+        "_hooked",
         "_inbound",
         "_lingered",
         "_outgoing",
@@ -59,7 +70,8 @@ class HttpProtocol(asyncio.Protocol):
         self._buffer: bytes | bytearray = b""
         self._at = 0  # offset in the buffer of the first octet not consumed
         self._scanned = 0  # offset up to which the end of a head was looked for
-        self._inbound: Inbound | None = None  # the body being thrown away
+        self._inbound: Inbound | None = None  # the body being read
+        self._hooked: tuple[Hook, Request, bytes] | None = None  # who waits for it, and the head
         # Of a large answer, not written yet.  A list, because an empty deque weighs 760 octets.
         self._outgoing: list[bytes | memoryview | Stretch] = []
         self._fetching = False  # a thread reads the next slice of a file
@@ -165,7 +177,10 @@ class HttpProtocol(asyncio.Protocol):
         elif self._inbound is not None:
             if waited > limits.body_seconds:
                 self._server.timeouts += 1
-                self._close()
+                if self._hooked is not None:
+                    self._say(plain(408), self._hooked[2])
+                else:
+                    self._close()
         elif self._buffer:
             if waited > limits.head_seconds:
                 self._server.timeouts += 1
@@ -285,6 +300,10 @@ class HttpProtocol(asyncio.Protocol):
             self._upgrade()
             return
         parsed = parse_head(head)
+        hook = server.hook(parsed.request.target)
+        if hook is not None:
+            self._answer_by(hook, head, parsed)
+            return
         answer = decide(site, parsed.request)
         if parsed.plain:
             server.keep(head, answer)
@@ -293,8 +312,27 @@ class HttpProtocol(asyncio.Protocol):
         else:
             self._send(answer, head, persistent=parsed.persistent)
 
+    def _answer_by(self, hook: Hook, head: bytes, parsed: Head) -> None:
+        """Let a hook answer, once the body is there if there is one."""
+        if not parsed.length:
+            answer = self._server.ask(hook, parsed.request, b"", self.address)
+            self._send(answer, head, persistent=parsed.persistent)
+            return
+        limit = self._server.limits.body
+        if parsed.length > limit:
+            raise Refusal(413, "request content too large")
+        from appliance.http.inbound import Inbound
+
+        self._inbound = Inbound(head, parsed, limit, keep=True)
+        self._hooked = (hook, parsed.request, head)
+        if parsed.expects:
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")  # RFC 9110 §10.1.1
+
     def _upgrade(self) -> None:
         """Hand the connection over to HTTP/2: the peer began it with the preface (§3.3)."""
+        # h2 is imported when first spoken: a tenth of the time that a booting machine has.
+        from appliance.http.http2 import Http2Protocol
+
         rest = PREFACE_HEAD + bytes(self._buffer[self._at :])
         self._end = CLOSED
         self._buffer = b""
@@ -316,6 +354,8 @@ class HttpProtocol(asyncio.Protocol):
             # RFC 9110 §10.1.1: the final answer without a 100; whether the body still comes is
             # not known, so nothing after it can be.
             return False
+        from appliance.http.inbound import Inbound  # and h11 with it, when there is a body
+
         self._inbound = Inbound(head, parsed, limit)
         return True
 
@@ -326,18 +366,25 @@ class HttpProtocol(asyncio.Protocol):
         self._buffer, self._at, self._scanned = b"", 0, 0
         try:
             rest = self._inbound.feed(data)
-        except Refusal:
-            # The message was answered already; where the next one begins is not known.
-            self._last()
+        except Refusal as refusal:
+            if self._hooked is not None:
+                self._refuse(refusal, self._hooked[2])
+            else:
+                # The message was answered already; where the next one begins is not known.
+                self._last()
             return False
         if rest is None:
             return False
-        if not self._inbound.persistent:
-            self._last()
-            return False
-        self._inbound = None
+        inbound, self._inbound = self._inbound, None
         self._buffer = rest
         self._since = self._server.now
+        if self._hooked is not None:
+            (hook, request, head), self._hooked = self._hooked, None
+            answer = self._server.ask(hook, request, bytes(inbound.content or b""), self.address)
+            self._send(answer, head, persistent=inbound.persistent)
+        elif not inbound.persistent:
+            self._last()
+            return False
         return bool(rest)
 
     # -- writing ------------------------------------------------------------------------------

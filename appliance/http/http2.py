@@ -28,15 +28,15 @@ from appliance.http.largefile import Stretch, open_parts
 from appliance.http.message import Answer, Request, plain
 from appliance.http.priority import Priority, parse_priority, rank
 from appliance.http.semantics import decide
-from appliance.http.server import HttpServer
+from appliance.http.server import Hook, HttpServer
 from appliance.http.strict import KNOWN, MAX_HEAD
 from appliance.http.target import is_authority
 
-# RFC 9113 §3.4: the connection preface up to the blank line, which reads like a request head.
-PREFACE_HEAD = b"PRI * HTTP/2.0\r\n\r\n"
 PREFACE = 24  # octets of the whole preface
 # Octets gathered before they are written.
 WRITE = 64 * 1024
+# Requests of one connection whose content a hook waits for, 64 KB each at most.
+MAX_BODIES = 8
 # Streams remembered after their end, for late frames: RFC 9113 §5.1.
 MAX_CLOSED = 1000
 # RFC 9113 §6: frame types.
@@ -83,6 +83,18 @@ class _Stream:
         self.turn = 0
 
 
+class _Body:
+    """A request whose content is still coming, for a hook."""
+
+    __slots__ = ("content", "headers", "hook", "request")
+
+    def __init__(self, hook: Hook, request: Request, headers: Fields) -> None:
+        self.hook = hook
+        self.request = request
+        self.headers = headers
+        self.content = bytearray()
+
+
 class Http2Protocol(asyncio.Protocol):
     """One HTTP/2 connection of an `HttpServer`."""
 
@@ -108,6 +120,7 @@ class Http2Protocol(asyncio.Protocol):
         )
         self._h2.initiate_connection()
         self._streams: dict[int, _Stream] = {}
+        self._bodies: dict[int, _Body] = {}  # requests whose content a hook waits for
         self._early: dict[int, Priority] = {}  # PRIORITY_UPDATE before its request (§7.1)
         self._turn = 0
         self._tail = b""  # the beginning of a frame
@@ -297,6 +310,7 @@ class Http2Protocol(asyncio.Protocol):
         """Let go of everything."""
         self._ended = True
         self._streams.clear()
+        self._bodies.clear()
         self._sending.clear()
         self._server.closed(self)
 
@@ -331,7 +345,9 @@ class Http2Protocol(asyncio.Protocol):
                     self._server.timeouts += 1
                     self._transport.abort()
                 self._since, self._progress = now, 0
-        elif self._partial is not None and now - self._partial > limits.head_seconds:
+        elif (self._bodies and waited > limits.body_seconds) or (
+            self._partial is not None and now - self._partial > limits.head_seconds
+        ):
             self._server.timeouts += 1
             self._goaway(h2.errors.ErrorCodes.NO_ERROR)
         elif waited > limits.idle_seconds:
@@ -342,7 +358,8 @@ class Http2Protocol(asyncio.Protocol):
 
     def waiting_since(self) -> float | None:
         """Return since when nothing is under way but a request to come; None: something is."""
-        return None if self._ended or self._streams or self._paused else self._since
+        busy = self._ended or self._streams or self._bodies or self._paused
+        return None if busy else self._since
 
     def shed(self) -> None:
         """Close without a word, to make room."""
@@ -369,8 +386,26 @@ class Http2Protocol(asyncio.Protocol):
             # Content is not wanted; the connection's window is given back, the stream's is not.
             if event.flow_controlled_length:
                 self._h2.increment_flow_control_window(event.flow_controlled_length)
+            body = self._bodies.get(event.stream_id)
+            if body is not None:
+                body.content += event.data
+                if event.flow_controlled_length and event.stream_ended is None:
+                    self._h2.increment_flow_control_window(
+                        event.flow_controlled_length, event.stream_id
+                    )
+                if len(body.content) > self._server.limits.body:
+                    del self._bodies[event.stream_id]
+                    answer = plain(413, "request content too large")
+                    self._respond(event.stream_id, body.request, body.headers, answer, unread=True)
+        elif isinstance(event, h2.events.StreamEnded):
+            body = self._bodies.pop(event.stream_id, None)
+            if body is not None:
+                content = bytes(body.content)
+                answer = self._server.ask(body.hook, body.request, content, self.address)
+                self._respond(event.stream_id, body.request, body.headers, answer)
         elif isinstance(event, h2.events.StreamReset):
             self._streams.pop(event.stream_id, None)
+            self._bodies.pop(event.stream_id, None)
         elif isinstance(event, h2.events.ConnectionTerminated):
             self._draining = True  # the peer's own goodbye; what it asked for is still sent
         elif isinstance(event, h2.events.UnknownFrameReceived):
@@ -397,20 +432,45 @@ class Http2Protocol(asyncio.Protocol):
         number = event.stream_id
         headers = tuple((bytes(name), bytes(value)) for name, value in event.headers or ())
         request, answer = read_request(headers)
-        faulty = answer is not None
-        if answer is None:
+        ended = event.stream_ended is not None
+        if answer is not None:
+            self._respond(number, request, headers, answer, unread=not ended)
+            return
+        hook = server.hook(request.target)
+        if hook is None:
             answer = decide(server.renew(), request)
+            self._respond(number, request, headers, answer, unread=not ended, keep=ended)
+        elif ended:
+            self._respond(number, request, headers, server.ask(hook, request, b"", self.address))
+        elif len(self._bodies) < MAX_BODIES:
+            self._bodies[number] = _Body(hook, request, headers)
+        else:
+            # RFC 9113 §8.7: not processed, and may be asked again.
+            self._h2.reset_stream(number, h2.errors.ErrorCodes.REFUSED_STREAM)
+
+    def _respond(
+        self,
+        number: int,
+        request: Request,
+        headers: Fields,
+        answer: Answer,
+        *,
+        unread: bool = False,
+        keep: bool = False,
+    ) -> None:
+        """Begin an answer; `unread`: the request has not ended, `keep`: it may be remembered."""
+        server = self._server
         try:
             parts = open_parts(answer.parts)
         except OSError:
             server.files_changed += 1
-            faulty = True
+            keep = False
             answer = plain(503, "changed on disk", b"Retry-After: 5\r\n")
             parts = open_parts(answer.parts)
         priority = self._early.pop(number, None) or parse_priority(
             request.fields.get(b"priority", b"")
         )
-        stream = _Stream(number, parts, priority, event.stream_ended is None)
+        stream = _Stream(number, parts, priority, unread)
         date = server.date[6:-2]  # without "Date: " and CRLF
         fields = [
             (b":status", b"%d" % answer.status), (b"date", date),
@@ -421,13 +481,13 @@ class Http2Protocol(asyncio.Protocol):
         except h2.exceptions.ProtocolError:
             return  # reset by its peer in the same read
         server.count(answer, request.target, "2")
-        log = b""
-        if server.on_request is not None or not faulty:
+        keep = keep and not any(type(part) is Stretch for part in parts)
+        if keep or server.on_request is not None:
             log = _log_head(request, headers)
-        if server.on_request is not None:
-            server.on_request(self.address, log, answer.status, answer.length)
-        if not faulty and not stream.unread and not any(type(part) is Stretch for part in parts):
-            server.keep_ready(request, headers, answer, log)
+            if server.on_request is not None:
+                server.on_request(self.address, log, answer.status, answer.length)
+            if keep:
+                server.keep_ready(request, headers, answer, log)
         if stream.parts:
             self._streams[number] = stream
         else:
@@ -447,7 +507,7 @@ class Http2Protocol(asyncio.Protocol):
                 self._flush()
             if stream is None:
                 break
-        if self._draining and not self._streams and not self._ended:
+        if self._draining and not (self._streams or self._bodies or self._ended):
             self._goaway(h2.errors.ErrorCodes.NO_ERROR)
 
     def _next(self) -> _Stream | None:

@@ -1,4 +1,4 @@
-"""Request bodies, read by h11 and thrown away.
+"""Request bodies, read by h11, and thrown away unless a hook wants them.
 
 A static site has no use for a body, but the next request begins after it.  h11 does the framing,
 and the `Expect` and trailer rules with it; it is made only for a message that has a body, so that
@@ -16,12 +16,12 @@ from appliance.http.strict import MAX_HEAD, Head
 
 
 class Inbound:
-    """One request body on its way to nowhere."""
+    """One request body on its way to nowhere, or to a hook."""
 
-    __slots__ = ("_chunked", "_connection", "_left", "_tail", "persistent")
+    __slots__ = ("_chunked", "_connection", "_left", "_tail", "content", "persistent")
 
-    def __init__(self, head: bytes, parsed: Head, limit: int) -> None:
-        """Begin a message; `limit` is the octets of content it may have.
+    def __init__(self, head: bytes, parsed: Head, limit: int, *, keep: bool = False) -> None:
+        """Begin a message; `limit` is the octets of content it may have, kept if asked to.
 
         Raises Refusal 400 when h11 does not read in the head what the strict parser read.
         """
@@ -29,6 +29,7 @@ class Inbound:
         self._left = limit
         self._chunked = parsed.length < 0
         self._tail = b""  # the last four octets given to h11
+        self.content: bytearray | None = bytearray() if keep else None
         self.persistent = parsed.persistent
         try:
             self._connection.receive_data(head)
@@ -55,6 +56,8 @@ class Inbound:
                     self._left -= len(event.data)
                     if self._left < 0:
                         raise Refusal(413, "request content too large")
+                    if self.content is not None:
+                        self.content += event.data
                 elif isinstance(event, h11.EndOfMessage):
                     return self._finish(data, event)
                 else:

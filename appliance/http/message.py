@@ -24,6 +24,9 @@ PHRASES = {int(status): status.phrase for status in HTTPStatus} | {
     422: "Unprocessable Content",
 }
 
+# RFC 9113 §3.4: the connection preface up to the blank line, which reads like a request head.
+PREFACE_HEAD = b"PRI * HTTP/2.0\r\n\r\n"
+
 STATUS_LINES = {
     status: b"HTTP/1.1 %d %s\r\n" % (status, phrase.encode()) for status, phrase in PHRASES.items()
 }

@@ -9,19 +9,24 @@ dictionary look-up and one write.  Imports asyncio for its types, and this packa
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from appliance.http.admission import Admission
-from appliance.http.lane import Fields, Ready
 from appliance.http.largefile import Stretch
 from appliance.http.memo import Memo
-from appliance.http.message import STATUS_LINES, Answer, Request
+from appliance.http.message import STATUS_LINES, Answer, Request, plain
 from appliance.http.preconditions import http_date
-from appliance.http.semantics import Hosting
+from appliance.http.semantics import Hosting, decide
 from appliance.http.tally import Tally, target_of
+
+if TYPE_CHECKING:
+    from appliance.http.lane import Fields, Ready
+
+logger = logging.getLogger(__name__)
 
 # Octets; a larger answer is written head first, then piece by piece as the peer takes it.
 SMALL = 256 * 1024
@@ -32,6 +37,9 @@ MAX_READY = 4096
 # Statuses whose answers depend on the head alone and are worth remembering.
 _REMEMBERED = frozenset({200, 206, 301, 302, 304, 307, 308, 404})
 
+# Answers a request of a chosen path before the site is asked, with its body and the peer's address;
+# None leaves it to the site.  It must not block.
+Hook = Callable[[Request, bytes, str], Answer | None]
 # A log line's raw material: the peer's address, request head, status, octets of body.
 OnRequest = Callable[[str, bytes, int, int], None]
 
@@ -106,15 +114,18 @@ class HttpServer:
         clock: Callable[[], float] = time.time,
         on_request: OnRequest | None = None,
         remember: bool = True,
-        extra: bytes = b"",
+        scheme: str = "http",
+        hsts: str = "",
+        hooks: Mapping[bytes, Hook] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """Serve `holder.current`.
 
         `clock` gives seconds since the epoch; `loop` needs `time`, `call_later` and
         `run_in_executor` and is the running one unless given.  `on_request` is called for each
-        answer and must not block.  `extra` are field lines for every answer, each ended by CRLF:
-        what belongs to a listener rather than a site, as Strict-Transport-Security does.
+        answer and must not block.  `hsts` is the value of Strict-Transport-Security, for a
+        listener of https.  `hooks` are asked before the site for what they are named after: a
+        path, or with a slash at its end whatever lies under it.
         """
         self.holder = holder
         self.site: Hosting = holder.current
@@ -131,7 +142,12 @@ class HttpServer:
         self._loop = loop
         self._finished: dict[Answer, bytes] = {}  # emptied each second
         self._finished_bytes = 0
-        self._extra = extra
+        self.scheme = scheme
+        # RFC 6797 §7.2: not over http.
+        wanted = hsts and scheme == "https"
+        self._extra = b"Strict-Transport-Security: %s\r\n" % hsts.encode() if wanted else b""
+        self._hooks = {path: hook for path, hook in (hooks or {}).items() if path[-1:] != b"/"}
+        self._prefixes = [(path, hook) for path, hook in (hooks or {}).items() if path[-1:] == b"/"]
         self._date = b""
         self._wall = 0.0  # seconds since the epoch at the last tick
         self._timer: asyncio.TimerHandle | None = None
@@ -238,6 +254,29 @@ class HttpServer:
         self._finished.clear()
         self._finished_bytes = 0
 
+    # -- hooks --------------------------------------------------------------------------------
+
+    def hook(self, target: bytes) -> Hook | None:
+        """Return who answers a target before the site does."""
+        if not self._hooks and not self._prefixes:
+            return None
+        path = target.partition(b"?")[0]
+        hook = self._hooks.get(path)
+        if hook is None:
+            for prefix, candidate in self._prefixes:
+                if path.startswith(prefix):
+                    return candidate
+        return hook
+
+    def ask(self, hook: Hook, request: Request, body: bytes, address: str) -> Answer:
+        """Let a hook answer, or else the site; a hook that fails costs its peer a 500."""
+        try:
+            answer = hook(request, body, address)
+        except Exception:
+            logger.exception("a hook failed on %r", request.target[:200])
+            return plain(500)
+        return decide(self.renew(), request) if answer is None else answer
+
     # -- answers ------------------------------------------------------------------------------
 
     def renew(self) -> Hosting:
@@ -303,6 +342,8 @@ class HttpServer:
             if len(self.ready) >= MAX_READY:
                 self._fold()
                 self.ready = {}
+            from appliance.http.lane import Ready  # its peer speaks HTTP/2, so it is here
+
             self.ready[fields] = Ready(answer, fields, request.target, log)
 
     # -- counters -----------------------------------------------------------------------------
