@@ -104,6 +104,7 @@ def test_over_http2() -> None:
     client.exchange()
     assert [number for number in numbers if number in client.resets] == numbers[8:]
     client.client.loop.advance(40)
+    client.exchange()
     assert client.goaway == 0
 
 
