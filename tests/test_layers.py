@@ -58,7 +58,7 @@ TRANSPORT = {"net", "net.transport"}  # and net.transport_*; net/__init__ shows 
 TOP = {"fuzz", "image", "parts", "commands"}  # and every module that lies directly in appliance/
 
 # Besides net.transport*, app and gateway: where asyncio's protocols are implemented.
-ASYNCIO = {"dns.protocol", "http.http1", "http.http2", "http.server", "tls.protocol"}
+ASYNCIO = {"dns.protocol", "http.http1", "http.http2", "http.server", "tls.protocol", "tls.stream"}
 ASYNCIO_TOP = {"app", "gateway", "fuzz", "image", "parts"}
 
 # A sans-I/O module gets time, randomness and frames from its caller.

@@ -1,0 +1,156 @@
+"""The ClientHello, read before OpenSSL sees it (RFC 8446 §4.1.2, RFC 5246 §7.4.1.2).
+
+A server has to choose a context before OpenSSL may begin: by the name asked for (RFC 6066 §3), by
+the protocols offered (RFC 7301), and by the key that a ticket was made with, since OpenSSL has one
+set of ticket keys for each context. What is read here decides nothing else: OpenSSL judges the same
+octets afterwards, so anything odd is simply not understood here and left to it.
+
+No I/O, no state. Imports the standard library.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+HANDSHAKE: Final = 22
+"""Content type of a record that carries handshake messages: RFC 8446 §5.1."""
+CLIENT_HELLO: Final = 1
+"""Handshake type: RFC 8446 §4."""
+MAX_HELLO: Final = 32 * 1024
+"""Octets of a ClientHello that is looked at: ten times one with a hybrid key share (1.6 KB)."""
+TICKET_NAME: Final = 16
+"""Octets at the start of a ticket that name its key: RFC 5077 §4, which OpenSSL follows."""
+MAX_TICKETS: Final = 8
+"""Identities of a pre_shared_key extension that are looked at; clients send one or two."""
+
+SERVER_NAME: Final = 0  # RFC 6066 §3
+ALPN: Final = 16  # RFC 7301 §3.1
+SESSION_TICKET: Final = 35  # RFC 5077 §3.2
+PRE_SHARED_KEY: Final = 41  # RFC 8446 §4.2.11
+
+# RFC 9110 §9 and others: how the requests of those begin who speak HTTP to this port.
+_HTTP_METHODS: Final = (
+    b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ",
+    b"TRACE ", b"PRI * HTTP/",
+)  # fmt: skip
+
+
+class HelloTooLongError(Exception):
+    """A ClientHello of more than MAX_HELLO octets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a ClientHello says about where it wants to go; empty when it does not say."""
+
+    server_name: str = ""  # lower case, without a final dot; empty unless it is a host name
+    alpn: tuple[bytes, ...] = ()
+    ticket_names: tuple[bytes, ...] = ()  # TICKET_NAME octets each
+
+
+NOTHING: Final = Hello()
+"""What is known about a hello that cannot be read; OpenSSL will say what is wrong with it."""
+
+
+def is_http(data: bytes) -> bool:
+    """Whether these first octets begin an HTTP request in the clear; at least one octet."""
+    return any(method.startswith(data[: len(method)]) for method in _HTTP_METHODS)
+
+
+def read_hello(data: bytes | bytearray) -> Hello | None:
+    """Read the hello at the start of a stream of records; None while it is not all there.
+
+    Raises HelloTooLongError, and nothing else, whatever the octets are.
+    """
+    message = bytearray()
+    at = 0
+    while True:
+        if len(data) < at + 5:
+            # Nothing but a handshake record can begin a connection: do not wait for the rest.
+            return None if not data or data[0] == HANDSHAKE else NOTHING
+        if data[at] != HANDSHAKE or data[at + 1] != 3:
+            return NOTHING
+        length = int.from_bytes(data[at + 3 : at + 5], "big")
+        if not length:
+            return NOTHING
+        message += data[at + 5 : at + 5 + length]
+        if message and message[0] != CLIENT_HELLO:
+            return NOTHING
+        if len(message) >= 4:
+            wanted = 4 + int.from_bytes(message[1:4], "big")
+            if wanted > MAX_HELLO:
+                raise HelloTooLongError(f"{wanted} octets")
+            if len(message) >= wanted:
+                try:
+                    return _parse(memoryview(message)[4:wanted])
+                except (IndexError, ValueError):
+                    return NOTHING
+        if len(data) < at + 5 + length:
+            return None
+        at += 5 + length
+        if at > 2 * MAX_HELLO:
+            # Many tiny records: the header of each is longer than what it carries.
+            raise HelloTooLongError(f"{at} octets of records")
+
+
+def _vector(data: memoryview, at: int, width: int) -> tuple[memoryview, int]:
+    """A vector with a length of `width` octets (RFC 8446 §3.4), and where the next field begins."""
+    length = int.from_bytes(data[at : at + width], "big")
+    end = at + width + length
+    if at + width > len(data) or end > len(data):
+        raise ValueError("a vector past its end")
+    return data[at + width : end], end
+
+
+def _parse(body: memoryview) -> Hello:
+    # legacy_version 2, random 32, then session id, cipher suites and compression methods.
+    _, at = _vector(body, 34, 1)
+    _, at = _vector(body, at, 2)
+    _, at = _vector(body, at, 1)
+    if at == len(body):
+        return NOTHING
+    extensions, _ = _vector(body, at, 2)
+    name, alpn, tickets = "", (), ()  # type: str, tuple[bytes, ...], tuple[bytes, ...]
+    at = 0
+    while at < len(extensions):
+        kind = int.from_bytes(extensions[at : at + 2], "big")
+        content, at = _vector(extensions, at + 2, 2)
+        if kind == SERVER_NAME:
+            name = _server_name(content)
+        elif kind == ALPN:
+            alpn = _alpn(content)
+        elif kind == SESSION_TICKET:
+            tickets = (bytes(content[:TICKET_NAME]),) if len(content) else ()
+        elif kind == PRE_SHARED_KEY:
+            tickets = _identities(content)
+    return Hello(name, alpn, tickets)
+
+
+def _server_name(content: memoryview) -> str:
+    entries, _ = _vector(content, 0, 2)
+    if not len(entries) or entries[0] != 0:  # RFC 6066 §3: host_name is the only type
+        return ""
+    name, _ = _vector(entries, 1, 2)
+    return str(name, "ascii").rstrip(".").lower()
+
+
+def _alpn(content: memoryview) -> tuple[bytes, ...]:
+    names, _ = _vector(content, 0, 2)
+    found: list[bytes] = []
+    at = 0
+    while at < len(names):
+        name, at = _vector(names, at, 1)
+        found.append(bytes(name))
+    return tuple(found)
+
+
+def _identities(content: memoryview) -> tuple[bytes, ...]:
+    identities, _ = _vector(content, 0, 2)
+    found: list[bytes] = []
+    at = 0
+    while at < len(identities) and len(found) < MAX_TICKETS:
+        ticket, at = _vector(identities, at, 2)
+        at += 4  # obfuscated_ticket_age
+        found.append(bytes(ticket[:TICKET_NAME]))
+    return tuple(found)

@@ -1,0 +1,216 @@
+"""The two sides of TLS over asyncio: a listener's connections, and one that we opened.
+
+A server reads the hello before it begins (hello.py), chooses a context by it (contexts.py), limits
+how many handshakes are under way, and has one plain sentence for whoever speaks HTTP to this port.
+A client verifies, and tells whoever waits how the handshake ended.
+
+Imports asyncio, pyOpenSSL and this package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from OpenSSL import SSL
+
+from appliance.tls.contexts import Contexts, RefusedError
+from appliance.tls.counters import TlsCounters
+from appliance.tls.engine import engine, resumed
+from appliance.tls.errors import TlsError, TruncatedError, alert
+from appliance.tls.hello import MAX_HELLO, HelloTooLongError, is_http, read_hello
+from appliance.tls.stream import HANDSHAKE, HELLO, LIMITS, Limits, TlsStream
+
+HTTP_ANSWER: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%s"
+)
+HTTP_TEXT: Final = (
+    b"This port speaks TLS, and the request was plain HTTP. Use https:// in the URL.\n"
+)
+
+Factory = Callable[[str | None], asyncio.BaseProtocol]
+"""Makes the upper protocol of one connection; the argument is what ALPN agreed on, if anything."""
+
+
+class TlsServer:
+    """What the connections of one listener share; `TlsServer(...)` is their protocol factory.
+
+    `factory` makes the upper protocols. Counters may be shared with other listeners.
+    """
+
+    def __init__(
+        self,
+        contexts: Contexts,
+        factory: Factory,
+        *,
+        limits: Limits = LIMITS,
+        counters: TlsCounters | None = None,
+    ) -> None:
+        self.contexts = contexts
+        self.factory = factory
+        self.limits = limits
+        self.counters = counters or TlsCounters()
+        # Handshakes under way with the time they began, the oldest first.
+        self.handshaking: dict[ServerStream, float] = {}
+
+    def __call__(self) -> ServerStream:
+        """A protocol for a new connection."""
+        return ServerStream(self)
+
+    def admit(self, stream: ServerStream, now: float) -> bool:
+        """Count a handshake in; at the limit the oldest makes room, if it had its time."""
+        self.counters.accepted += 1
+        waiting = self.handshaking
+        if len(waiting) >= self.limits.handshakes:
+            self.counters.limited += 1
+            oldest, began = next(iter(waiting.items()))
+            if now - began < self.limits.patience:
+                return False
+            oldest.abort()
+            waiting.pop(oldest, None)
+        waiting[stream] = now
+        return True
+
+
+class ServerStream(TlsStream):
+    """The server's side."""
+
+    __slots__ = ("_buffer", "_server")
+
+    def __init__(self, server: TlsServer) -> None:
+        super().__init__(server.limits)
+        self._server = server
+        self._buffer: bytes | bytearray = b""  # of the hello; bounded by hello.MAX_HELLO
+
+    def _begin(self) -> None:
+        if self._server.admit(self, self._loop.time()):
+            self._set_timer(self._server.limits.handshake_seconds)
+        else:
+            self.abort()
+
+    def _over(self) -> None:
+        self._server.handshaking.pop(self, None)
+
+    def _refused(self, reason: str) -> None:
+        counters = self._server.counters
+        if reason == "handshake took too long":
+            counters.late += 1
+        counters.failed(reason)
+
+    def _receive(self, data: bytes) -> None:
+        if self._state == HELLO:
+            self._read_hello(data)
+        else:
+            super()._receive(data)
+
+    def _read_hello(self, data: bytes) -> None:
+        """Gather the hello, and begin with the context that it asks for."""
+        if self._buffer:
+            self._buffer = bytearray(self._buffer)
+            self._buffer += data
+            data = bytes(self._buffer)
+        self._buffer = data
+        if is_http(data):
+            self._answer_http(data)
+            return
+        try:
+            hello = read_hello(data)
+            if hello is None:
+                return
+            chosen = self._server.contexts.choose(hello)
+        except HelloTooLongError:
+            # RFC 8446 §6.2, decode_error: a length out of range.
+            self._refuse(50, f"ClientHello of more than {MAX_HELLO} octets")
+            return
+        except RefusedError as exc:
+            self._refuse(exc.alert, exc.reason)
+            return
+        self._buffer = b""
+        connection = SSL.Connection(chosen.accept, None)
+        connection.set_context(chosen.named)
+        connection.set_accept_state()
+        self._engine = engine(connection)
+        self._state = HANDSHAKE
+        self._engine.feed(data)
+        self._shake()
+
+    def _refuse(self, description: int, reason: str) -> None:
+        self._buffer = b""
+        self._refused(reason)
+        self._lower_write(alert(description))
+        self._give_up()
+
+    def _answer_http(self, data: bytes) -> None:
+        if len(data) < 8 and b"\n" not in data:
+            return  # too little to be sure; the deadline is running
+        self._buffer = b""
+        self._server.counters.http += 1
+        self._lower_write(HTTP_ANSWER % (len(HTTP_TEXT), HTTP_TEXT))
+        self._give_up()
+
+    def _established(self) -> asyncio.BaseProtocol:
+        assert self._engine is not None
+        connection = self._engine.connection
+        counters = self._server.counters
+        counters.handshakes += 1
+        if connection.get_protocol_version() == SSL.TLS1_3_VERSION:
+            counters.tls13 += 1
+        else:
+            counters.tls12 += 1
+        if resumed(connection):
+            counters.resumed += 1
+        return self._server.factory(connection.get_alpn_proto_negotiated().decode("ascii") or None)
+
+    def _ended_ragged(self) -> None:
+        # Requests say themselves where they end; what was begun may be answered.
+        self._server.counters.ragged += 1
+        super()._ended_ragged()
+
+
+class ClientStream(TlsStream):
+    """The client's side: `connection` is ready to connect, `waiter` hears how that ends."""
+
+    __slots__ = ("_connection", "_factory", "_waiter")
+
+    def __init__(
+        self,
+        connection: SSL.Connection,
+        factory: Callable[[], asyncio.BaseProtocol],
+        waiter: asyncio.Future[None],
+        limits: Limits = LIMITS,
+    ) -> None:
+        super().__init__(limits)
+        self._connection = connection
+        self._factory = factory
+        self._waiter: asyncio.Future[None] | None = waiter
+
+    def _begin(self) -> None:
+        self._set_timer(self._limits.handshake_seconds)
+        self._engine = engine(self._connection)
+        self._state = HANDSHAKE
+        self._shake()
+
+    def _established(self) -> asyncio.BaseProtocol:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        return self._factory()
+
+    def _tell(self, error: BaseException | None) -> None:
+        self._wake(error)
+        super()._tell(error)
+
+    def _fail(self, error: TlsError) -> None:
+        super()._fail(error)
+        self._wake(error)
+
+    def _wake(self, error: BaseException | None) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error or TlsError("ended during the handshake"))
+
+    def _ended_ragged(self) -> None:
+        # A client has to know whether it got all (RFC 8446 §6.1).
+        self._fail(TruncatedError("ended without close_notify"))
