@@ -21,12 +21,11 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from appliance.banner import banner, plural
-from appliance.config import OPTIONS, PAIR, Settings
-from appliance.content import load_content
-from appliance.gateway import Gateway
+from appliance.content import Content, load_content
+from appliance.links import PAIR
 from appliance.net.errors import LinkError
 from appliance.net.transport import Stack
 from appliance.net.vif.base import Vif
@@ -34,6 +33,10 @@ from appliance.parts.authority import Authority
 from appliance.parts.base import Part
 from appliance.parts.web import Web
 from appliance.ports import PortsError
+
+if TYPE_CHECKING:
+    from appliance.gateway import Gateway
+    from appliance.settings import Settings
 
 logger = logging.getLogger("appliance")
 
@@ -76,25 +79,41 @@ def _leave_alone() -> None:
     gc.enable()
 
 
+def _look_for_directories(settings: Settings) -> None:
+    """Raise StartError when one of the settings is not there."""
+    for directory, key in (
+        (settings.site.directory, "site.directory"),
+        (settings.dns.zones, "dns.zones"),
+    ):
+        if not directory.is_dir():
+            from appliance.config import OPTIONS
+
+            option = OPTIONS[key]
+            raise StartError(f"{directory} is not a directory ({option} DIR, or {key})")
+
+
 class Appliance:
     """A running appliance: content, stack, servers, and how they begin and end.
 
     Raises StartError when a directory of the settings is not there.
     """
 
-    def __init__(self, settings: Settings, say: Say, verbose: bool = False) -> None:
-        for directory, key in (
-            (settings.site.directory, "site.directory"),
-            (settings.dns.zones, "dns.zones"),
-        ):
-            if not directory.is_dir():
-                option = OPTIONS[key]
-                raise StartError(f"{directory} is not a directory ({option} DIR, or {key})")
+    def __init__(
+        self,
+        settings: Settings,
+        say: Say,
+        verbose: bool = False,
+        content: Content | None = None,
+    ) -> None:
+        """`content`: loaded earlier, as an image has it (default: loaded now)."""
+        if content is None:
+            _look_for_directories(settings)
+            content = load_content(settings)
         self.settings = settings
         self.gateway: Gateway | None = None
         self._say = say
         self._verbose = verbose
-        self._content = load_content(settings)
+        self._content = content
         self._stacks: list[Stack] = []  # the appliance's, then the gateway's
         self._parts: list[Part] = [
             Web(settings, self._content),
@@ -138,6 +157,8 @@ class Appliance:
 
     async def _offer(self, vif: Vif) -> None:
         """Put the gateway on the other end of the pair."""
+        from appliance.gateway import Gateway
+
         ours = ipaddress.IPv4Interface(self.settings.net.address[0])
         address = next(
             (ip for ip in map(ipaddress.IPv4Address, self.settings.net.gateway)

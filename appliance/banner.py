@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from appliance import __version__
-from appliance.config import PAIR, Settings
+from appliance.links import PAIR
 
 if TYPE_CHECKING:
     from appliance.content import Content
     from appliance.gateway import Gateway
     from appliance.net.vif.base import Vif
+    from appliance.settings import Settings
 
 SIOCGIFADDR: Final = 0x8915
 """linux/sockios.h."""

@@ -19,7 +19,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from appliance.settings import LISTS, PAIR, TABLES, Settings
+from appliance.links import PAIR
+from appliance.settings import LISTS, TABLES, Settings
 
 __all__ = ["FILE", "OPTIONS", "PAIR", "ConfigError", "Problem", "Settings", "load"]
 

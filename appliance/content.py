@@ -1,7 +1,7 @@
 """What is served: the site and the zones, loaded, with everything that was found wrong on the way.
 
 `serve` loads it when it begins and when told to reload, `check` to tell its problems.
-Imports the rooms that read it; the rooms know nothing of one another.
+Imports the rooms that read it, when it is read; the rooms know nothing of one another.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance.banner import plural
-from appliance.config import Problem, Settings
-from appliance.dns import Catalog, load_zones
-from appliance.figures import tcp_states
-from appliance.http import load_site
+
+if TYPE_CHECKING:
+    from appliance.config import Problem
+    from appliance.dns import Catalog
+    from appliance.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,21 @@ def check_content(content: Content) -> list[Problem]:
     return [_problem(p.file, p.line, p.severity, p.message) for p in check_site(content.site)]
 
 
-def load_content(settings: Settings) -> Content:
-    """Load site and zones; what cannot be used is left out and told in `problems`."""
+def load_content(settings: Settings, *, now: float | None = None) -> Content:
+    """Load site and zones; what cannot be used is left out and told in `problems`.
+
+    `now`: seconds since the epoch, by which pages wait for their date (default: the clock's).
+    """
+    from appliance.dns import Catalog, load_zones
+    from appliance.figures import tcp_states
+    from appliance.http import load_site
+
     site = load_site(
         settings.site.directory,
         settings.site.base_url,
         title=settings.site.title,
         figures={"tcp-states": tcp_states()},
+        now=now,
     )
     zones = load_zones(settings.dns.zones)
     # The rooms have a class each for what they find, with the same fields.
@@ -80,6 +89,8 @@ def load_content(settings: Settings) -> Content:
 
 def _problem(file: str, line: int, severity: str, message: str) -> Problem:
     """A problem that names its file as a person would type it here."""
+    from appliance.config import Problem
+
     path = Path(file)
     if path.is_absolute():
         with contextlib.suppress(ValueError):

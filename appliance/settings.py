@@ -25,7 +25,8 @@ from pydantic import (
     model_validator,
 )
 
-PAIR: Final = "pair"
+from appliance.links import PAIR
+
 IFNAMSIZ: Final = 16
 """Octets of an interface name with its final zero; Linux's if.h."""
 LEVELS: Final = ("debug", "info", "warning", "error")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from appliance.content import Content
+from typing import TYPE_CHECKING
+
 from appliance.dns.protocol import (
     MAX_STREAMS,
     MAX_STREAMS_EACH,
@@ -10,10 +11,14 @@ from appliance.dns.protocol import (
     DnsStreamProtocol,
     Streams,
 )
-from appliance.net.transport import Stack
+from appliance.links import PAIR
 from appliance.parts.base import Part
 from appliance.parts.holder import BACKLOG, Holder
-from appliance.settings import PAIR, Settings
+
+if TYPE_CHECKING:
+    from appliance.content import Content
+    from appliance.net.transport import Stack
+    from appliance.settings import Settings
 
 
 class Authority(Part):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from appliance.content import Content
+from typing import TYPE_CHECKING
+
 from appliance.http import HttpProtocol, HttpServer
-from appliance.net.transport import Stack
 from appliance.parts.base import Part
 from appliance.parts.holder import BACKLOG, Holder
-from appliance.settings import Settings
+
+if TYPE_CHECKING:
+    from appliance.content import Content
+    from appliance.net.transport import Stack
+    from appliance.settings import Settings
 
 
 class Web(Part):
