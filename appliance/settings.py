@@ -111,6 +111,13 @@ def _uri(value: str) -> str:
     return value
 
 
+def _https(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme != "https" or not parts.hostname or not value.isprintable() or " " in value:
+        raise ValueError("not an https URL")
+    return value
+
+
 def _level(value: str) -> str:
     if value not in LEVELS:
         raise ValueError("no such level")
@@ -230,6 +237,68 @@ class Metrics(_Table):
     )
 
 
+class CertificateFiles(_Table):
+    """[[certificate]]: a chain and its key in PEM files, read again when they change."""
+
+    chain: AnyPath = Field(description="a path, as text")
+    key: AnyPath | None = Field(default=None, description="a path, as text; without it the chain's")
+
+
+class Tls(_Table):
+    """[tls]: HTTPS and DNS over TLS, and where their certificates come from."""
+
+    port: int = Field(
+        default=443, strict=True, ge=0, le=65535, description="a port of the stack; 0 for none"
+    )
+    dot_port: int = Field(
+        default=853, strict=True, ge=0, le=65535, description="a port of the stack; 0 for none"
+    )
+    doh: Text = Field(
+        default="/dns-query",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description='a path, like "/dns-query"; "" for none',
+    )
+    names: tuple[HostName, ...] = Field(
+        default=(), description='a list of host names, like ["example.org", "www.example.org"]'
+    )
+    state: AnyPath = Field(default=Path("state"), description="a path, as text")
+    redirect: bool = Field(default=False, strict=True, description="true or false")
+    hsts: int = Field(
+        default=0, strict=True, ge=0, le=10**9, description="a number of seconds; 0 for none"
+    )
+    keylog: AnyPath | None = Field(default=None, description="a path, as text")
+
+
+class Acme(_Table):
+    """[acme]: certificates from a certificate authority, by RFC 8555."""
+
+    directory: Annotated[Text, AfterValidator(_https)] | None = Field(
+        default=None, description="an https: URL: the authority's directory"
+    )
+    staging: Annotated[Text, AfterValidator(_https)] | None = Field(
+        default=None, description="an https: URL: where each name is tried first"
+    )
+    names: tuple[Text, ...] = Field(
+        default=(),
+        max_length=100,
+        description='a list of host names, like ["example.org", "*.example.org"]',
+    )
+    contact: tuple[Text, ...] = Field(
+        default=(), description='a list of URIs, like ["mailto:admin@example.org"]'
+    )
+    agree: bool = Field(default=False, strict=True, description="true or false")
+    challenge: Literal["dns-01", "http-01", "tls-alpn-01"] = Field(
+        default="dns-01", description='"dns-01", "http-01" or "tls-alpn-01"'
+    )
+    ca_file: AnyPath | None = Field(default=None, description="a path, as text")
+    eab_kid: Text = Field(default="", description="text")
+    eab_key: AnyPath | None = Field(default=None, description="a path, as text")
+    resolvers: tuple[Host, ...] = Field(
+        default=(), max_length=8, description='a list of IPv4 addresses, like ["192.0.2.53"]'
+    )
+    tlsa: bool = Field(default=False, strict=True, description="true or false")
+
+
 class Net(_Table):
     """[net]: the cable, and who we are on it."""
 
@@ -273,6 +342,8 @@ class Gateway(_Table):
     )
     http: Port = 8080
     dns: Port = 5353
+    https: Port = 8443
+    dot: Port = 8853
     metrics: Port = 9090
 
 
@@ -295,6 +366,9 @@ class Settings(_Table):
     log: Log = Log()
     security: Security = Security()
     metrics: Metrics = Metrics()
+    tls: Tls = Tls()
+    acme: Acme = Acme()
+    certificate: tuple[CertificateFiles, ...] = Field(default=(), max_length=100)
     host: tuple[VirtualHost, ...] = Field(default=(), max_length=100)
 
 
@@ -307,6 +381,11 @@ TABLES: Final[Mapping[str, type[_Table]]] = {
     "log": Log,
     "security": Security,
     "metrics": Metrics,
+    "tls": Tls,
+    "acme": Acme,
 }
-LISTS: Final[Mapping[str, type[_Table]]] = {"host": VirtualHost}
+LISTS: Final[Mapping[str, type[_Table]]] = {
+    "host": VirtualHost,
+    "certificate": CertificateFiles,
+}
 """Tables that may stand several times, as [[host]]."""
