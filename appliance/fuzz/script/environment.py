@@ -1,0 +1,285 @@
+"""The shell commands of a script, as far as they mean something to one host in one process.
+
+Scripts set up Linux by sysctl, tc, ethtool and ip.  What such a setting means is put into
+`TcpSettings` here; what only shapes Linux's own packets of packets (segmentation offload, pacing
+of a queueing discipline that is never asked for its timing) changes nothing; everything else makes
+the script not applicable, with the reason.  No command is ever run.
+
+The defaults are those of packetdrill's `defaults.sh`: what its scripts believe of their host.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Final
+
+from appliance.fuzz.script.faults import InapplicableError
+from appliance.net.tcp import TcpSettings
+
+_KNOWS: Final = frozenset(f.name for f in fields(TcpSettings))
+_OPERATORS: Final = frozenset((";", "&&", "||", "|", "&", "\n"))
+FIRST_WINDOW: Final = 65_535  # octets that Linux's SYN offers, whatever tcp_rmem's middle value
+
+
+@dataclass
+class Environment:
+    """The host as its script has set it up."""
+
+    tcp: TcpSettings = field(default_factory=TcpSettings)
+    paced: bool = False  # the fq discipline would space our packets
+    sndbuf: int = 0  # octets, of tcp_wmem's middle value
+    fast_open: int = 0  # tcp_fastopen: 2 serves, 0x200 without cookies, 0x400 on every listener
+
+    def serves_fast_open(self, with_option: bool) -> bool:
+        """Whether Linux would take the data of a SYN at once (RFC 7413)."""
+        every_listener = self.fast_open & 0x402 == 0x402
+        return every_listener and (with_option or bool(self.fast_open & 0x200))
+
+    def run(self, text: str) -> None:
+        """Take in the commands of one pair of backquotes; raises InapplicableError."""
+        for words in _commands(text):
+            self._one(words)
+
+    def _one(self, words: list[str]) -> None:
+        words, target = _redirected(words)
+        if not words:
+            return
+        name = words[0].rpartition("/")[2]
+        rest = words[1:]
+        if name == "defaults.sh":
+            self._defaults()
+        elif name == "set_sysctls.py":
+            for word in rest:
+                self._sysctl(*_setting(word))
+        elif name == "sysctl":
+            for word in rest:
+                if not word.startswith("-"):
+                    self._sysctl(*_setting(word))
+        elif name == "echo" and target:
+            self._sysctl(_dotted(target), " ".join(rest))
+        elif name == "tc":
+            self._discipline(rest)
+        elif name == "ethtool" and rest[:1] == ["-K"]:
+            pass  # segments are compared octet by octet, however they are packed
+        elif name == "ip" and rest[:1] == ["tcp_metrics"]:
+            pass  # nothing is remembered from one run to the next
+        elif name.startswith("sysctl_restore_") or name in ("rm", "true", ":"):
+            pass
+        else:
+            raise InapplicableError(f"the shell command `{' '.join(words)}` means nothing here")
+
+    def _defaults(self) -> None:
+        self.tcp = replace(
+            self.tcp,
+            receive_buffer=15 << 20,
+            receive_start=FIRST_WINDOW,
+            timestamps=True,
+            sack=True,
+            ecn=False,
+            ecn_request=False,
+            congestion="cubic",
+        )
+        self.sndbuf = 256 << 10
+        self.fast_open = 0x70403
+        self._choose("slow_start_after_idle", False)
+
+    def _choose(self, name: str, value: object) -> None:
+        """Set a field of the stack's settings that older stacks lack."""
+        if name in _KNOWS:
+            self.tcp = replace(self.tcp, **{name: value})  # type: ignore[arg-type]
+
+    def _sysctl(self, name: str, value: str) -> None:
+        short = name.removeprefix("net.ipv4.")
+        if short in _NO_MEANING:
+            return
+        if short in _AS_IT_IS:
+            if value not in _AS_IT_IS[short]:
+                raise InapplicableError(f"{name}={value}: the stack has no such choice")
+            return
+        handler = _SYSCTLS.get(short)
+        if handler is None:
+            raise InapplicableError(f"the sysctl {name} means nothing here")
+        try:
+            handler(self, value)
+        except ValueError:
+            raise InapplicableError(f"{name}={value} means nothing here") from None
+
+    def _discipline(self, words: list[str]) -> None:
+        """`tc qdisc add|replace dev tun0 root KIND [limit N]`."""
+        if "limit" in words and words[words.index("limit") + 1 :][:1] == ["0"]:
+            raise InapplicableError(
+                "a queueing discipline that drops everything is Linux's own affair"
+            )
+        if "fq" in words:
+            self.paced = True
+        elif "pfifo" in words or "del" in words or "delete" in words:
+            self.paced = False
+        else:
+            raise InapplicableError(f"`tc {' '.join(words)}` means nothing here")
+
+
+def _commands(text: str) -> list[list[str]]:
+    """The simple commands in a piece of shell, as words."""
+    text = text.replace("\\\n", " ")
+    found: list[list[str]] = []
+    for line in text.split("\n"):
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|>")
+        lexer.whitespace_split = True
+        lexer.commenters = "#"
+        words: list[str] = []
+        try:
+            tokens = list(lexer)
+        except ValueError as error:
+            raise InapplicableError(f"the shell command `{line.strip()}`: {error}") from None
+        for word in [*tokens, ";"]:
+            if word in _OPERATORS:
+                if words:
+                    found.append(words)
+                words = []
+                if word == "||":
+                    break  # what follows runs when the first fails, and here none does
+            else:
+                words.append(word)
+    return found
+
+
+def _redirected(words: list[str]) -> tuple[list[str], str]:
+    """A command without its redirections, and where its output goes."""
+    kept: list[str] = []
+    target = ""
+    skip = False
+    for i, word in enumerate(words):
+        if skip:
+            skip = False
+        elif word in (">", ">>", ">&"):
+            if kept and kept[-1] in ("1", "2"):
+                kept.pop()
+            elif i + 1 < len(words):
+                target = words[i + 1]
+            skip = True
+        else:
+            kept.append(word)
+    return kept, target
+
+
+def _dotted(path: str) -> str:
+    return path.removeprefix("/proc/sys/").strip("/").replace("/", ".")
+
+
+def _setting(word: str) -> tuple[str, str]:
+    name, _, value = word.partition("=")
+    return _dotted(name), value.strip()
+
+
+def _whole(value: str) -> int:
+    return int(value, 0)
+
+
+def _rmem(at: Environment, value: str) -> None:
+    largest = int(value.rsplit(maxsplit=1)[-1])
+    at.tcp = replace(at.tcp, receive_buffer=largest, receive_start=FIRST_WINDOW)
+
+
+def _wmem(at: Environment, value: str) -> None:
+    at.sndbuf = int(value.split()[1])
+
+
+def _congestion(at: Environment, value: str) -> None:
+    named = {"cubic": "cubic", "reno": "newreno"}.get(value)
+    if named is None:
+        raise InapplicableError(f"the congestion control {value} is not there")
+    at.tcp = replace(at.tcp, congestion=named)
+
+
+def _ecn(at: Environment, value: str) -> None:
+    chosen = _whole(value)
+    if chosen not in (0, 1, 2):
+        raise InapplicableError(f"tcp_ecn={value}: accurate ECN is not there")
+    at.tcp = replace(at.tcp, ecn=chosen > 0, ecn_request=chosen == 1)
+
+
+def _timestamps(at: Environment, value: str) -> None:
+    at.tcp = replace(at.tcp, timestamps=_whole(value) != 0)
+
+
+def _sack(at: Environment, value: str) -> None:
+    at.tcp = replace(at.tcp, sack=_whole(value) != 0)
+
+
+def _scaling(at: Environment, value: str) -> None:
+    at.tcp = replace(at.tcp, window_scaling=_whole(value) != 0)
+
+
+def _idle(at: Environment, value: str) -> None:
+    wanted = _whole(value) != 0
+    if "slow_start_after_idle" not in _KNOWS and not wanted:
+        raise InapplicableError("slow start after idle cannot be switched off")
+    at._choose("slow_start_after_idle", wanted)
+
+
+def _tail_probe(at: Environment, value: str) -> None:
+    wanted = _whole(value) in (3, 4)
+    if "tail_probe" not in _KNOWS and not wanted:
+        raise InapplicableError("the tail loss probe cannot be switched off")
+    at._choose("tail_probe", wanted)
+
+
+def _keepalive(name: str) -> Callable[[Environment, str], None]:
+    def apply(at: Environment, value: str) -> None:
+        number = _whole(value)
+        at.tcp = replace(at.tcp, **{name: number if name.endswith("count") else float(number)})  # type: ignore[arg-type]
+
+    return apply
+
+
+def _fast_open(at: Environment, value: str) -> None:
+    at.fast_open = _whole(value)
+
+
+def _lowat(at: Environment, value: str) -> None:
+    if _whole(value) != 0xFFFF_FFFF:
+        raise InapplicableError("tcp_notsent_lowat bounds Linux's send buffer")
+
+
+_SYSCTLS: Final[dict[str, Callable[[Environment, str], None]]] = {
+    "tcp_congestion_control": _congestion,
+    "tcp_early_retrans": _tail_probe,
+    "tcp_ecn": _ecn,
+    "tcp_fastopen": _fast_open,
+    "tcp_keepalive_intvl": _keepalive("keepalive_interval"),
+    "tcp_keepalive_probes": _keepalive("keepalive_count"),
+    "tcp_notsent_lowat": _lowat,
+    "tcp_rmem": _rmem,
+    "tcp_sack": _sack,
+    "tcp_slow_start_after_idle": _idle,
+    "tcp_timestamps": _timestamps,
+    "tcp_window_scaling": _scaling,
+    "tcp_wmem": _wmem,
+}
+# What the stack always does; another value asks for what it cannot do.
+_AS_IT_IS: Final = {
+    "tcp_dsack": ("1",),
+    "tcp_frto": ("1", "2"),
+    "tcp_recovery": ("1",),
+    "tcp_reordering": ("3",),
+    "tcp_synack_retries": ("5",),
+    "tcp_syncookies": ("1", "2"),
+    "sys.module.tcp_cubic.parameters.hystart_detect": ("2", "3"),
+}
+# How Linux packs octets into super-segments, spaces them, and options that are never used.
+_NO_MEANING: Final = frozenset(
+    (
+        "tcp_ecn_option",
+        "tcp_fack",
+        "tcp_fastopen_blackhole_timeout_sec",
+        "tcp_fastopen_cookies",
+        "tcp_fastopen_key",
+        "tcp_min_tso_segs",
+        "tcp_pacing_ca_ratio",
+        "tcp_pacing_ss_ratio",
+        "tcp_syn_retries",
+        "tcp_tso_win_divisor",
+    )
+)
