@@ -16,8 +16,8 @@ Bounds are in `Limits`.  It imports everything below it in this folder and no op
 from __future__ import annotations
 
 import random as random_module
-from collections.abc import Callable
-from heapq import heappop, heappush
+from collections.abc import Callable, Mapping
+from heapq import heapify, heappop, heappush
 from math import inf
 from struct import Struct
 from typing import Final
@@ -41,6 +41,7 @@ _FAST_LEN: Final = _FAST.size
 _IPV4_PLAIN: Final = 0x08004500  # ethertype IPv4, version 4, five words of header
 _NOT_TOS: Final = 0xFFFFFF00
 _TCP_AT: Final = IP_AT + 20
+SPARE_TIMERS: Final = 4_096  # void deadlines that may stay, of 100 octets: no sweep is worth them
 _CE: Final = 3  # congestion experienced; RFC 3168 §5
 
 
@@ -64,13 +65,17 @@ class Host:
         self.short_of_memory = False
         self.counters = Counters()
         self.wake: Callable[[], None] = _nothing
+        self.on_turn: Callable[[float, Mapping[bytes, object]], None] | None = None
+        """Called at the end of each turn with the time and the table of flows (`net.trace`)."""
         self.network = Network(vif, self.counters, random, self)
         self.addresses = self.network.addresses
         self.neighbors = self.network.neighbors
         self.tcp = TcpTable(self, self.network, self.counters, random, limits or Limits())
         self.udp = UdpTable(self, self.network, random, self.tcp.limits.udp_flows)
         self._vif_send = vif.send
-        self._timers: list[tuple[float, Connection]] = []  # heap; void unless it is heap_at
+        # Heap of when to look at which flow; void unless it is that connection's `heap_at`.  Keys,
+        # not connections: a deadline keeps nobody alive, and the collector does not walk it.
+        self._timers: list[tuple[float, bytes]] = []
         self._dirty: list[Connection] = []
         self._in_turn = False
         self._woken = False
@@ -157,17 +162,26 @@ class Host:
         """Run every timer that is due, then send what follows."""
         self._begin_turn(now)
         timers = self._timers
+        flows = self.tcp.flows
         while timers and timers[0][0] <= now:
-            at, connection = heappop(timers)
-            if connection.heap_at != at:
+            at, key = heappop(timers)
+            connection = flows.get(key)
+            if type(connection) is not Connection or connection.heap_at != at:
                 continue
             connection.heap_at = inf
             if connection.next_deadline() <= now:
                 connection.expire(now)
             else:
                 self._rearm(connection)
+        if len(timers) > 4 * len(flows) + SPARE_TIMERS:
+            self._timers = [(at, key) for at, key in timers if self._is_due_at(key, at)]
+            heapify(self._timers)
         self.tcp.run_timers(now)
         self._finish_turn(now)
+
+    def _is_due_at(self, key: bytes, at: float) -> bool:
+        flow = self.tcp.flows.get(key)
+        return type(flow) is Connection and flow.heap_at == at
 
     def _begin_turn(self, now: float) -> None:
         # A turn that raised has left `_in_turn` set; the next one starts clean all the same.
@@ -184,6 +198,8 @@ class Host:
                 connection.output(now)
         if self.neighbors.deadline() <= now:
             self.neighbors.advance(now)
+        if self.on_turn is not None:
+            self.on_turn(now, self.tcp.flows)
         self._in_turn = False
         self._woken = False
 
@@ -215,13 +231,13 @@ class Host:
 
     def schedule(self, connection: Connection, at: float) -> None:
         """Look at `connection` at `at`, which it has noted as its `heap_at`."""
-        heappush(self._timers, (at, connection))
+        heappush(self._timers, (at, connection.key))
 
     def _rearm(self, connection: Connection) -> None:
         at = connection.next_deadline()
         if at < inf:
             connection.heap_at = at
-            heappush(self._timers, (at, connection))
+            heappush(self._timers, (at, connection.key))
 
     def transmit(self, path: TcpPath, head: bytes, payload: bytes | memoryview) -> bool:
         """Send one frame; False: the link is full and has taken nothing."""
