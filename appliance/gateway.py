@@ -16,6 +16,7 @@ import asyncio
 import socket
 import struct
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -371,10 +372,11 @@ class UdpRelay(asyncio.DatagramProtocol):
 
 
 class Gateway:
-    """Offers an appliance's HTTP and DNS ports on an address of this host.
+    """Offers an appliance's ports on an address of this host.
 
     `stack` is the one at the other end of the pair, `appliance` the address it reaches. `http` and
-    `dns` are wished for; `start` sets them to the ports got.
+    `dns` are wished for; `start` sets them to the ports got. `streams` are further TCP ports by
+    name, each wished for with the appliance's own; `ports` tells what became of them.
     """
 
     def __init__(
@@ -387,36 +389,56 @@ class Gateway:
         dns: int = 5353,
         http_port: int = 80,
         dns_port: int = 53,
+        streams: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         self.bind = bind
         self.http = http
         self.dns = dns
+        self.ports: dict[str, int] = {}  # of `streams`, by name
         self.notes: list[str] = []  # what turned out otherwise than wished, for the banner
         self.tally = Tally()
         self._stack = stack
+        self._streams = dict(streams or {})
         self._relays = [
-            TcpRelay(stack, (appliance, http_port), self.tally),
-            TcpRelay(stack, (appliance, dns_port), self.tally),
+            TcpRelay(stack, (appliance, port), self.tally)
+            for port in (http_port, dns_port, *(port for _, port in self._streams.values()))
         ]
         self._dns_target = (appliance, dns_port)
         self._datagrams: UdpRelay | None = None
 
     async def start(self) -> None:
         """Listen; raises PortsError when no port of the address can be had."""
-        web, *_ = self._bound("HTTP", self.http, socket.SOCK_STREAM)
+        bound: list[socket.socket] = []
         try:
-            stream, datagram = self._bound("DNS", self.dns, socket.SOCK_STREAM, socket.SOCK_DGRAM)
+            bound += self._bound("HTTP", self.http, socket.SOCK_STREAM)
+            bound += self._bound("DNS", self.dns, socket.SOCK_STREAM, socket.SOCK_DGRAM)
+            for name, (wanted, _) in self._streams.items():
+                bound += self._bound(name, wanted, socket.SOCK_STREAM)
         except PortsError:
-            web.close()
+            for sock in bound:
+                sock.close()
             raise
-        self.http = web.getsockname()[1]
-        self.dns = stream.getsockname()[1]
-        await self._relays[0].start(web)
-        await self._relays[1].start(stream)
+        datagram = bound.pop(2)
+        self.http, self.dns, *others = (sock.getsockname()[1] for sock in bound)
+        self.ports = dict(zip(self._streams, others, strict=True))
+        for relay, sock in zip(self._relays, bound, strict=True):
+            await relay.start(sock)
         loop = asyncio.get_running_loop()
         _, self._datagrams = await loop.create_datagram_endpoint(
             lambda: UdpRelay(self._stack, self._dns_target, self.tally), sock=datagram
         )
+
+    async def offer(self, name: str, wanted: int, port: int) -> int:
+        """Carry connections to another port of the appliance; returns the port got here.
+
+        Raises PortsError when no port of the address can be had.
+        """
+        sock, *_ = self._bound(name, wanted, socket.SOCK_STREAM)
+        relay = TcpRelay(self._stack, (self._appliance, port), self.tally)
+        self._relays.append(relay)
+        await relay.start(sock)
+        got: int = sock.getsockname()[1]
+        return got
 
     def stop_accepting(self) -> None:
         """Close the listening sockets; what has begun goes on."""
