@@ -132,7 +132,9 @@ class Appliance:
             except (OSError, PortsError) as exc:  # LinkError is an OSError
                 raise StartError(getattr(exc, "strerror", None) or str(exc)) from exc
             self._listen_to_signals()
-            for line in banner(self.settings, self._content, self._stacks[0].vif, self.gateway):
+            notes = [note for part in self._parts for note in part.notes()]
+            vif = self._stacks[0].vif
+            for line in banner(self.settings, self._content, vif, self.gateway, notes):
                 self._say(line)
             _leave_alone()
             await self._ended.wait()
@@ -175,8 +177,14 @@ class Appliance:
             dns=wanted.dns,
             http_port=self.settings.http.port,
             dns_port=self.settings.dns.port,
+            streams={
+                name: (port, inner) for part in self._parts for name, port, inner in part.offers()
+            },
         )
         await self.gateway.start()
+        for part in self._parts:
+            for name, _, _ in part.offers():
+                part.offered(name, wanted.bind, self.gateway.ports[name])
 
     # Signals.
 

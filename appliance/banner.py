@@ -10,7 +10,7 @@ import fcntl
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -35,9 +35,13 @@ def plural(number: int, noun: str) -> str:
 
 
 def banner(
-    settings: Settings, content: Content, vif: Vif, gateway: Gateway | None
+    settings: Settings,
+    content: Content,
+    vif: Vif,
+    gateway: Gateway | None,
+    notes: Sequence[str] = (),
 ) -> Iterator[str]:
-    """The lines, first to last."""
+    """The lines, first to last; `notes` are those of the parts."""
     site, net = settings.site, settings.net
     if gateway is not None:
         http, dns = (gateway.bind, gateway.http), (gateway.bind, gateway.dns)
@@ -59,6 +63,8 @@ def banner(
         "over UDP and TCP"
     )
     yield ""
+    for note in notes:
+        yield f"  {note}"
     yield f"  stack: {', '.join(net.address)} on {net.link}; {_report(vif)}"
     if content.hidden:
         yield f"  refused: {plural(content.hidden, 'dotfile')} hidden"

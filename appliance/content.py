@@ -10,6 +10,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from appliance.banner import plural
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Content:
     """What is served, and what was found wrong while it was loaded."""
 
-    site: Any
+    site: Any  # of [site]
     catalog: Catalog
     problems: tuple[Problem, ...]
     hidden: int  # files of the site that are not served because their names begin with a dot
@@ -33,6 +34,8 @@ class Content:
     octets: int  # of all of these, uncompressed
     zones: tuple[str, ...]  # their names
     records: int
+    hosting: Any = None  # the choice of sites by name; None: there is but one site
+    others: tuple[Any, ...] = ()  # the sites of [[host]]
 
     @property
     def errors(self) -> int:
@@ -50,7 +53,8 @@ def check_content(content: Content) -> list[Problem]:
     """What `appliance check` looks at beyond loading: links, anchors, assets, accessible HTML."""
     from appliance.http.check import check_site
 
-    return [_problem(p.file, p.line, p.severity, p.message) for p in check_site(content.site)]
+    found = [problem for site in (content.site, *content.others) for problem in check_site(site)]
+    return [_problem(p.file, p.line, p.severity, p.message) for p in found]
 
 
 def load_content(settings: Settings, *, now: float | None = None) -> Content:
@@ -62,29 +66,77 @@ def load_content(settings: Settings, *, now: float | None = None) -> Content:
     from appliance.figures import tcp_states
     from appliance.http import load_site
 
-    site = load_site(
-        settings.site.directory,
-        settings.site.base_url,
-        title=settings.site.title,
-        figures={"tcp-states": tcp_states()},
-        now=now,
-    )
+    figures = {"tcp-states": tcp_states()}
+    shared: dict[str, Any] = {
+        "figures": figures, "security": _security(settings), "now": now,
+    }  # fmt: skip
+    main = settings.site
+    site = load_site(main.directory, main.base_url, title=main.title, **shared)
+    others = [
+        load_site(
+            host.directory,
+            host.base_url or f"{urlsplit(main.base_url).scheme}://{host.name}",
+            title=host.title or host.name,
+            **shared,
+        )
+        for host in settings.host
+    ]
+    hosting, faults = _hosting(settings, site.site, [other.site for other in others])
     zones = load_zones(settings.dns.zones)
     # The rooms have a class each for what they find, with the same fields.
-    problems = [_problem(p.file, p.line, p.severity, p.message) for p in site.problems]
+    sites = [site, *others]
+    problems = [_problem(p.file, p.line, p.severity, p.message) for s in sites for p in s.problems]
+    problems += faults
     problems += [_problem(p.file, p.line, p.severity, p.message) for p in zones.problems]
     return Content(
         site=site.site,
         catalog=Catalog(zones.zones, udp_size=settings.dns.udp_size),
         problems=tuple(problems),
-        hidden=len(site.hidden),
-        waiting=len(site.waiting),
-        pages=site.pages,
-        files=site.files,
-        octets=site.octets,
+        hidden=sum(len(each.hidden) for each in sites),
+        waiting=sum(len(each.waiting) for each in sites),
+        pages=sum(each.pages for each in sites),
+        files=sum(each.files for each in sites),
+        octets=sum(each.octets for each in sites),
         zones=tuple(str(zone.name) for zone in zones.zones),
         records=sum(zone.records for zone in zones.zones),
+        hosting=hosting,
+        others=tuple(other.site for other in others),
     )
+
+
+def _security(settings: Settings) -> Any:
+    """What security.txt says; None without a contact."""
+    from appliance.http import Security
+
+    wanted = settings.security
+    return Security(**wanted.model_dump()) if wanted.contact else None
+
+
+def _hosting(settings: Settings, site: Any, others: list[Any]) -> tuple[Any, list[Problem]]:
+    """The choice of sites by name, or None where there is none to make; and what is wrong."""
+    if not (others or settings.site.aliases or settings.http.unknown_host == "refuse"):
+        return None, []
+    from appliance.http.hosts import Hosts
+
+    main = urlsplit(settings.site.base_url).hostname or ""
+    named = [(main, site, settings.site.aliases)]
+    named += [
+        (host.name, other, host.aliases) for host, other in zip(settings.host, others, strict=True)
+    ]
+    sites: dict[str, Any] = {}
+    aliases: dict[str, str] = {}
+    problems: list[Problem] = []
+    for name, found, also in named:
+        for each in (name, *also):
+            if each in sites or each in aliases:
+                message = f"{each} names two sites"
+                problems.append(_problem("settings", 0, "error", message))
+            elif each == name:
+                sites[name] = found
+            else:
+                aliases[each] = found.base_url
+    default = site if settings.http.unknown_host == "serve" else None
+    return Hosts(sites, aliases=aliases, default=default), problems
 
 
 def _problem(file: str, line: int, severity: str, message: str) -> Problem:

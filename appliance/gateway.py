@@ -428,18 +428,6 @@ class Gateway:
             lambda: UdpRelay(self._stack, self._dns_target, self.tally), sock=datagram
         )
 
-    async def offer(self, name: str, wanted: int, port: int) -> int:
-        """Carry connections to another port of the appliance; returns the port got here.
-
-        Raises PortsError when no port of the address can be had.
-        """
-        sock, *_ = self._bound(name, wanted, socket.SOCK_STREAM)
-        relay = TcpRelay(self._stack, (self._appliance, port), self.tally)
-        self._relays.append(relay)
-        await relay.start(sock)
-        got: int = sock.getsockname()[1]
-        return got
-
     def stop_accepting(self) -> None:
         """Close the listening sockets; what has begun goes on."""
         for relay in self._relays:

@@ -39,6 +39,13 @@ class Part:
     async def end(self) -> None:
         """Let go of everything that the stack's own end does not take away."""
 
+    def offers(self) -> list[tuple[str, int, int]]:
+        """What else the gateway of a pair is to carry: name, port wished for, port of the stack."""
+        return []
+
+    def offered(self, name: str, address: str, port: int) -> None:
+        """Learn where this host finds what was offered under a name."""
+
     def notes(self) -> list[str]:
         """Lines for the banner."""
         return []
