@@ -36,6 +36,7 @@ TUNSETVNETHDRSZ: Final = 0x400454D8
 TUN_F_CSUM: Final = 1
 TUN_F_TSO4: Final = 2
 TUN_F_TSO6: Final = 4
+IFF_MULTI_QUEUE: Final = 0x0100
 
 # linux/sockios.h, linux/if.h
 SIOCGIFFLAGS: Final = 0x8913
@@ -188,13 +189,15 @@ def open_tap(
     mac: bytes | None = None,
     mtu: int | None = None,
     persist: bool = False,
+    queue: bool = False,
     device: Callable[..., TunDevice] = pytun.TunTapDevice,
     ioctl: Ioctl = fcntl.ioctl,
 ) -> Tap:
     """Attach to the tap `name`, which is made (and brought up) if it does not exist.
 
     `mac` is the stack's address, derived from the name unless given; `mtu` in octets is set only on
-    a tap made here. Raises LinkError, whose text says what to do.
+    a tap made here. `queue` opens one queue of several (IFF_MULTI_QUEUE): each further call with
+    the same name opens another, up to 256. Raises LinkError, whose text says what to do.
     """
     if not name or len(name.encode()) > NAME_MAX or "/" in name or name.split() != [name]:
         raise LinkError(
@@ -202,12 +205,13 @@ def open_tap(
             f"{name!r} is not an interface name: 1 to {NAME_MAX} octets, no / or space",
         )
     existed = _exists(name)
-    tun, vnet_header = _attach(name, device, existed)
+    more = IFF_MULTI_QUEUE if queue else 0
+    tun, vnet_header = _attach(name, device, existed, more)
     try:
         if vnet_header and not _set_header_size(tun.fileno(), ioctl):
             vnet_header = False
             tun.close()
-            tun = device(name=name, flags=pytun.IFF_TAP | pytun.IFF_NO_PI)
+            tun = device(name=name, flags=pytun.IFF_TAP | pytun.IFF_NO_PI | more)
         report = "the kernel gives no vnet header: segmentation and checksums in software"
         if vnet_header:
             report = _negotiate(tun.fileno(), ioctl)
@@ -267,9 +271,28 @@ def _is_up(name: str) -> bool:
     return bool(_IFREQ.unpack(answer)[1] & IFF_UP)
 
 
-def _attach(name: str, device: Callable[..., TunDevice], existed: bool) -> tuple[TunDevice, bool]:
-    """The device, and whether frames carry a virtio_net_hdr."""
-    flags = pytun.IFF_TAP | pytun.IFF_NO_PI
+def open_tap_queues(name: str, count: int, **options: Any) -> list[Tap]:
+    """Open `count` queues of one tap (`open_tap`'s options); frames of one flow keep to one.
+
+    The kernel steers by a hash of the flow, and learns from the queue that a flow's answers left
+    by (Linux, tun.rst "Multiqueue tuntap interface"). Raises LinkError.
+    """
+    queues: list[Tap] = []
+    try:
+        while len(queues) < count:
+            queues.append(open_tap(name, queue=True, **options))
+    except LinkError:
+        for opened in queues:
+            opened.close()
+        raise
+    return queues
+
+
+def _attach(
+    name: str, device: Callable[..., TunDevice], existed: bool, more: int = 0
+) -> tuple[TunDevice, bool]:
+    """The device, and whether frames carry a virtio_net_hdr; `more` flags besides the usual."""
+    flags = pytun.IFF_TAP | pytun.IFF_NO_PI | more
     try:
         return device(name=name, flags=flags | pytun.IFF_VNET_HDR), True
     except OSError as error:
