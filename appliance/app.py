@@ -115,10 +115,8 @@ class Appliance:
         self._verbose = verbose
         self._content = content
         self._stacks: list[Stack] = []  # the appliance's, then the gateway's
-        self._parts: list[Part] = [
-            Web(settings, self._content),
-            Authority(settings, self._content),
-        ]
+        web, authority = Web(settings, self._content), Authority(settings, self._content)
+        self._parts: list[Part] = [web, authority, *_secure(settings, web, authority)]
         self._ended: asyncio.Event = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         self._reload_wanted = False
@@ -263,6 +261,18 @@ class Appliance:
             for stack in self._stacks:
                 counted = {k: v for k, v in stack.counters.as_dict().items() if v}
                 self._say(f"{stack.vif.name}: {counted}")
+
+
+def _secure(settings: Settings, web: Web, authority: Authority) -> list[Part]:
+    """The parts with TLS in them; OpenSSL is imported only if they are wanted."""
+    if not (settings.tls.port or settings.tls.dot_port):
+        return []
+    from appliance.parts.certificates import Certificates
+    from appliance.parts.secure import Secure
+
+    certificates = Certificates(settings)
+    web.hooks.update(certificates.hooks)
+    return [certificates, Secure(settings, certificates, web, authority)]
 
 
 def _open_link(settings: Settings, warn: Callable[[str], None]) -> tuple[Vif, Vif | None]:

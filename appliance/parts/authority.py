@@ -27,28 +27,28 @@ class Authority(Part):
     def __init__(self, settings: Settings, content: Content) -> None:
         super().__init__()
         self._port = settings.dns.port
-        self._catalog = Holder(content.catalog)
+        self.catalog = Holder(content.catalog)
         # Behind the gateway all clients have its address, so one may have all streams.
         each = MAX_STREAMS if settings.net.link == PAIR else MAX_STREAMS_EACH
-        self._streams = Streams(each=each)
+        self.streams = Streams(each=each)
 
     async def begin(self, stack: Stack) -> None:
         """Listen for queries."""
         self.servers.append(
             await stack.create_server(
-                lambda: DnsStreamProtocol(self._catalog, streams=self._streams),
+                lambda: DnsStreamProtocol(self.catalog, streams=self.streams),
                 None,
                 self._port,
                 backlog=BACKLOG,
             )
         )
         await stack.create_datagram_endpoint(
-            lambda: DnsDatagramProtocol(self._catalog), ("", self._port)
+            lambda: DnsDatagramProtocol(self.catalog), ("", self._port)
         )
 
     def reload(self, content: Content) -> None:
         """Answer from other zones."""
-        self._catalog.current = content.catalog
+        self.catalog.current = content.catalog
 
     def drain(self) -> None:
         """Close the streams; datagrams are answered until the stack ends."""

@@ -18,6 +18,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from appliance.tls.credential import Credential, new_key, read_chain, read_key
@@ -73,9 +74,24 @@ class Authority:
             raise CredentialError("not the kind of key that this appliance makes")
         if found.public_key() != secret.public_key():
             raise CredentialError("certificate and private key do not belong together")
+        authority = cls(found, secret)
+        authority.check(now)
+        return authority
+
+    def pem(self) -> bytes:
+        """The certificate as PEM."""
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    def check(self, now: dt.datetime) -> None:
+        """Raise CredentialError unless it may issue now; a clock that is wrong shows here."""
+        found = self.certificate
         if now > found.not_valid_after_utc:
             raise CredentialError(f"expired on {found.not_valid_after_utc:%Y-%m-%d}")
-        return cls(found, secret)
+        if now < found.not_valid_before_utc:
+            raise CredentialError(
+                f"not valid before {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; "
+                f"it is {now:%Y-%m-%d %H:%M} by this machine's clock"
+            )
 
     def permits(self, names: Sequence[str]) -> bool:
         """Whether the constraints let it issue for all of these."""

@@ -1,0 +1,174 @@
+"""The secure listeners: HTTPS, DNS over TLS (RFC 7858) and DNS over HTTPS (RFC 8484).
+
+They put TLS under the protocols that the web and the authority have anyway.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from appliance.dns.protocol import DnsStreamProtocol
+from appliance.http import web_protocol
+from appliance.parts.base import Part
+from appliance.parts.certificates import fingerprints
+from appliance.parts.doh import Doh
+from appliance.parts.holder import BACKLOG
+from appliance.tls.protocol import TlsServer
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from appliance.dns import Catalog
+    from appliance.http import HttpServer
+    from appliance.net.transport import Stack
+    from appliance.parts.authority import Authority
+    from appliance.parts.certificates import Certificates
+    from appliance.parts.web import Web
+    from appliance.settings import Settings
+    from appliance.tls.credential import Credential
+
+WEB_PROTOCOLS: Final = (b"h2", b"http/1.1")
+"""ALPN: RFC 9113 §3.1, RFC 7301 §6."""
+DOT_PROTOCOLS: Final = (b"dot",)
+"""ALPN: RFC 7858 §3.1 as registered; RFC 9103 §8.2 asks for it in transfers."""
+HTTPS: Final = "HTTPS"
+DOT: Final = "DNS over TLS"
+
+
+class Secure(Part):
+    """Listeners for HTTPS and DNS over TLS; none of them while there is no certificate."""
+
+    def __init__(
+        self, settings: Settings, certificates: Certificates, web: Web, authority: Authority
+    ) -> None:
+        super().__init__()
+        self._settings = settings
+        self._certificates = certificates
+        self._web = web
+        self._authority = authority
+        self.https: HttpServer | None = None
+        self.doh = Doh(self._ask)
+        self.listeners: dict[str, TlsServer] = {}
+        self._places: dict[str, tuple[str, int]] = {}  # on the gateway, by name
+
+    async def begin(self, stack: Stack) -> None:
+        """Listen, if there is something to be trusted by."""
+        tls = self._settings.tls
+        if not self._certificates.ready:
+            return
+        if tls.port:
+            self.https = self._web_server()
+            await self._listen(stack, "https", tls.port, WEB_PROTOCOLS, self._web_protocol)
+        if tls.dot_port:
+            await self._listen(stack, "dot", tls.dot_port, DOT_PROTOCOLS, self._dot_protocol)
+
+    def _web_server(self) -> HttpServer:
+        tls, web = self._settings.tls, self._web
+        usual = web.hooks
+        if tls.doh:  # RFC 8484 §5: over https only
+            web.hooks = {**usual, tls.doh.encode(): self.doh}
+        try:
+            return web.server(scheme="https", hsts=f"max-age={tls.hsts}" if tls.hsts else "")
+        finally:
+            web.hooks = usual
+
+    async def _listen(
+        self, stack: Stack, service: str, port: int, protocols: tuple[bytes, ...], factory: Any
+    ) -> None:
+        contexts = self._certificates.contexts(service, protocols)
+        listener = TlsServer(contexts, factory, counters=self._certificates.counters)
+        self.listeners[service] = listener
+        self.servers.append(await stack.create_server(listener, None, port, backlog=BACKLOG))
+
+    def _web_protocol(self, alpn: str | None) -> asyncio.Protocol:
+        assert self.https is not None
+        return web_protocol(self.https, alpn)
+
+    def _dot_protocol(self, alpn: str | None) -> asyncio.Protocol:
+        return DnsStreamProtocol(
+            self._authority.catalog, streams=self._authority.streams, kind="tcp"
+        )
+
+    def _ask(self, query: bytes, address: str) -> bytes | None:
+        """RFC 8484 §4.2.1: no limit of UDP's applies."""
+        catalog: Catalog = self._authority.catalog.current
+        return catalog.answer(query, transport="tcp", peer=(address, 0))
+
+    def offers(self) -> list[tuple[str, int, int]]:
+        """HTTPS and DNS over TLS, on the gateway."""
+        tls, gateway = self._settings.tls, self._settings.gateway
+        if not self._certificates.ready:
+            return []
+        wanted = [(HTTPS, gateway.https, tls.port), (DOT, gateway.dot, tls.dot_port)]
+        return [offer for offer in wanted if offer[2]]
+
+    def offered(self, name: str, address: str, port: int) -> None:
+        """Remember where they are, for the banner."""
+        self._places[name] = (address, port)
+
+    def notes(self) -> list[str]:
+        """Where to look, what the certificate is, and how to trust it."""
+        tls = self._settings.tls
+        ours = self._settings.net.address[0].partition("/")[0]
+        lines: list[str] = []
+        if not self._certificates.ready:
+            return lines
+        trust = self._certificates.authority_file
+        if tls.port:
+            address, port = self._places.get(HTTPS, (ours, tls.port))
+            url = f"https://{_host(address)}{'' if port == 443 else f':{port}'}/"
+            lines.append(url)
+            lines += [f"    {_describe(found)}" for found in self._certificates.credentials()]
+            if trust is not None:
+                lines.append(f"    curl --cacert {_relative(trust)} {url}")
+                lines.append(f"    to trust it on this host (nothing was changed): {_trust(trust)}")
+        if tls.dot_port:
+            address, port = self._places.get(DOT, (ours, tls.dot_port))
+            lines.append(
+                f"kdig @{address}{'' if port == 853 else f' -p {port}'} "
+                f"{'+tls' if trust is None else f'+tls-ca={_relative(trust)}'} "
+                f"+tls-hostname={address} {self._certificates.credentials()[0].names[0]}"
+            )
+        return lines
+
+    def drain(self) -> None:
+        """Finish the answers that are under way, and close the streams of DNS."""
+        super().drain()
+        if self.https is not None:
+            self.https.drain()
+        for server in self.servers[1 if self.https is not None else 0 :]:
+            server.close_clients()
+
+
+def _describe(credential: Credential) -> str:
+    """A certificate in a line: for whom, by whom, until when, and what to compare."""
+    more = len(credential.names) - 1
+    names = credential.names[0] + (f" and {more} more" if more else "")
+    [digest] = fingerprints([credential])
+    return (
+        f"certificate for {names} by {credential.issuer}, until "
+        f"{credential.not_after:%Y-%m-%d %H:%M} UTC, SHA-256 {digest}"
+    )
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _relative(path: Path) -> str:
+    """A path as a person would type it here."""
+    try:
+        path = path.relative_to(Path.cwd())
+    except ValueError:
+        pass
+    return shlex.quote(str(path))
+
+
+def _trust(path: Path) -> str:
+    """The command of Debian and its kin; printed, never run."""
+    return (
+        f"sudo cp {_relative(path)} /usr/local/share/ca-certificates/appliance.crt "
+        "&& sudo update-ca-certificates"
+    )
