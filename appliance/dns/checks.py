@@ -7,7 +7,7 @@ first record concerned. Imports `consts`, `names`, `errors`, `lookup`, `zone`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Final
 
@@ -59,6 +59,16 @@ def check(zone: Zone) -> list[Problem]:
         file, line = zone.place(where)
         problems.append(Problem(file, line, severity, message))
     return problems
+
+
+def check_names(zone: Zone, some: Iterable[bytes]) -> Iterator[Finding]:
+    """The problems of some names of a zone, and those of its apex."""
+    yield from _apex(zone)
+    for name in some:
+        node = zone.nodes.get(name)
+        for judge in _NODE_CHECKS if node is not None else ():
+            assert node is not None
+            yield from judge(zone, node)
 
 
 def _type(rtype: int) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from appliance.dns import names
 from appliance.dns.consts import DNAME, NS, SOA
 from appliance.dns.errors import LocalError
-from appliance.dns.serial import Difference, Record
+from appliance.dns.serial import Difference, Record, with_serial
 from appliance.dns.zone import Node, RRset, Zone, canonical
 
 
@@ -54,7 +54,7 @@ class _Editor:
             self._remove(record)
         for record in change.added:
             self._add(record)
-        soa = change.new
+        soa = self._soa(change)
         self._own(self.zone.origin).rrsets[SOA] = RRset(SOA, soa[2], (soa[3],), self.zone.soa.where)
         # Empty nodes that lead nowhere are no names any more; the deepest go first.
         for name in sorted(touched, key=len, reverse=True):
@@ -70,6 +70,14 @@ class _Editor:
             digest=self.zone.digest,
         )
         return Edited(zone, frozenset(self.mine | touched))
+
+    def _soa(self, change: Difference) -> Record:
+        old, new = change.old, change.new
+        if self.lenient and with_serial(old[3], 0) == with_serial(new[3], 0):
+            # Only the serial was changed: what else the zone's SOA says is somebody's word.
+            ours = self.zone.soa
+            return new[0], SOA, ours.ttl, with_serial(ours.rdatas[0], change.new_serial)
+        return new
 
     def _own(self, name: bytes) -> Node:
         """The node of a name that exists, as one of this version."""

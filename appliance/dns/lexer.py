@@ -32,6 +32,8 @@ class Statement:
     indented: bool
     """It begins with white space: the owner is the one before."""
     words: list[str]
+    end: int = 0
+    """The last line that it takes."""
 
 
 def statements(lines: Iterable[str], fault: Callable[[int, str], None]) -> Iterator[Statement]:
@@ -45,7 +47,7 @@ def statements(lines: Iterable[str], fault: Callable[[int, str], None]) -> Itera
             if _SPECIAL.search(line) is None:
                 words = line.split()
                 if words:
-                    yield Statement(number, line[0] in " \t", words)
+                    yield Statement(number, line[0] in " \t", words, number)
                 continue
             pending = Statement(number, line[0] in " \t", [])
             sound = True
@@ -71,6 +73,7 @@ def statements(lines: Iterable[str], fault: Callable[[int, str], None]) -> Itera
                     depth += 1
         if not depth:
             if sound and pending.words:
+                pending.end = number
                 yield pending
             pending = None
     if depth:

@@ -5,13 +5,13 @@ Imports `errors`, `zone`, `zonefile`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.dns.errors import Problem, ZoneError
 from appliance.dns.zone import Zone
-from appliance.dns.zonefile import SUFFIX, read_file, reason
+from appliance.dns.zonefile import SUFFIX, digest_of, read_file, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,16 @@ class LoadedZones:
     problems: tuple[Problem, ...]
 
 
-def load_zones(directory: str | Path, progress: Callable[[int], None] | None = None) -> LoadedZones:
-    """Read every `*.zone` file of a directory; one bad zone does not stop the others."""
+def load_zones(
+    directory: str | Path,
+    progress: Callable[[int], None] | None = None,
+    known: Mapping[str, tuple[Zone, bytes]] | None = None,
+) -> LoadedZones:
+    """Read every `*.zone` file of a directory; one bad zone does not stop the others.
+
+    `known` has, by main file, zones that were read before, and the digest of their files: a zone
+    whose files have not changed is not read again, the very object is given back.
+    """
     root = Path(directory)
     zones: dict[bytes, Zone] = {}
     problems: list[Problem] = []
@@ -33,6 +41,10 @@ def load_zones(directory: str | Path, progress: Callable[[int], None] | None = N
         problem = Problem(str(root), 0, "error", f"cannot be read: {reason(error)}")
         return LoadedZones((), (problem,))
     for path in paths:
+        zone, digest = (known or {}).get(str(path), (None, b""))
+        if zone is not None and digest and digest_of(zone.files) == digest:
+            zones.setdefault(zone.origin, zone)
+            continue
         try:
             zone = read_file(path, root=root, progress=progress)
         except ZoneError as error:

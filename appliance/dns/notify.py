@@ -6,7 +6,7 @@ when its refresh time has come. One word about a newer version replaces that abo
 
 No I/O and no clock: `due` gives what must be sent at `now`, `received` takes what has come, and
 `deadline` says when to ask again. `now` is monotonic seconds, `wall` the time of day for TSIG.
-Imports `consts`, `errors`, `names`, `prepared`, `render`, `tsig`, `zone`.
+`Notified` is the other side: what primaries tell us. Imports the leaves of this package.
 """
 
 from __future__ import annotations
@@ -14,14 +14,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from appliance.dns import names
-from appliance.dns.consts import HEADER_LEN, IN, NOERROR, OPCODE_NOTIFY, SOA
+from appliance.dns.consts import (
+    DEFAULT_UDP,
+    FORMERR,
+    HEADER_LEN,
+    IN,
+    NOERROR,
+    NOTAUTH,
+    OPCODE_NOTIFY,
+    REFUSED,
+    SOA,
+)
+from appliance.dns.counters import Counters
+from appliance.dns.edns import Extensions, opt_record
 from appliance.dns.errors import WireError
 from appliance.dns.prepared import AA, HEAD, QR
+from appliance.dns.reader import Parts, last_record, take_apart
 from appliance.dns.render import QUESTION_NAME, question_table, render
-from appliance.dns.tsig import Key, Keys, sign_query, verify
+from appliance.dns.rrl import address_of
+from appliance.dns.serial import serial_of
+from appliance.dns.tsig import Key, Keys, Signer, sign_query, verify
 from appliance.dns.zone import Zone
 
 FIRST: Final = 2.0
@@ -153,7 +168,7 @@ class Notifier:
         known = word.target.key
         if known is None:
             return True
-        at = _last_record(message)
+        at = last_record(message)
         if not at:
             return False
         try:
@@ -173,17 +188,70 @@ def _message(zone: Zone, identifier: bytes) -> bytes:
     return identifier + head + question + body.octets
 
 
-def _last_record(message: bytes) -> int:
-    """Where the last record begins; 0 if there is none or the message is malformed."""
-    counts = [int.from_bytes(message[at : at + 2], "big") for at in (4, 6, 8, 10)]
-    at, last = HEADER_LEN, 0
-    try:
-        for _ in range(counts[0]):
-            at = names.skip(message, at) + 4
-        for _ in range(sum(counts[1:])):
-            last = at
-            at = names.skip(message, at)
-            at += 10 + int.from_bytes(message[at + 8 : at + 10], "big")
-    except WireError:
-        return 0
-    return last if at == len(message) else 0
+class Heard(NamedTuple):
+    """News of a zone."""
+
+    zone: bytes
+    """Its origin in lower case."""
+    address: str
+    """Who told."""
+    serial: int | None
+    """What it is said to have become (RFC 1996 §3.7: a hint)."""
+
+
+MayNotify = Callable[[bytes, str, bytes | None], bool | None]
+"""Whether an address, with a verified key or None, may tell of a zone; None: not ours to hear."""
+
+
+class Notified:
+    """Takes NOTIFY messages that others send us."""
+
+    __slots__ = ("_counters", "_extensions")
+
+    def __init__(self, extensions: Extensions, counters: Counters) -> None:
+        """`extensions` has the keys."""
+        self._extensions = extensions
+        self._counters = counters
+
+    def take(self, message: bytes, peer: Any, may: MayNotify) -> tuple[Heard | None, bytes]:
+        """What a NOTIFY of at least 12 octets tells, and the answer to it."""
+        heard: Heard | None = None
+        signer: Signer | None = None
+        end, edns = HEADER_LEN, False
+        try:
+            parts = take_apart(message)
+            end, edns = parts.end, parts.edns
+            if parts.tsig_at:
+                signer = self._extensions.signer(message, parts.tsig_at)
+            rcode = FORMERR
+            if parts.qtype == SOA and parts.qclass == IN:
+                rcode, heard = self._judge(parts, signer, address_of(peer), may)
+        except WireError:
+            rcode = FORMERR
+        self._counters.rcodes[rcode] += 1
+        self._counters.notifies += heard is not None
+        # RFC 1996 §4.7: the query's header with QR, and its question.
+        head = HEAD(QR | OPCODE_NOTIFY << 3 | AA, rcode, end > HEADER_LEN, 0, 0, edns)
+        opt = opt_record(DEFAULT_UDP, 0, rcode) if edns else b""
+        answer = message[:2] + head + message[HEADER_LEN:end] + opt
+        if signer is not None:
+            answer = signer.sign(answer, self._extensions.clock())
+        return heard, answer
+
+    @staticmethod
+    def _judge(
+        parts: Parts, signer: Signer | None, address: str, may: MayNotify
+    ) -> tuple[int, Heard | None]:
+        if signer is not None and signer.error:
+            return NOTAUTH, None  # RFC 8945 §5.2
+        key = signer.key.name if signer is not None and signer.key is not None else None
+        allowed = may(parts.name, address, key)
+        if allowed is None:
+            return NOTAUTH, None
+        if not allowed:
+            return REFUSED, None  # RFC 1996 §3.10: only those that are known as primaries
+        serial = None
+        for record in parts.sections[0]:
+            if record.rtype == SOA and record.owner.lower() == parts.name:
+                serial = serial_of(record.rdata) if len(record.rdata) >= 22 else None
+        return NOERROR, Heard(parts.name, address, serial)

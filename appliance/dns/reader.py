@@ -27,10 +27,12 @@ from appliance.dns.consts import (
     NAME_FIELDS,
     NAPTR,
     NS,
+    OPT,
     PTR,
     SIG,
     SOA,
     SRV,
+    TSIG,
     TXT,
     A,
 )
@@ -204,3 +206,51 @@ def last_record(message: bytes) -> int:
     except WireError:
         return 0
     return last if at == len(message) else 0
+
+
+class Parts(NamedTuple):
+    """A message with one question, taken apart: what UPDATE and NOTIFY have."""
+
+    name: bytes
+    """The question's name in lower case; of an UPDATE, the zone."""
+    qtype: int
+    qclass: int
+    end: int
+    """Where the question ends."""
+    sections: tuple[tuple[WireRecord, ...], tuple[WireRecord, ...]]
+    """The answer and authority sections; of an UPDATE, prerequisites and updates."""
+    edns: bool
+    tsig_at: int
+    """Where a TSIG record begins, 0 when there is none."""
+
+
+def take_apart(message: bytes) -> Parts:
+    """Every record of a message with one question; WireError."""
+    at, counts = sections(message)
+    if counts[0] != 1:
+        raise WireError("not one question")
+    end = at
+    name, name_end = name_at(message, HEADER_LEN)
+    qtype, qclass = (int.from_bytes(message[i : i + 2], "big") for i in (name_end, name_end + 2))
+    found: list[list[WireRecord]] = [[], [], []]
+    edns, tsig_at = False, 0
+    for section in range(3):
+        for _ in range(counts[section + 1]):
+            if tsig_at:
+                raise WireError("record behind TSIG")  # RFC 8945 §5.1
+            start = at
+            record, at = record_at(message, at)
+            if record.rtype == TSIG:
+                if section < 2:
+                    raise WireError("misplaced TSIG")
+                tsig_at = start
+            elif record.rtype == OPT:
+                if section < 2 or edns:
+                    raise WireError("misplaced OPT")  # RFC 6891 §6.1.1
+                edns = True
+            found[section].append(record)
+    if at != len(message):
+        raise WireError("octets behind the message")
+    return Parts(
+        name.lower(), qtype, qclass, end, (tuple(found[0]), tuple(found[1])), edns, tsig_at
+    )

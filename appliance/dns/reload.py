@@ -33,10 +33,13 @@ class Reloaded(NamedTuple):
     """Zones that are new or changed: for `Notifier.changed`."""
     problems: tuple[Problem, ...]
     """Of the files read, and what was done about them."""
+    served: tuple[Zone, ...]
+    """What was served when this was decided."""
 
 
 def reload(served: Iterable[Zone], loaded: LoadedZones, today: int) -> Reloaded:
     """Decide what a reload leads to; `today` is a date as 20260131, for serials that are dates."""
+    served = tuple(served)
     old = {zone.origin: zone for zone in served}
     zones: list[Zone] = []
     changes: list[Difference] = []
@@ -47,6 +50,9 @@ def reload(served: Iterable[Zone], loaded: LoadedZones, today: int) -> Reloaded:
         if before is None:
             zones.append(zone)
             news.append(zone)
+            continue
+        if zone is before:
+            zones.append(zone)  # its files have not changed
             continue
         change = difference(before, zone)
         newer = is_newer(zone.serial, before.serial)
@@ -66,7 +72,7 @@ def reload(served: Iterable[Zone], loaded: LoadedZones, today: int) -> Reloaded:
             zones.append(zone)
             message = f"{zone.name} is served as it was, with serial {zone.serial}"
             problems.append(Problem(zone.files[0], 0, "warning", message))
-    return Reloaded(tuple(zones), tuple(changes), tuple(news), tuple(problems))
+    return Reloaded(tuple(zones), tuple(changes), tuple(news), tuple(problems), served)
 
 
 def _raise_serial(before: Zone, zone: Zone, today: int) -> Problem:

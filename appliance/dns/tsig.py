@@ -38,6 +38,9 @@ ALGORITHMS: Final = {
 MIN_SECRET: Final = 16
 """Octets of a secret; RFC 8945 §8 asks for as much as the hash has, and people use 16 to 64."""
 
+MAX_UNSIGNED: Final = 99
+"""Messages of a transfer between two signed ones at most (RFC 8945 §5.3.1)."""
+
 _FIXED: Final = struct.Struct("!HHIH")
 _TIMERS: Final = struct.Struct("!HIH")
 """48 bits of time, 16 of fudge."""
@@ -256,3 +259,50 @@ class Signer:
         self._first = False
         name, algorithm = asked.key_name, asked.algorithm
         return _with_record(message, name, algorithm, time, mac, asked.error, other)
+
+
+class Verifier:
+    """Judges the answers to one signed query, in their order: one message, or a whole transfer."""
+
+    __slots__ = ("_first", "_held", "_key", "_prior")
+
+    def __init__(self, known: Key, asked: bytes) -> None:
+        """`asked` is the query's MAC."""
+        self._key = known
+        self._prior = asked
+        self._first = True
+        self._held: list[bytes] = []
+        """Messages without a signature of their own: the next one covers them."""
+
+    @property
+    def settled(self) -> bool:
+        """True if everything seen so far is covered by a signature (RFC 8945 §5.3.1)."""
+        return not self._held and not self._first
+
+    def check(self, message: bytes, at: int, now: float) -> None:
+        """Judge a message whose TSIG is at `at`, 0 if it has none; WireError unless it is good."""
+        if not at:
+            if self._first or len(self._held) >= MAX_UNSIGNED:
+                raise WireError("the answer is not signed")
+            self._held.append(message)
+            return
+        known, found = self._key, _read(message, at)
+        if found.said_error or not found.mac:
+            raise WireError(f"the other side says TSIG error {found.said_error}")
+        if (found.key_name, found.algorithm) != (known.name, known.algorithm):
+            raise WireError("the answer is signed with another key")
+        count = int.from_bytes(message[10:12], "big") - 1
+        bare = found.original_id + message[2:10] + count.to_bytes(2, "big") + message[12:at]
+        if self._first:
+            last = _variables(known, found.time, found.fudge, found.said_error, found.other)
+        else:
+            last = _TIMERS.pack(found.time >> 32, found.time & 0xFFFFFFFF, found.fudge)
+        prior = len(self._prior).to_bytes(2, "big") + self._prior
+        expected = _mac(known, prior, *self._held, bare, last)
+        if not hmac.compare_digest(expected, found.mac):
+            raise WireError("the signature is not good")
+        if abs(now - found.time) > found.fudge:
+            raise WireError("the signature is of another time; are the clocks right?")
+        self._prior = found.mac
+        self._first = False
+        self._held.clear()

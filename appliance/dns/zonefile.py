@@ -67,7 +67,7 @@ class _TooMuchError(Exception):
 
 
 @dataclass(slots=True)
-class _State:
+class State:
     """What one statement hands to the next, and an includer to the included."""
 
     file: int
@@ -79,7 +79,7 @@ class _State:
     """Seconds, from the last record that said any (RFC 1035 §5.1)."""
 
 
-class _Reader:
+class Reader:
     """Reads one zone; use once."""
 
     def __init__(self, root: Path | None, progress: Callable[[int], None] | None = None) -> None:
@@ -102,12 +102,16 @@ class _Reader:
 
     # Files.
 
-    def read(self, name: str, text: str, state: _State, depth: int = 0) -> None:
+    def read(self, name: str, text: str, state: State, depth: int = 0) -> None:
         """Read one file's text."""
         self.digest.update(text.encode("utf-8", "surrogateescape"))
         self._lines(StringIO(text), name, state, depth)
 
-    def _lines(self, lines: Iterable[str], name: str, state: _State, depth: int) -> None:
+    def text_of(self, path: Path) -> str:
+        """A file's content; OSError."""
+        return text_of(path)
+
+    def _lines(self, lines: Iterable[str], name: str, state: State, depth: int) -> None:
         def fault(line: int, message: str) -> None:
             self.problem(name, line, "error", message)
 
@@ -130,7 +134,7 @@ class _Reader:
 
     # Directives.
 
-    def _directive(self, statement: Statement, state: _State, depth: int) -> None:
+    def _directive(self, statement: Statement, state: State, depth: int) -> None:
         word, *words = statement.words
         match word.upper():
             case "$TTL":
@@ -148,7 +152,7 @@ class _Reader:
             case _:
                 raise _FaultError(f"unknown directive {word}")
 
-    def _include(self, words: list[str], state: _State, depth: int) -> None:
+    def _include(self, words: list[str], state: State, depth: int) -> None:
         if not 1 <= len(words) <= 2:
             raise _FaultError("$INCLUDE wants a file and perhaps an origin")
         if self.root is None:
@@ -162,7 +166,7 @@ class _Reader:
         try:
             if not path.resolve(strict=True).is_relative_to(self.root.resolve()):
                 raise _FaultError(f"{written} lies outside the directory of the zone")
-            text = _text_of(path)
+            text = self.text_of(path)
         except (OSError, RuntimeError) as error:
             raise _FaultError(f"cannot read {written}: {reason(error)}") from None
         origin = self._name(words[1], state.origin) if len(words) == 2 else state.origin
@@ -170,7 +174,7 @@ class _Reader:
         self.files.append(str(path))
         self.read(str(path), text, inner, depth + 1)
 
-    def _generate(self, line: int, words: list[str], state: _State) -> None:
+    def _generate(self, line: int, words: list[str], state: State) -> None:
         if len(words) < 4:
             raise _FaultError("$GENERATE wants a range, an owner, a type and rdata")
         numbers = generate_range(words[0])
@@ -179,11 +183,11 @@ class _Reader:
             raise _FaultError(f"$GENERATE makes more than {MAX_GENERATED} records")
         for number in numbers:
             made = [generate_text(word, number) for word in words[1:]]
-            self._record(Statement(line, False, made), state)
+            self._record(Statement(line, False, made, line), state)
 
     # Records.
 
-    def _record(self, statement: Statement, state: _State) -> None:
+    def _record(self, statement: Statement, state: State) -> None:
         words = statement.words
         at = 0
         if not statement.indented:
@@ -280,7 +284,7 @@ class _Reader:
             raise _FaultError(f"bad {type_word.upper()} data: {what}") from None
 
     def _effective_ttl(
-        self, ttl: int | None, rtype: int, rdata: bytes, line: int, state: _State
+        self, ttl: int | None, rtype: int, rdata: bytes, line: int, state: State
     ) -> int:
         if ttl is not None:
             state.last_ttl = ttl
@@ -369,18 +373,20 @@ def reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """A master file's text; OSError."""
     # Comments may be in any encoding; what is not UTF-8 elsewhere fails where it is used.
     return path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
 
-def _read(
-    reader: _Reader, name: str, text: str, origin: bytes | None, expected: bytes | None
+def read(
+    reader: Reader, name: str, text: str, origin: bytes | None, expected: bytes | None
 ) -> Zone:
+    """Read a zone by a reader of one's own; as `read_text` otherwise."""
     reader.files.append(name)
     try:
         with collector_paused():
-            reader.read(name, text, _State(0, origin))
+            reader.read(name, text, State(0, origin))
             return reader.zone(expected)
     except _TooMuchError:
         last = Problem(
@@ -389,14 +395,25 @@ def _read(
         raise ZoneError(sorted([*reader.problems, last])) from None
 
 
+def digest_of(files: Iterable[str]) -> bytes:
+    """What `Zone.digest` is for these files, in the order of reading; empty if one is missing."""
+    digest = hashlib.sha256()
+    try:
+        for file in files:
+            digest.update(text_of(Path(file)).encode("utf-8", "surrogateescape"))
+    except OSError:
+        return b""
+    return digest.digest()
+
+
 def read_text(text: str, origin: str | None = None) -> Zone:
     """Read a zone from a string; with `origin` the SOA must be that name's. Raises ZoneError."""
-    reader = _Reader(None)
+    reader = Reader(None)
     try:
         expected = None if origin is None else names.from_text(origin, names.ROOT)
     except LocalError as error:
         raise ZoneError([Problem("<text>", 0, "error", str(error))]) from None
-    return _read(reader, "<text>", text, expected, expected)
+    return read(reader, "<text>", text, expected, expected)
 
 
 def read_file(
@@ -408,7 +425,7 @@ def read_file(
     with the number of records every `PROGRESS_EVERY`. Raises ZoneError.
     """
     try:
-        text = _text_of(path)
+        text = text_of(path)
     except OSError as error:
         problem = Problem(str(path), 0, "error", f"cannot be read: {reason(error)}")
         raise ZoneError([problem]) from None
@@ -416,5 +433,5 @@ def read_file(
         origin = names.from_text(path.name.removesuffix(SUFFIX), names.ROOT)
     except LocalError:
         origin = None
-    reader = _Reader(root or path.parent, progress)
-    return _read(reader, str(path), text, origin, None)
+    reader = Reader(root or path.parent, progress)
+    return read(reader, str(path), text, origin, None)

@@ -1,0 +1,485 @@
+"""A whole name server without sockets: zones, their changes, their secondaries and primaries.
+
+    files ── loaded, and what the journals have beyond them ─┐
+    UPDATE ── journal, disk ─────────────────────────────────┼─ catalog ── NOTIFY, IXFR
+    primaries ── transfers ──────────────────────────────────┘
+
+`Authority` owns the catalog and is the one who changes it; every change goes the same way (`_step`
+or `_put`): catalog, history, NOTIFY. Sans-I/O but for journals; `service` drives it on a loop.
+Imports the leaves of this package.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from appliance.dns import members, names
+from appliance.dns.answer import Catalog
+from appliance.dns.consts import DEFAULT_UDP, OPCODE_NOTIFY, OPCODE_UPDATE
+from appliance.dns.counters import Counters
+from appliance.dns.edit import apply
+from appliance.dns.edns import Extensions
+from appliance.dns.errors import LocalError, Problem
+from appliance.dns.journal import LIMIT, Journal, Mark, replay
+from appliance.dns.loading import LoadedZones
+from appliance.dns.notify import Notified, Notifier
+from appliance.dns.policy import Policy
+from appliance.dns.prepared import Rendered
+from appliance.dns.reload import Reloaded, reload
+from appliance.dns.rrl import RateLimiter
+from appliance.dns.secondary import Primary, Secondary
+from appliance.dns.serial import Difference, difference, is_newer, successor
+from appliance.dns.transfer import Transfers
+from appliance.dns.updates import Batch, Kept, Reply, Step, Updates
+from appliance.dns.zone import Zone
+
+FEW: Final = 1000
+"""Changed records up to which a zone is edited in the catalog; more are rendered anew."""
+
+
+@dataclass
+class Options:
+    """What a server is configured to be; all of it has a default that gives nothing away."""
+
+    udp_size: int = DEFAULT_UDP
+    minimal: bool = True
+    extensions: Extensions = field(default_factory=Extensions)
+    limiter: RateLimiter | None = None
+    transfers: Transfers = field(default_factory=Transfers)
+    notifier: Notifier | None = None
+    policy: Policy = field(default_factory=Policy)
+    chaos: Mapping[bytes, bytes] = field(default_factory=dict)
+    """TXT rdata by lower-cased name in class CHAOS (RFC 4892)."""
+    state: Path | None = None
+    """The directory of journals and of the zones of primaries; None: nothing is kept."""
+    journal_limit: int = LIMIT
+    secondaries: Mapping[bytes, tuple[Primary, ...]] = field(default_factory=dict)
+    """Primaries by lower-cased origin."""
+    catalogs: Mapping[bytes, tuple[Primary, ...]] = field(default_factory=dict)
+    """Catalog zones that say of what else we are secondary (RFC 9432), and whence all that is."""
+    produce: bytes | None = None
+    """The name of the catalog zone of our own zones."""
+    notify_from: Callable[[str], bool] = lambda _address: False
+    """Addresses besides the primaries' own whose NOTIFY is heard."""
+
+
+class Authority:
+    """The server; `current` is the catalog to ask."""
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        counters: Counters | None = None,
+        random: Random,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        """`wall` is the time of day, `clock` monotonic; `say` takes lines for the operator."""
+        self.options = options
+        self.counters = counters if counters is not None else Counters()
+        self.say = say
+        self.wall = wall
+        self.clock = clock
+        self._random = random
+        self.kept: dict[bytes, Kept] = {}
+        """Zones that we are primary of, by origin."""
+        self.secondaries: dict[bytes, Secondary] = {}
+        self.listed: dict[bytes, bytes] = {}
+        """Members of catalogs to the catalog that brought them."""
+        self.changed: Callable[[Zone], None] = lambda _zone: None
+        """Told of every new version; `service` sends NOTIFY."""
+        self.updates = Updates(
+            self.kept.get,
+            self.secondaries.__contains__,
+            policy=options.policy,
+            extensions=options.extensions,
+            counters=self.counters,
+            today=self.today,
+            udp_size=options.udp_size,
+        )
+        self._notified = Notified(options.extensions, self.counters)
+        self.current = self._catalog(())
+        for some in (options.secondaries, options.catalogs):
+            for origin, primaries in some.items():
+                self._follow(origin, primaries)
+
+    def _catalog(self, zones: Iterable[Zone]) -> Catalog:
+        options = self.options
+        return Catalog(
+            zones,
+            udp_size=options.udp_size,
+            minimal=options.minimal,
+            counters=self.counters,
+            extensions=options.extensions,
+            limiter=options.limiter,
+            transfers=options.transfers,
+            services=self,
+            clock=self.clock,
+        )
+
+    def today(self) -> int:
+        """The date as 20260131, for serials that are dates."""
+        return int(time.strftime("%Y%m%d", time.gmtime(self.wall())))
+
+    # What the catalog asks of us (`respond.Services`).
+
+    def takes(self, opcode: int) -> bool:
+        """NOTIFY always, UPDATE if anybody may."""
+        return opcode == OPCODE_NOTIFY or (opcode == OPCODE_UPDATE and bool(self.options.policy))
+
+    def chaos(self, name: bytes) -> bytes | None:
+        """The server's own words, if it is to say any."""
+        return self.options.chaos.get(name)
+
+    def notified(self, message: bytes, peer: Any) -> bytes:
+        """Hear a NOTIFY, and answer it."""
+        heard, answer = self._notified.take(message, peer, self._may_notify)
+        if heard is not None:
+            secondary = self.secondaries[heard.zone]
+            secondary.notified(self.clock(), heard.address, heard.serial)
+            self.stirred()
+        return answer
+
+    stirred: Callable[[], None] = staticmethod(lambda: None)
+    """Called when a secondary may have something to do earlier than it said."""
+
+    def _may_notify(self, origin: bytes, address: str, key: bytes | None) -> bool | None:
+        """None: the zone is not one that anybody could tell us of."""
+        secondary = self.secondaries.get(origin)
+        if secondary is None:
+            return None
+        return self.options.notify_from(address) or any(
+            one.address == address or (one.key is not None and one.key.name == key)
+            for one in secondary.primaries
+        )
+
+    def update(self, message: bytes, peer: Any, reply: Reply) -> None:
+        """Take an UPDATE; see `updates`."""
+        self.updates.arrive(message, peer, reply)
+
+    def answer_http(self, message: bytes, peer: Any = None) -> bytes | None:
+        """The answer to a message that came over HTTPS (RFC 8484); UPDATE and transfers are not."""
+        return self.current.answer(message, transport="https", peer=peer)
+
+    # Zones from files.
+
+    def begin(self, loaded: LoadedZones) -> list[Problem]:
+        """Serve what was loaded, with what the journals have beyond it; once, and it may take long.
+
+        The problems of the files and of the journals.
+        """
+        problems = list(loaded.problems)
+        for zone in loaded.zones:
+            if zone.origin in self.secondaries:
+                line = zone.soa.where & 0xFFFFFFFF
+                message = f"{zone.name} has a file here and a primary elsewhere; the file counts"
+                problems.append(Problem(zone.files[0], line, "warning", message))
+                del self.secondaries[zone.origin]
+            self.kept[zone.origin] = self._restore(zone, problems)
+        self.current = self._catalog(kept.zone for kept in self.kept.values())
+        for origin in self.secondaries:
+            self.current.expire(origin)
+        self._produce()
+        return problems
+
+    def journal_path(self, origin: bytes) -> Path | None:
+        """Where a zone's journal is, if there are any."""
+        if self.options.state is None:
+            return None
+        return self.options.state / "journals" / f"{file_name(origin)}.journal"
+
+    def _restore(self, zone: Zone, problems: list[Problem]) -> Kept:
+        """A zone as its journal says it was served last."""
+        path = self.journal_path(zone.origin)
+        if path is None or not zone.files:
+            return Kept(zone, None)
+        journal = Journal(path, limit=self.options.journal_limit)
+        main = zone.files[0]
+        try:
+            entries = journal.open()
+        except (OSError, LocalError) as error:
+            problems.append(
+                Problem(str(path), 0, "error", f"{error}: {zone.name} takes no updates")
+            )
+            return Kept(zone, None)
+        if journal.torn:
+            message = f"{journal.torn} octets of a change that nobody was told of are cut off"
+            problems.append(Problem(str(path), 0, "warning", message))
+        kept = Kept(zone, journal)
+        differences, known = replay(entries, zone.digest, zone.serial)
+        last = differences[-1].new_serial if differences else None
+        try:
+            if known:
+                mark = next(
+                    one
+                    for one in reversed(entries)
+                    if isinstance(one, Mark) and one.digest == zone.digest
+                )
+                zone.renumber(mark.serial)
+                for change in differences:
+                    kept.zone = apply(kept.zone, change).zone
+                kept.dirty = bool(differences)
+            elif differences:
+                for change in differences:
+                    kept.zone = apply(kept.zone, change, lenient=True).zone
+                kept.dirty = True
+                message = (
+                    f"{main} was edited while {len(differences)} updates were not in it yet; "
+                    "they have been put on top"
+                )
+                problems.append(Problem(main, 0, "warning", message))
+        except LocalError as error:
+            problems.append(Problem(str(path), 0, "error", f"does not fit {main}: {error}"))
+        if not known:
+            self._new_file(kept, last if last is not None else _last_serial(entries), zone.serial)
+        for entry in entries:
+            if known and isinstance(entry, Difference):
+                self.options.transfers.changed(entry)
+        return kept
+
+    def _new_file(self, kept: Kept, last: int | None, written: int) -> None:
+        """A file that the journal does not know: begin the journal anew from it."""
+        assert kept.journal is not None
+        zone = kept.zone
+        serial = written
+        if last is not None and not is_newer(written, last):
+            serial = successor(last, self.today())
+        zone.renumber(serial)
+        if kept.dirty:
+            # What the file lacks must not be forgotten: it is written back soon (`service`), and
+            # until then the old entries stay.
+            return
+        kept.journal.rewrite([Mark(kept.digest, serial)])
+
+    # Every change of a zone that is served.
+
+    def _step(self, step: Step) -> None:
+        """A zone goes on by a difference."""
+        zone = step.edited.zone
+        step.kept.zone = zone
+        step.kept.dirty = True
+        self.current.edit(step.edited)
+        self._spread(zone, step.change)
+
+    def _put(self, zone: Zone, change: Difference | None, rendered: Rendered | None = None) -> None:
+        """A zone is there, in a version that may have little to do with the one before."""
+        before = self.current.zones.by_origin.get(zone.origin)
+        few = change is not None and len(change.removed) + len(change.added) <= FEW
+        if before is not None and change is not None and few and rendered is None:
+            self.current.edit(apply(before, change))
+            zone = self.current.zones.by_origin[zone.origin]
+        else:
+            if rendered is None and len(zone.nodes) <= FEW:
+                rendered = self.current.render_zone(zone)
+            self.current.replace(zone, rendered)
+        self._spread(zone, change)
+
+    def _spread(self, zone: Zone, change: Difference | None) -> None:
+        if change is not None:
+            self.options.transfers.changed(change)
+        else:
+            self.options.transfers.histories.pop(zone.origin, None)
+        self.changed(zone)
+
+    # Updates.
+
+    def commit(self) -> Batch | None:
+        """Updates to be synced by another thread (`Updates.sync`), then `committed`."""
+        return self.updates.begin() if self.updates.waiting else None
+
+    def committed(self, batch: Batch, failed: bool) -> None:
+        """Publish and answer what is on the disk."""
+        if failed:
+            self.say("error: updates could not be written to the journal; none was made")
+        self.updates.end(batch, failed, self._step)
+
+    # Reload.
+
+    def known(self) -> dict[str, tuple[Zone, bytes]]:
+        """For `load_zones`: what need not be read again."""
+        return {
+            kept.zone.files[0]: (kept.zone, kept.digest)
+            for kept in self.kept.values()
+            if kept.zone.files
+        }
+
+    def plan(self, loaded: LoadedZones, served: Iterable[Zone]) -> Reloaded:
+        """What a reload leads to; touches nothing, so another thread may do it."""
+        return reload(served, loaded, self.today())
+
+    def install(self, plan: Reloaded, loaded: LoadedZones) -> list[Problem]:
+        """Serve what a reload led to; the problems of the files, and what was done about them.
+
+        Zones that were updated since the plan was made are planned again.
+        """
+        served = {kept.zone.origin: kept.zone for kept in self.kept.values()}
+        if any(served.get(zone.origin) is not zone for zone in plan.served):
+            plan = self.plan(loaded, served.values())
+        changes = {change.new[0].lower(): change for change in plan.changes}
+        problems = list(plan.problems)
+        fresh = {zone.origin: zone for zone in plan.zones}
+        for origin in [origin for origin in self.kept if origin not in fresh]:
+            self._drop(origin)
+        for origin, zone in fresh.items():
+            kept = self.kept.get(origin)
+            if kept is None:
+                self.secondaries.pop(origin, None)
+                kept = self.kept[origin] = self._restore(zone, problems)
+                self._put(kept.zone, None)
+            elif kept.zone is not zone:
+                self._from_file(kept, zone, changes.get(origin))
+        self._produce()
+        return problems
+
+    def _drop(self, origin: bytes) -> None:
+        kept = self.kept.pop(origin)
+        if kept.journal is not None:
+            kept.journal.close()
+        self.options.transfers.histories.pop(origin, None)
+        self.current.remove(origin)
+
+    def _from_file(self, kept: Kept, zone: Zone, change: Difference | None) -> None:
+        """A zone's files have another content."""
+        digest = zone.digest
+        if kept.staged is not None:
+            return  # updates wait for the disk; the file is looked at again after them
+        if kept.dirty and kept.journal is not None:
+            zone, change = self._merged(kept, zone)
+        kept.zone, kept.digest = zone, digest
+        if kept.journal is not None and not kept.dirty:
+            try:
+                if change is not None:
+                    kept.journal.append(change)
+                kept.journal.append(Mark(digest, zone.serial))
+                kept.journal.sync()
+            except OSError as error:
+                self.say(f"error: {kept.journal.path}: {error.strerror}")
+        self._put(zone, change)
+        kept.zone = self.current.zones.by_origin[zone.origin]
+
+    def _merged(self, kept: Kept, zone: Zone) -> tuple[Zone, Difference]:
+        """A file's new content, and on top of it the updates that it lacks."""
+        assert kept.journal is not None
+        for change in kept.journal.unmarked():
+            zone = apply(zone, change, lenient=True).zone
+        if not is_newer(zone.serial, kept.zone.serial):
+            zone.renumber(successor(kept.zone.serial, self.today()))
+        change = difference(kept.zone, zone)
+        try:
+            kept.journal.append(change)
+            kept.journal.sync()
+        except OSError as error:
+            self.say(f"error: {kept.journal.path}: {error.strerror}")
+        return zone, change
+
+    # Secondaries.
+
+    def _follow(self, origin: bytes, primaries: tuple[Primary, ...]) -> None:
+        self.secondaries[origin] = Secondary(origin, primaries, random=self._random)
+        self.current.expire(origin)
+
+    def follow(self, secondary: Secondary, zone: Zone, age: float = 0.0) -> None:
+        """Serve a version that is on the disk, confirmed `age` seconds ago."""
+        secondary.have(zone, self.clock(), age)
+        self._put(zone, None)
+        self._listing(zone)
+
+    def take_over(
+        self,
+        secondary: Secondary,
+        zone: Zone,
+        changes: tuple[Difference, ...],
+        rendered: Rendered | None,
+    ) -> None:
+        """Serve a version that came from a primary, by differences if there are any."""
+        self.counters.transfers_in += 1
+        secondary.have(zone, self.clock())
+        for change in changes[:-1]:
+            self.options.transfers.changed(change)
+        small = len(changes) == 1
+        if small:
+            self._put(zone, changes[0], rendered)
+            zone = secondary.zone = self.current.zones.by_origin[zone.origin]
+        else:
+            self.current.replace(
+                zone,
+                rendered
+                if rendered is not None or len(zone.nodes) > FEW
+                else self.current.render_zone(zone),
+            )
+            self._spread(zone, changes[-1] if changes else None)
+        self._listing(zone)
+
+    def check_expired(self) -> None:
+        """Stop answering from zones that nobody has confirmed for too long."""
+        now = self.clock()
+        for origin, secondary in self.secondaries.items():
+            if secondary.expired(now):
+                self.counters.zones_expired += 1
+                self.current.expire(origin)
+                self.say(f"error: {names.to_text(origin)} has expired: {secondary.problem}")
+
+    # Catalog zones.
+
+    def _listing(self, zone: Zone) -> None:
+        """Follow what a catalog lists, and nothing that it lists no more."""
+        primaries = self.options.catalogs.get(zone.origin)
+        if primaries is None:
+            return
+        try:
+            wanted = members.read(zone)
+        except LocalError as error:
+            self.say(f"error: {error}; its zones stay as they are")
+            return
+        for origin, catalog in list(self.listed.items()):
+            if catalog == zone.origin and origin not in wanted:
+                # RFC 9432 §5.3: a zone that is listed no more is removed with all its state.
+                del self.listed[origin]
+                del self.secondaries[origin]
+                self.options.transfers.histories.pop(origin, None)
+                self.current.remove(origin)
+                self.say(f"{names.to_text(origin)} is in {zone.name} no more")
+        for origin in wanted:
+            if origin in self.secondaries or origin in self.kept or origin == zone.origin:
+                continue  # RFC 9432 §5.2: whoever has it first keeps it
+            self.listed[origin] = zone.origin
+            self._follow(origin, primaries)
+            self.say(f"{names.to_text(origin)} comes by way of {zone.name}")
+        self.stirred()
+
+    def _produce(self) -> None:
+        """Bring the catalog of our own zones up to date."""
+        origin = self.options.produce
+        if origin is None:
+            return
+        lowered = origin.lower()
+        before = self.current.zones.by_origin.get(lowered)
+        listed = [one for one in self.kept if one != lowered]
+        serial = successor(before.serial, 0) if before is not None else int(self.wall())
+        zone = members.make(origin, listed, serial)
+        if before is None:
+            self._put(zone, None)
+            return
+        change = difference(before, zone)
+        if change.removed or change.added:
+            self._put(zone, change)
+
+
+def file_name(origin: bytes) -> str:
+    """A file name for a zone: its own, without the final dot and without slashes."""
+    text = names.to_text(origin).rstrip(".").replace("%", "%25").replace("/", "%2F")
+    return text or "%root"
+
+
+def _last_serial(entries: Iterable[Any]) -> int | None:
+    last = None
+    for entry in entries:
+        last = entry.serial if isinstance(entry, Mark) else entry.new_serial
+    return last

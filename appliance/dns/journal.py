@@ -1,0 +1,306 @@
+"""The differences of a zone on disk: what an acknowledged change survives a crash by.
+
+A journal is one file of entries, each with its length and a checksum, written at the end and never
+changed. An entry is a difference between two versions, or a *mark*: "a master file with this hash
+is version so-and-so". After a crash the file is read up to the last whole entry: what lies behind
+was never acknowledged. From the version that the master file's hash stands for, the differences
+that follow lead to the last version that anybody was told of.
+
+The same differences are what IXFR hands out. A journal is bounded: beyond `limit` octets the older
+half is left out, but never what the master file does not have yet.
+
+Does file I/O, no waiting: `sync` is apart, so that another thread can wait for the disk. Imports
+`errors`, `names`, `serial`.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from struct import Struct
+from typing import Final, NamedTuple
+
+from appliance.dns import names
+from appliance.dns.errors import LocalError, WireError
+from appliance.dns.serial import Difference, Record
+
+MAGIC: Final = b"appliance journal 1\n"
+LIMIT: Final = 32 << 20
+"""Octets of a journal: some hundred thousand changed records."""
+DIFFERENCE: Final = 1
+MARK: Final = 2
+
+_ENTRY: Final = Struct("!IIB")
+"""Octets of the payload, CRC-32 of kind and payload, kind."""
+_FIXED: Final = Struct("!HIH")
+"""Type, TTL, octets of rdata."""
+_COUNT: Final = Struct("!I")
+MAX_ENTRY: Final = 1 << 30
+"""Octets of one difference at most."""
+
+
+class Mark(NamedTuple):
+    """The master file with this SHA-256 holds this version."""
+
+    digest: bytes
+    serial: int
+
+
+Entry = Difference | Mark
+
+
+def encode(entry: Entry) -> bytes:
+    """An entry as it stands in the file."""
+    if isinstance(entry, Mark):
+        kind, payload = MARK, _COUNT.pack(entry.serial) + entry.digest
+    else:
+        kind = DIFFERENCE
+        payload = b"".join(
+            (
+                _record(entry.old),
+                _record(entry.new),
+                _COUNT.pack(len(entry.removed)),
+                *map(_record, entry.removed),
+                _COUNT.pack(len(entry.added)),
+                *map(_record, entry.added),
+            )
+        )
+    return _ENTRY.pack(len(payload), _checksum(kind, payload), kind) + payload
+
+
+def _checksum(kind: int, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(bytes((kind,))))
+
+
+def _record(record: Record) -> bytes:
+    owner, rtype, ttl, rdata = record
+    return owner + _FIXED.pack(rtype, ttl, len(rdata)) + rdata
+
+
+def _read_record(data: bytes, at: int) -> tuple[Record, int]:
+    end = names.end_of(data, at)
+    rtype, ttl, length = _FIXED.unpack_from(data, end)
+    start = end + _FIXED.size
+    return (data[at:end], rtype, ttl, data[start : start + length]), start + length
+
+
+def _read_records(data: bytes, at: int) -> tuple[tuple[Record, ...], int]:
+    (count,) = _COUNT.unpack_from(data, at)
+    at += _COUNT.size
+    found: list[Record] = []
+    for _ in range(count):
+        record, at = _read_record(data, at)
+        found.append(record)
+    return tuple(found), at
+
+
+def _decode(kind: int, payload: bytes) -> Entry:
+    if kind == MARK:
+        return Mark(payload[_COUNT.size :], _COUNT.unpack_from(payload)[0])
+    if kind != DIFFERENCE:
+        raise WireError("an entry of unknown kind")
+    old, at = _read_record(payload, 0)
+    new, at = _read_record(payload, at)
+    removed, at = _read_records(payload, at)
+    added, _ = _read_records(payload, at)
+    return Difference(old, new, removed, added)
+
+
+def decode(data: bytes) -> tuple[list[Entry], int]:
+    """The whole entries of a file's octets, and where they end; LocalError if it is no journal."""
+    if not data.startswith(MAGIC):
+        raise LocalError("not a journal of this program")
+    at = len(MAGIC)
+    found: list[Entry] = []
+    while at + _ENTRY.size <= len(data):
+        length, checksum, kind = _ENTRY.unpack_from(data, at)
+        start = at + _ENTRY.size
+        payload = data[start : start + length]
+        if len(payload) < length or _checksum(kind, payload) != checksum:
+            break
+        try:
+            found.append(_decode(kind, payload))
+        except (WireError, ValueError, IndexError):
+            break
+        at = start + length
+    return found, at
+
+
+class Journal:
+    """One zone's journal, open for writing."""
+
+    __slots__ = ("_limit", "_size", "_unmarked", "descriptor", "path", "torn")
+
+    def __init__(self, path: Path, *, limit: int = LIMIT) -> None:
+        """`open` makes or reads the file; `limit` in octets."""
+        self.path = path
+        self.descriptor = -1
+        self.torn = 0
+        """Octets of a torn entry that `open` cut off."""
+        self._limit = limit
+        self._size = 0
+        self._unmarked = 0
+        """Octets of differences behind the last mark."""
+
+    def open(self) -> list[Entry]:
+        """Read the entries and open the file for more; OSError, LocalError if it is no journal."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with open(self.descriptor, "rb", closefd=False) as file:
+            data = file.read()
+        if len(data) < len(MAGIC) and MAGIC.startswith(data):
+            os.ftruncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, MAGIC, 0)
+            os.fsync(self.descriptor)
+            _sync_directory(self.path.parent)
+            data = MAGIC
+        entries, end = decode(data)
+        self.torn = len(data) - end
+        if self.torn:
+            os.ftruncate(self.descriptor, end)
+        self._size = end
+        last = max((n for n, one in enumerate(entries) if isinstance(one, Mark)), default=-1)
+        self._unmarked = sum(len(encode(one)) for one in entries[last + 1 :])
+        return entries
+
+    @property
+    def full(self) -> bool:
+        """True if what the master file has not got takes half the journal: write it back."""
+        return self._unmarked > self._limit // 2
+
+    @property
+    def bulky(self) -> bool:
+        """True if it is beyond its limit: have it `compact`ed."""
+        return self._size > self._limit
+
+    def append(self, entry: Entry) -> None:
+        """Write an entry, which is on the disk after `sync`; OSError leaves the file as it was."""
+        data = encode(entry)
+        if len(data) > MAX_ENTRY:
+            raise OSError("the difference is too large for a journal")
+        at = self._size
+        try:
+            rest = memoryview(data)
+            while rest:
+                written = os.pwrite(self.descriptor, rest, at)
+                rest = rest[written:]
+                at += written
+        except OSError:
+            self.truncate(self._size)
+            raise
+        self._size = at
+        self._unmarked = 0 if isinstance(entry, Mark) else self._unmarked + len(data)
+
+    @property
+    def size(self) -> int:
+        """Octets; what `truncate` goes back to."""
+        return self._size
+
+    def truncate(self, size: int) -> None:
+        """Take back entries that were not synced."""
+        os.ftruncate(self.descriptor, size)
+        self._size = size
+
+    def sync(self) -> None:
+        """Wait until everything appended is on the disk."""
+        os.fdatasync(self.descriptor)
+
+    def rewrite(self, entries: Iterable[Entry]) -> None:
+        """Put other entries in place of all, in one step that a crash cannot halve."""
+        beside = self.path.with_name(self.path.name + ".new")
+        data = MAGIC + b"".join(map(encode, entries))
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(data)
+            os.fsync(descriptor)
+            os.replace(beside, self.path)
+            _sync_directory(self.path.parent)
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(self.descriptor)
+        self.descriptor = descriptor
+        self._size = len(data)
+
+    def entries(self) -> list[Entry]:
+        """All entries."""
+        with open(self.path, "rb") as file:
+            return decode(file.read())[0]
+
+    def unmarked(self) -> list[Difference]:
+        """The differences behind the last mark: what no master file has."""
+        entries = self.entries()
+        last = max((n for n, one in enumerate(entries) if isinstance(one, Mark)), default=-1)
+        return [one for one in entries[last + 1 :] if isinstance(one, Difference)]
+
+    def compact(self) -> None:
+        """Leave out the older half, but nothing that no mark covers."""
+        entries = self.entries()
+        last = max((n for n, one in enumerate(entries) if isinstance(one, Mark)), default=0)
+        keep: list[Entry] = []
+        room = self._limit // 2
+        for number in range(len(entries) - 1, -1, -1):
+            room -= len(encode(entries[number]))
+            if room < 0 and number < last:
+                break
+            keep.append(entries[number])
+        self.rewrite(reversed(keep))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, text: bytes) -> None:
+    """Replace a file's content so that a crash leaves all of the old or all of the new."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        mode = path.stat().st_mode & 0o777
+    except OSError:
+        mode = 0o644
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(text)
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(beside, path)
+    _sync_directory(path.parent)
+
+
+def replay(entries: list[Entry], digest: bytes, serial: int) -> tuple[list[Difference], bool]:
+    """What a master file with this hash and serial lacks, and whether the journal knows the file.
+
+    If it does not (someone has edited it meanwhile), the differences that no mark covers are given.
+    """
+    known = max(
+        (n for n, one in enumerate(entries) if isinstance(one, Mark) and one.digest == digest),
+        default=-1,
+    )
+    if known >= 0:
+        mark = entries[known]
+        assert isinstance(mark, Mark)
+        serial = mark.serial
+        lacking: list[Difference] = []
+        # A mark is written before the file it speaks of, so differences may stand before it.
+        for one in entries:
+            if isinstance(one, Difference) and (lacking or one.old_serial == serial):
+                lacking.append(one)
+        return lacking, True
+    last = max((n for n, one in enumerate(entries) if isinstance(one, Mark)), default=-1)
+    return [one for one in entries[last + 1 :] if isinstance(one, Difference)], False

@@ -1,0 +1,145 @@
+"""When a secondary asks which primary: the timers of RFC 1035 §4.3.5, and NOTIFY (RFC 1996).
+
+One `Secondary` stands for one zone. It says when something is to be done (`deadline`), what
+(`due`), and is told what came of it. After a success the zone's own refresh time runs; after a
+failure the next primary is asked at once, and when all have failed, the retry time, doubled for
+each round up to the refresh time. Each pause is a little shorter by chance, so that zones do not
+move in step. A zone that nobody has confirmed for its expire time is not answered from any more.
+
+Sans-I/O; `now` is monotonic seconds. Imports `serial`, `tsig`, `zone`.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from struct import Struct
+from typing import Final, NamedTuple
+
+from appliance.dns.tsig import Key
+from appliance.dns.zone import Zone
+
+FIRST_RETRY: Final = 5.0
+"""Seconds until a zone that we have never had is asked for again; doubled for each round."""
+MAX_RETRY: Final = 3600.0
+"""Seconds between rounds for such a zone at most."""
+MIN_PAUSE: Final = 5.0
+"""Seconds: the least refresh and retry time, whatever the SOA says."""
+MAX_REFRESH: Final = 4 * 604800.0
+"""Seconds; an SOA may say 68 years."""
+JITTER: Final = 0.1
+"""Part of a pause by which it may be shorter."""
+
+_TIMES: Final = Struct("!III")
+
+
+class Primary(NamedTuple):
+    """Where a zone is had from."""
+
+    address: str
+    port: int = 53
+    key: Key | None = None
+
+
+class Secondary:
+    """One zone that somebody else is the primary of."""
+
+    def __init__(self, origin: bytes, primaries: tuple[Primary, ...], *, random: Random) -> None:
+        """`origin` in lower case; there is at least one primary."""
+        self.origin = origin
+        self.primaries = primaries
+        self.zone: Zone | None = None
+        self.busy = False
+        """A conversation is under way; one at a time."""
+        self.failures = 0
+        """Primaries in a row that were of no use."""
+        self.problem = ""
+        """What the last of them said, for people."""
+        self._random = random
+        self._next = 0
+        self._at = 0.0
+        self._expires = math.inf
+        self._again = False
+        """News came while a conversation was under way."""
+
+    def have(self, zone: Zone, now: float, age: float = 0.0) -> None:
+        """A version has been taken over, or was on the disk, confirmed `age` seconds ago."""
+        self.zone = zone
+        self.confirmed(now, age)
+
+    def confirmed(self, now: float, age: float = 0.0) -> None:
+        """A primary has nothing newer."""
+        self.busy = False
+        self.failures = 0
+        self.problem = ""
+        if self.zone is None:
+            return
+        refresh, _, expire = self._times()
+        self._at = now if self._again else now + max(0.0, self._shorter(refresh) - age)
+        self._again = False
+        self._expires = now + expire - age
+
+    def failed(self, now: float, why: str) -> None:
+        """A primary was of no use: the next one, or after a pause the first again."""
+        self.busy = False
+        self.failures += 1
+        self.problem = why
+        self._next = (self._next + 1) % len(self.primaries)
+        if self._next or self._again:
+            self._again = False
+            self._at = now
+            return
+        rounds = min(self.failures // len(self.primaries) - 1, 16)
+        if self.zone is None:
+            pause = min(FIRST_RETRY * 2**rounds, MAX_RETRY)
+        else:
+            refresh, retry, _ = self._times()
+            pause = min(retry * 2**rounds, max(refresh, retry))
+        self._at = now + self._shorter(pause)
+
+    def notified(self, now: float, address: str, serial: int | None) -> None:
+        """A primary says that there is something new, perhaps with its serial."""
+        if serial is not None and self.zone is not None and serial == self.zone.serial:
+            return  # RFC 1996 §3.11: we have that
+        for number, primary in enumerate(self.primaries):
+            if primary.address == address:
+                self._next = number  # RFC 1996 §4.3: whoever tells of it is asked first
+                break
+        if self.busy:
+            self._again = True
+        else:
+            self._at = min(self._at, now)
+
+    def expired(self, now: float) -> bool:
+        """True once when the zone has outlived its expire time."""
+        if now < self._expires or self.zone is None:
+            return False
+        self.zone = None
+        self._expires = math.inf
+        return True
+
+    def deadline(self) -> float:
+        """When `due` or `expired` has something to say."""
+        return min(self._expires, math.inf if self.busy else self._at)
+
+    def due(self, now: float) -> Primary | None:
+        """The primary to talk to now; `have`, `confirmed` or `failed` must follow."""
+        if self.busy or now < self._at:
+            return None
+        self.busy = True
+        return self.primaries[self._next]
+
+    def ask_now(self, now: float) -> None:
+        """Do not wait for the timers: a person wants to know."""
+        self._at = min(self._at, now)
+
+    def _shorter(self, pause: float) -> float:
+        return pause * (1 - JITTER * self._random.random())
+
+    def _times(self) -> tuple[float, float, float]:
+        """Refresh, retry and expire in seconds, within reason."""
+        assert self.zone is not None
+        refresh, retry, expire = _TIMES.unpack(self.zone.soa.rdatas[0][-16:-4])
+        refresh = min(max(refresh, MIN_PAUSE), MAX_REFRESH)
+        retry = min(max(retry, MIN_PAUSE), MAX_REFRESH)
+        return refresh, retry, max(expire, refresh + retry)
