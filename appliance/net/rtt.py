@@ -14,9 +14,10 @@ from typing import Final
 
 INITIAL_RTO: Final = 1.0  # seconds; RFC 6298 §2.1
 # Deviates from RFC 6298 §2.4 (1 s): 200 ms is Linux's TCP_RTO_MIN, safe with timestamps in use.
+# Like there it is the least that is added to SRTT, not the least timeout: on a steady path RTTVAR
+# decays to nothing, and a timeout of one round trip would take every hiccup for a loss.
 MIN_RTO: Final = 0.2  # seconds
 MAX_RTO: Final = 120.0  # seconds; RFC 6298 §2.5 asks for at least 60, Linux has 120
-GRANULARITY: Final = 0.001  # seconds; G of RFC 6298 §2, the step of our timestamp clock
 # RFC 6298 §5.7: the timeout after a SYN that had to be sent again.
 RTO_AFTER_LOST_SYN: Final = 3.0  # seconds
 
@@ -52,10 +53,8 @@ class RttEstimator:
             if rtt < self.minimum:
                 self.minimum = rtt
         spread = self.rttvar * 4.0
-        rto = srtt + (max(GRANULARITY, spread))
-        if rto < MIN_RTO:
-            rto = MIN_RTO
-        elif rto > MAX_RTO:
+        rto = srtt + (spread if spread > MIN_RTO else MIN_RTO)
+        if rto > MAX_RTO:
             rto = MAX_RTO
         self.rto = rto
         self.backoffs = 0
@@ -71,8 +70,7 @@ class RttEstimator:
         if self.backoffs and self.srtt:
             self.backoffs = 0
             spread = self.rttvar * 4.0
-            rto = self.srtt + (max(GRANULARITY, spread))
-            self.rto = min(max(rto, MIN_RTO), MAX_RTO)
+            self.rto = min(self.srtt + max(spread, MIN_RTO), MAX_RTO)
 
     def forget_lost_syn(self) -> None:
         """Start data with 3 s when the SYN was retransmitted and nothing was measured (§5.7)."""

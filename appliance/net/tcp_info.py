@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from appliance.net.congestion import INFINITE
 from appliance.net.repair import LOSS, OPEN
 from appliance.net.tcp import Connection
 from appliance.net.tcp_state import (
@@ -54,6 +55,7 @@ OPT_WSCALE: Final = 4
 OPT_ECN: Final = 8
 
 _MICRO: Final = 1_000_000
+INFINITE_SSTHRESH: Final = 0x7FFF_FFFF  # TCP_INFINITE_SSTHRESH: no loss has set it yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ def snapshot(connection: Connection, now: float) -> TcpInfo:
         ca_state = CA_DISORDER if flight.sacked or flight.reno_sacked else CA_OPEN
     else:
         ca_state = CA_LOSS if repair.state == LOSS else CA_RECOVERY
+    again = sum(r.end - r.start for r in flight.in_flight() if r.retransmitted)
     options = OPT_TIMESTAMPS if c.ts_on else 0
     options |= OPT_SACK if c.sack_on else 0
     options |= OPT_WSCALE if c.snd_wscale or c.rcv_wscale else 0
@@ -127,15 +130,18 @@ def snapshot(connection: Connection, now: float) -> TcpInfo:
         tcpi_rcv_mss=c.rcv_mss,
         tcpi_unacked=segments(c.snd_nxt - c.snd_una),
         tcpi_sacked=segments(flight.sacked + flight.reno_sacked),
-        tcpi_lost=segments(flight.lost),
-        tcpi_retrans=segments(sum(r.end - r.start for r in flight.in_flight() if r.retransmitted)),
+        # As Linux counts: a lost segment is lost until it arrives, sent again or not.
+        tcpi_lost=segments(flight.lost + (again if repair.state != OPEN else 0)),
+        tcpi_retrans=segments(again),
         tcpi_last_data_sent=int((now - c.last_sent_at) * 1000),
         tcpi_last_ack_recv=int((now - c.last_heard) * 1000),
         tcpi_pmtu=c.path.mtu,
         tcpi_rcv_ssthresh=c.rcv_buffer,
         tcpi_rtt=int(rtt.srtt * _MICRO),
         tcpi_rttvar=int(rtt.rttvar * _MICRO),
-        tcpi_snd_ssthresh=repair.cc.ssthresh // mss,
+        tcpi_snd_ssthresh=(
+            INFINITE_SSTHRESH if repair.cc.ssthresh >= INFINITE else repair.cc.ssthresh // mss
+        ),
         tcpi_snd_cwnd=repair.cc.cwnd // mss,
         tcpi_advmss=c.path.mtu - c.path.overhead - 20,
         tcpi_reordering=3,
