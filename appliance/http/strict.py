@@ -33,8 +33,9 @@ _FIRST = re.compile(rb"[" + _TCHAR + rb"]")
 
 # The fields that change what is answered or how the message is framed; the rest is ignored.
 KNOWN = frozenset(
-    b"accept-encoding connection content-length expect host if-match if-modified-since "
-    b"if-none-match if-range if-unmodified-since priority range transfer-encoding upgrade".split()
+    b"accept-encoding connection content-length content-type expect host if-match "
+    b"if-modified-since if-none-match if-range if-unmodified-since priority range "
+    b"transfer-encoding upgrade".split()
 )
 # RFC 9110 §5.3: these are no lists, so a second one contradicts the first.
 _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding"})

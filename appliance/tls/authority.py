@@ -43,9 +43,7 @@ class Authority:
     def make(cls, names: Sequence[str], now: dt.datetime) -> Authority:
         """A new authority for these domains (with everything below them) and addresses."""
         key = new_key()
-        subject = x509.Name(
-            [x509.NameAttribute(NameOID.COMMON_NAME, f"appliance local CA ({names[0]})"[:64])]
-        )
+        subject = _common_name(f"appliance local CA ({names[0]})")
         certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -112,14 +110,14 @@ class Authority:
         end = min(now + dt.timedelta(days=days), self.certificate.not_valid_after_utc)
         certificate = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([]))
+            # Nobody judges by it (RFC 9525 §2), but GnuTLS's tools want to show one.
+            .subject_name(_common_name(names[0]))
             .issuer_name(self.certificate.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - BACKDATE)
             .not_valid_after(end)
-            # RFC 5280 §4.2.1.6: critical, since the subject is empty.
-            .add_extension(x509.SubjectAlternativeName(list(map(_name, names))), critical=True)
+            .add_extension(x509.SubjectAlternativeName(list(map(_name, names))), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -144,7 +142,7 @@ def self_signed(
 ) -> Credential:
     """A credential that vouches for itself: for probes, tests and RFC 8737 §3."""
     key = new_key()
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
+    subject = _common_name(names[0])
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -164,6 +162,11 @@ def self_signed(
 def throwaway() -> Credential:
     """A credential for talking to ourselves only; its dates do not matter."""
     return self_signed(["probe.invalid"], dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
+
+
+def _common_name(text: str) -> x509.Name:
+    """A subject of one commonName, of at most 64 characters (RFC 5280, appendix A.1)."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:64])])
 
 
 def _name(name: str) -> x509.GeneralName:
