@@ -24,7 +24,8 @@ from heapq import heappop, heappush
 from typing import Final, Protocol
 
 from appliance.fuzz.link import Direction, Link
-from appliance.net.stack import Host, Limits
+from appliance.net.stack import Host
+from appliance.net.tcp_table import Limits
 from appliance.net.vif.base import Vif, derived_mac
 from appliance.net.vif.offload import equip
 from appliance.net.wire import ethernet
@@ -32,8 +33,9 @@ from appliance.net.wire.address import from_text
 from appliance.net.wire.ipv4 import MAX_TOTAL_LEN
 from appliance.net.wire.virtio import VNET_HDR_LEN
 
-START: Final = 100.0
-"""Seconds: the world's clock at the beginning; not nought, which would hide uninitialised times."""
+START: Final = 10_000.0
+"""Seconds: the world's clock at the beginning; hosts' clocks may be behind it, but count up from
+nought like any monotonic clock."""
 SPINS: Final = 20_000
 """Rounds at one instant before the world is called a livelock."""
 BATCH: Final = 64
@@ -142,7 +144,8 @@ class Station:
         """World time of the earliest wake-up that is on its way."""
         self.turns = 0
         self._world = world
-        self._woken = False
+        self.woken = False
+        """It has been asked for a turn at this instant."""
         self._time = -math.inf  # of the host's last turn, by its own clock
         self.vif.on_writable = self._wake
         self.host.add_address(address)
@@ -172,8 +175,8 @@ class Station:
             else:
                 for first in range(0, len(frames), BATCH):
                     host.receive(frames[first : first + BATCH], time)
-        if self._woken:
-            self._woken = False
+        if self.woken:
+            self.woken = False
             host.flush(time)
         at = host.deadline()
         if now >= self.scheduled:
@@ -192,8 +195,8 @@ class Station:
             self._world.wake_at(max(at, now), self)
 
     def _wake(self) -> None:
-        if not self._woken:
-            self._woken = True
+        if not self.woken:
+            self.woken = True
             self._world.wake_at(self._world.now, self)
 
 
@@ -309,8 +312,11 @@ class World:
         """A new host; `address` as 10.0.0.1/24, the next one of 10.0.0.0/24 unless given.
 
         `mtu` in octets; `offload`: its interface takes super-segments; `clock`: seconds that its
-        clock is ahead. Raises ValueError for a name that is taken or a malformed address.
+        clock is ahead. Raises ValueError for a name that is taken, a malformed address, or a clock
+        that would be below nought.
         """
+        if clock < -START:
+            raise ValueError(f"a clock {-clock} s behind a world that begins at {START} s")
         if any(station.name == name for station in self.stations):
             raise ValueError(f"there is a host called {name!r} already")
         address = address or f"10.0.0.{len(self.stations) + 1}/24"
@@ -329,11 +335,6 @@ class World:
 
         Raises ValueError when a host is connected already: it has one interface.
         """
-        mtu = (
-            max(n.port.mtu for n in (one, other) if isinstance(n, Station))
-            if (isinstance(one, Station) or isinstance(other, Station))
-            else 1500
-        )
         left, right = (n if isinstance(n, Station) else n.plug() for n in (one, other))
         random = self.random(f"cable {len(self.cables)}")
         directions = []
@@ -461,4 +462,4 @@ class World:
 
     def flows(self) -> list[object]:
         """Everything that any host still keeps of any TCP connection."""
-        return [flow for station in self.stations for flow in station.host._tcp.values()]
+        return [flow for station in self.stations for flow in station.host.tcp.flows.values()]

@@ -1,0 +1,473 @@
+"""Run a scenario under every rule there is, and say what was broken.
+
+    build -> open the flows -> events, each followed by the rules -> all ends -> idle rules
+
+`run` is a function of the scenario alone. It imports `world`, `application`, `monitor`,
+`invariants`, `scenario`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from appliance.fuzz import invariants
+from appliance.fuzz.application import Application, Stream
+from appliance.fuzz.link import Link
+from appliance.fuzz.monitor import Key, Monitor
+from appliance.fuzz.scenario import Flow, Scenario
+from appliance.fuzz.world import Cable, LivelockError, Sink, Station, World
+from appliance.net.tcp import Connection
+from appliance.net.tcp_state import ALLOWED, CLOSED, NAMES, TIME_WAIT
+from appliance.net.wire.address import from_text
+
+PORT: Final = 1000
+"""The server's port of the first flow; each flow has its own."""
+BOTH_PORT: Final = 20_000
+"""The client's port of the first connection that both open."""
+SETTLE: Final = 2_000.0
+"""Seconds after which no trace of a connection may be left: the orphan's minute, 2 MSL, and the
+retransmissions of a peer that had its answers lost (RFC 9293 §3.8.3: some 15 minutes)."""
+PATIENCE: Final = 1_800.0
+"""Seconds without any progress after which a connection is called stuck: fifteen of the longest
+waits for an answer (RFC 6298 §2.5 allows 60 s and more; ours is 120 s)."""
+FEW: Final = 8
+"""Connections that are looked at after each event; of more, the next so many in turn."""
+MAX_EVENTS: Final = 2_000_000
+"""Instants of one run; a scenario that takes more makes no progress, or is too large."""
+MAX_FINDINGS: Final = 20
+SYN_OCTETS: Final = 74
+"""Octets of a frame with a SYN and its options."""
+LOSSY: Final = 0.08
+"""Chance from which on a handshake's seven tries can all be lost once in a million scenarios."""
+
+
+class Finding(NamedTuple):
+    """One broken rule: its name, and how."""
+
+    rule: str
+    text: str
+
+
+@dataclass
+class Outcome:
+    """What a run came to."""
+
+    scenario: Scenario
+    findings: list[Finding] = field(default_factory=list)
+    seconds: float = 0.0
+    """Virtual seconds until all connections had ended."""
+    packets: int = 0
+    """Segments that the monitor saw, sent or received."""
+    connections: int = 0
+    slow: int = 0
+    """Connections that were still getting somewhere when time ran out."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """How often applications heard of which error."""
+    transitions: set[tuple[int, int]] = field(default_factory=set)
+    counters: Counter[str] = field(default_factory=Counter)
+    """Of both hosts."""
+    digest: str = ""
+    """SHA-256 over everything that both hosts sent, with its times."""
+
+
+@dataclass
+class Pair:
+    """The two ends of one connection; either may not have come to be."""
+
+    flow: Flow
+    client: Application
+    server: Application
+    accepted: bool = False
+
+
+class Run:
+    """One scenario on its way."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.outcome = Outcome(scenario)
+        self.world = World(scenario.seed)
+        self.client = self._station("client")
+        self.server = self._station("server")
+        self.cable: Cable = self.world.link(self.client, self.server, scenario.link, scenario.back)
+        self.monitor = Monitor(self.report)
+        self.pairs: list[Pair] = []
+        self._digest = hashlib.sha256()
+        self._states: dict[Connection, int] = {}
+        self._cursor = 0
+        self._random = self.world.random("applications")
+        self._opened = 0
+        self._to_open = sum(flow.count for flow in scenario.flow)
+        self._live: list[Pair] = []
+
+    def _station(self, name: str) -> Station:
+        machine = self.scenario.client if name == "client" else self.scenario.server
+        return self.world.host(name, mtu=machine.mtu, offload=machine.offload, clock=machine.clock)
+
+    def report(self, rule: str, text: str) -> None:
+        """Note a broken rule."""
+        if len(self.outcome.findings) < MAX_FINDINGS:
+            self.outcome.findings.append(Finding(rule, text))
+
+    # ------------------------------------------------------------------ the run
+
+    def go(self) -> Outcome:
+        """Run it all."""
+        scenario, world, outcome = self.scenario, self.world, self.outcome
+        try:
+            world.introduce()
+            for station in world.stations:
+                station.port.watchers += [self.monitor.watch, self._hash]
+            world.after_event = self._after_event
+            for number, flow in enumerate(scenario.flow):
+                self._prepare(number, flow)
+            start = world.now
+            ended = world.run(self._done, seconds=scenario.seconds)
+            outcome.seconds = world.now - start
+            if not outcome.findings:
+                if not ended:
+                    self._unfinished()
+                world.run(lambda: bool(outcome.findings), seconds=SETTLE)
+                self._judge()
+        except LivelockError as error:
+            self.report("livelock", str(error))
+        except Exception as error:  # whatever escapes is the finding
+            self.report("exception", describe(error))
+        outcome.packets = self.monitor.segments
+        outcome.connections = self._opened
+        outcome.digest = self._digest.hexdigest()
+        for station in world.stations:
+            outcome.counters.update(station.host.counters.as_dict())
+        return outcome
+
+    def _done(self) -> bool:
+        if self.outcome.findings:
+            return True
+        if self.world.events > MAX_EVENTS:
+            self.report("progress", f"{self.world.events} events, and no end")
+            return True
+        return self._opened == self._to_open and not self._alive()
+
+    def _alive(self) -> bool:
+        """Whether any connection has not ended at both ends."""
+        live = self._live
+        while live and _over(live[-1]):
+            live.pop()
+        return bool(live)
+
+    def _prepare(self, number: int, flow: Flow) -> None:
+        """Listen for a flow, and set out to open its connections."""
+        port = PORT + number
+        settings = self.scenario.server.tcp
+        waiting: dict[tuple[str, int], Pair] = {}
+
+        def accept(connection: Connection) -> Application:
+            pair = waiting.get(connection.remote) or self._pair(flow)
+            if pair.accepted:  # another incarnation, of an old SYN that came again
+                pair = self._pair(flow)
+            pair.accepted = True
+            self.monitor.expect(_key(connection), pair.server.mine)
+            return pair.server.attach(connection)
+
+        if flow.opens == "client":
+            self.server.host.tcp_listen("", port, accept, settings=settings, backlog=1024)
+        start = self.world.now + flow.at
+        for index in range(flow.count):
+            self.world.at(start + index * flow.every, lambda i=index: open_one(i))  # type: ignore[misc]
+
+        def open_one(index: int) -> None:
+            self._opened += 1
+            pair = self._pair(flow)
+            self.pairs.append(pair)
+            self._live.append(pair)
+            try:
+                if flow.opens == "both":
+                    self._open_both(pair, port, BOTH_PORT + 1000 * number + index)
+                else:
+                    connection = self.client.host.tcp_connect(
+                        self.server.address, port, pair.client, settings=self.scenario.client.tcp
+                    )
+                    waiting[connection.local] = pair
+                    self._attach(pair.client, connection)
+            except OSError as error:
+                pair.client.closed.append(error)
+
+    def _open_both(self, pair: Pair, port: int, local: int) -> None:
+        for station, other, app, mine, theirs, machine in (
+            (self.client, self.server, pair.client, local, port, self.scenario.client),
+            (self.server, self.client, pair.server, port, local, self.scenario.server),
+        ):
+            connection = station.host.tcp_connect(
+                other.address, theirs, app, local_port=mine, settings=machine.tcp
+            )
+            self._attach(app, connection)
+        pair.accepted = True
+
+    def _attach(self, app: Application, connection: Connection) -> None:
+        app.attach(connection)
+        self.monitor.expect(_key(connection), app.mine)
+
+    def _pair(self, flow: Flow) -> Pair:
+        number = len(self.pairs)
+        there, back = Stream(2 * number), Stream(2 * number + 1)
+        client = Application(
+            self.world, flow.client, mine=there, theirs=back, wanted=flow.server.sends,
+            rounds=flow.rounds, first=True, random=self._random, report=self.report,
+            name=f"client {number}",
+        )  # fmt: skip
+        server = Application(
+            self.world, flow.server, mine=back, theirs=there, wanted=flow.client.sends,
+            rounds=flow.rounds, first=False, random=self._random, report=self.report,
+            name=f"server {number}",
+        )  # fmt: skip
+        return Pair(flow, client, server)
+
+    # ------------------------------------------------------------------ after every event
+
+    def _after_event(self, ready: list[Sink]) -> None:
+        for sink in ready:
+            if not isinstance(sink, Station) or sink.woken:
+                continue  # what has been asked for since its turn gets one at this same instant
+            host, now = sink.host, sink.now
+            flows = host.tcp.flows
+            if len(flows) <= FEW:
+                chosen = list(flows.values())
+            else:
+                every = list(flows.values())
+                first = self._cursor = (self._cursor + FEW) % len(every)
+                chosen = every[first : first + FEW]
+            for flow in chosen:
+                if type(flow) is Connection:
+                    for rule, text in invariants.of_connection(flow, host, now):
+                        self.report(rule, f"{now:.6f} {sink.name} {text}")
+                    self._states.setdefault(flow, CLOSED)
+            if len(flows) <= FEW:
+                for rule, text in invariants.of_host(host):
+                    self.report(rule, f"{now:.6f} {sink.name} {text}")
+        if len(self._states) <= FEW or self.world.events % FEW == 0:
+            self._note()
+
+    def _note(self) -> None:
+        """Note which states were reached, for the record of what has been tried."""
+        states, transitions = self._states, self.outcome.transitions
+        for connection, before in list(states.items()):
+            state = connection.state
+            if state != before:
+                transitions.add((before, state))
+                if state == CLOSED:
+                    del states[connection]
+                elif state == TIME_WAIT:
+                    del states[connection]  # a smaller record has taken its place, for 2 MSL
+                    transitions.add((TIME_WAIT, CLOSED))
+                else:
+                    states[connection] = state
+
+    def _hash(self, now: float, sent: bool, frame: bytes) -> None:
+        if sent:
+            self._digest.update(b"%r" % now)
+            self._digest.update(frame)
+
+    # ------------------------------------------------------------------ at the end
+
+    def _unfinished(self) -> None:
+        """Tell what has not ended and is stuck from what is slow."""
+        before = [_state(pair) for pair in self._live]
+        self.world.run(self._done, seconds=PATIENCE)
+        for state, pair in zip(before, list(self._live), strict=False):
+            if not _over(pair) and _state(pair) != state:
+                self.outcome.slow += 1
+                for app in (pair.client, pair.server):
+                    if app.connection is not None and not app.over:
+                        app.conn.abort()
+                        app.ended = "abort"
+        self._stuck()
+
+    def _stuck(self) -> None:
+        """Look at what has not ended: some connections never hear that their peer is gone."""
+        for pair in self._live:
+            for app, peer in ((pair.client, pair.server), (pair.server, pair.client)):
+                if app.connection is None or app.over:
+                    continue
+                if self._half_open(app, peer):
+                    app.conn.abort()
+                    app.ended = "abort"
+                    continue
+                self.report(
+                    "progress",
+                    f"{app.name} has not ended after {self.world.now:.0f} s: "
+                    f"{app.conn.state_name}, got {app.got} of {app.wanted_total}, "
+                    f"wrote {app.written} of {app.total}",
+                )
+
+    def _half_open(self, app: Application, peer: Application) -> bool:
+        """Whether `app` is left alone in a way that TCP allows (RFC 9293 §3.5.1).
+
+        Its peer gave up with a reason, and it has nothing to send that would bring that to light.
+        """
+        conn, other = app.conn, peer.connection
+        if conn.unsent or conn.snd_nxt > conn.snd_una:
+            return False
+        if self.scenario.client.tcp.keepalive and self.scenario.server.tcp.keepalive:
+            return False
+        if other is None:
+            return _lossy(self.scenario)
+        if other.state not in (CLOSED, TIME_WAIT):
+            return False
+        failed = bool(peer.closed) and peer.closed[0] is not None
+        # A reset or the last FIN of an orphan may have been lost, and is not repeated for ever.
+        return failed or (peer.ended in ("abort", "close") and _lossy(self.scenario))
+
+    def _judge(self) -> None:
+        """Hold what the applications heard against what they may hear."""
+        excuse = excuses(self.scenario)
+        for pair in self.pairs:
+            for app, peer in ((pair.client, pair.server), (pair.server, pair.client)):
+                self._judge_end(pair, app, peer, excuse)
+        expect = self.scenario.expect
+        if self.outcome.seconds > expect.within:
+            self.report("expect", f"it took {self.outcome.seconds:.3f} s, not {expect.within} s")
+        again = sum(s.host.counters.tcp_retransmitted for s in self.world.stations)
+        if again > expect.retransmissions:
+            self.report("expect", f"{again} segments were sent again")
+        for station in self.world.stations:
+            for rule, text in invariants.of_idle_host(station.host):
+                self.report(rule, f"{station.name}: {text}")
+
+    def _judge_end(self, pair: Pair, app: Application, peer: Application, excuse: set[str]) -> None:
+        error = app.closed[0] if app.closed else None
+        if error is not None:
+            name = type(error).__name__
+            code = error.errno if isinstance(error, OSError) else None
+            self.outcome.errors[errno.errorcode.get(code or 0, name)] += 1
+            reasons = excuse | _own_doing(pair)
+            if self.scenario.expect.errors == "none" or name not in reasons:
+                self.report("error", f"{app.name}: {name}: {error}, for no reason")
+        if app.eof and app.got != app.wanted_total and not _cut_short(peer):
+            self.report("stream", f"{app.name}: the stream ended after {app.got} octets of "
+                        f"{app.wanted_total}")  # fmt: skip
+        if app.eof and app.got != peer.written:
+            self.report("stream", f"{app.name}: ended after {app.got} octets, {peer.written} were "
+                        "written")  # fmt: skip
+        # A proper end after `shutdown` means that the peer's TCP has taken every octet.
+        if app.closed == [None] and app.ended == "shutdown":
+            if not app.eof:
+                self.report("upcall", f"{app.name}: a proper end without the end of the stream")
+            if peer.got != app.written and peer.ended not in ("close", "abort"):
+                self.report("stream", f"{app.name}: ended well, but {peer.name} got {peer.got} of "
+                            f"{app.written} octets")  # fmt: skip
+
+
+def _state(pair: Pair) -> tuple[int, ...]:
+    """How far a pair of ends has come."""
+    parts: list[int] = []
+    for app in (pair.client, pair.server):
+        parts += (app.got, app.written, app.established, len(app.closed))
+        if app.connection is not None:
+            parts.append(app.connection.state)
+    return tuple(parts)
+
+
+def _over(pair: Pair) -> bool:
+    if not pair.client.over:
+        return False
+    return pair.server.over or pair.server.connection is None
+
+
+def _key(connection: Connection) -> Key:
+    (here, port), (there, remote) = connection.local, connection.remote
+    return from_text(here), port, from_text(there), remote
+
+
+def _cut_short(app: Application) -> bool:
+    """Whether an application ended before it had written everything."""
+    return app.written < app.total
+
+
+def _own_doing(pair: Pair) -> set[str]:
+    """Errors that the applications bring upon each other."""
+    allowed: set[str] = set()
+    ends = (pair.client.end, pair.server.end)
+    if any(end.ending == "abort" for end in ends):
+        # RFC 9293 §3.10.7.4: a reset that arrives in SYN-RECEIVED refuses the connection.
+        allowed |= {"ConnectionResetError", "ConnectionRefusedError"}
+    for end, app, peer in (
+        (ends[0], pair.client, pair.server),
+        (ends[1], pair.server, pair.client),
+    ):
+        # RFC 9293 §3.6.1, RFC 2525 §2.17: closing with octets unread, or still to come, resets.
+        if (
+            end.ending == "close"
+            and peer.total
+            and not (end.when == "done" or (end.when == "eof" and app.got == peer.total))
+        ):
+            allowed |= {"ConnectionResetError", "BrokenPipeError"}
+    return allowed
+
+
+def excuses(scenario: Scenario) -> set[str]:
+    """Errors that a scenario's links and settings give a reason for."""
+    allowed: set[str] = set()
+    links = (scenario.link, scenario.back or scenario.link)
+    if any(_hopeless(link) for link in links):
+        # A connection that gives up leaves the other end to give up, or to be reset by ours.
+        allowed |= {"TimeoutError", "ConnectionResetError", "ConnectionRefusedError", "OSError"}
+    # Many that begin at once fill a small queue with SYNs, and repeat them at once.
+    for link in links:
+        for flow in scenario.flow:
+            if flow.count * SYN_OCTETS > link.queue and link.rate < float("inf"):
+                allowed |= {"TimeoutError", "ConnectionResetError"}
+    for machine in (scenario.client, scenario.server):
+        if machine.tcp.user_timeout or machine.tcp.keepalive:
+            allowed |= {"TimeoutError", "ConnectionResetError"}
+    return allowed
+
+
+def _lossy(scenario: Scenario) -> bool:
+    """Whether anything can be lost at all."""
+    return any(
+        link
+        != Link(
+            delay=link.delay, jitter=link.jitter, rate=link.rate, queue=link.queue, full=link.full
+        )
+        or link.rate < float("inf")
+        for link in (scenario.link, scenario.back or scenario.link)
+    )
+
+
+def _hopeless(link: Link) -> bool:
+    """Whether a link can fail a correct TCP."""
+    gone = link.loss + link.corrupt + link.truncate
+    queueing = link.queue * 8 / link.rate if link.rate < float("inf") else 0.0
+    return (
+        gone >= LOSSY
+        or link.burst is not None
+        or queueing + link.delay + link.jitter > 1.0  # a neighbour has three seconds to answer
+        or bool(link.mtu and not link.signal)
+        or any(end - start > 2.0 for start, end in link.blackouts)
+    )
+
+
+def describe(error: BaseException) -> str:
+    """An exception, and the innermost place that it came from."""
+    place = ""
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f" in {code.co_name} ({Path(code.co_filename).name}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def run(scenario: Scenario) -> Outcome:
+    """Run a scenario."""
+    return Run(scenario).go()
+
+
+def names_of(transitions: set[tuple[int, int]]) -> set[tuple[str, str]]:
+    """Transitions by the names of RFC 9293, those seen from one look to the next."""
+    return {(NAMES[a], NAMES[b]) for a, b in transitions if (a, b) in ALLOWED or a == 0}

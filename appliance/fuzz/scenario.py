@@ -1,0 +1,174 @@
+"""A scenario: two machines, the link between them, and what their applications do.
+
+It is a value: frozen, comparable, and written as TOML, so that a person can write one and the
+fuzzer can write down what it found. `load` and `dump` do the reading and writing, `run.run` runs
+it. Imports `link`, `application`, `net.tcp` and pydantic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import tomli_w
+from annotated_types import Ge, Gt, Interval, Le
+from pydantic import TypeAdapter, ValidationError
+
+from appliance.fuzz.application import End
+from appliance.fuzz.link import Link
+from appliance.net.tcp import TcpSettings
+
+
+class ScenarioError(ValueError):
+    """A scenario that cannot be used; one line for each reason, with file and key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """One of the two hosts."""
+
+    tcp: TcpSettings = field(default_factory=TcpSettings)
+    mtu: Annotated[int, Interval(ge=68, le=65_535)] = 1500
+    offload: bool = False
+    """Its interface takes super-segments."""
+    clock: Annotated[float, Interval(ge=-1e4, le=1e6)] = 0.0
+    """Seconds that its clock is ahead."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flow:
+    """Connections that behave alike."""
+
+    client: End = field(default_factory=End)
+    server: End = field(default_factory=lambda: End(when="eof"))
+    opens: Literal["client", "both"] = "client"
+    """Both: a simultaneous open."""
+    rounds: Annotated[int, Ge(0)] = 0
+    """Turns in which the client asks and the server answers; 0: both send when they can."""
+    count: Annotated[int, Interval(ge=1, le=100_000)] = 1
+    every: Annotated[float, Ge(0.0)] = 0.0
+    """Seconds from one to the next."""
+    at: Annotated[float, Ge(0.0)] = 0.0
+    """Seconds until the first is opened."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expect:
+    """What is to hold besides the rules that always do."""
+
+    within: Annotated[float, Gt(0.0)] = float("inf")
+    """Seconds until all connections have ended."""
+    errors: Literal["none", "excused"] = "excused"
+    """No connection may fail; or only where the scenario gives it a reason to."""
+    retransmissions: Annotated[int, Ge(0)] = 1 << 62
+    """Segments sent again at the most, by both ends together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scenario:
+    """All that decides what happens."""
+
+    seed: Annotated[int, Ge(0)] = 0
+    seconds: Annotated[float, Gt(0.0), Le(1e7)] = 14_400.0
+    """Virtual seconds after which what has not ended never will."""
+    client: Machine = field(default_factory=Machine)
+    server: Machine = field(default_factory=Machine)
+    link: Link = field(default_factory=Link)
+    back: Link | None = None
+    """The way from the server to the client; like `link` unless given."""
+    flow: tuple[Flow, ...] = (Flow(),)
+    expect: Expect = field(default_factory=Expect)
+
+
+_ADAPTER: TypeAdapter[Scenario] = TypeAdapter(Scenario)
+
+
+def load(path: str | Path) -> Scenario:
+    """Read a scenario from a TOML file; raises ScenarioError and OSError."""
+    data = Path(path).read_bytes()
+    try:
+        table = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: {error}") from error
+    return from_table(table, str(path))
+
+
+def from_table(table: dict[str, Any], source: str = "scenario") -> Scenario:
+    """Make a scenario of what a TOML file says; raises ScenarioError."""
+    problems = [f"{source}: {problem}" for problem in _unknown(table, Scenario, "")]
+    try:
+        scenario = _ADAPTER.validate_python(table)
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            key = ".".join(str(part) for part in item["loc"])
+            problems.append(f"{source}: {key}: {item['msg']} (it is {item['input']!r})")
+        raise ScenarioError("\n".join(problems)) from error
+    for number, flow in enumerate(scenario.flow):
+        if flow.client.when == flow.server.when == "eof":
+            problems.append(f"{source}: flow.{number}: each end waits for the other's end")
+    if problems:
+        raise ScenarioError("\n".join(problems))
+    return scenario
+
+
+def to_table(value: Any) -> dict[str, Any]:
+    """Say what differs from the defaults."""
+    table: dict[str, Any] = {}
+    for item in dataclasses.fields(value):
+        entry = getattr(value, item.name)
+        if entry == default_of(item):
+            continue
+        table[item.name] = _plain(entry)
+    return table
+
+
+def dump(scenario: Scenario) -> str:
+    """Write a scenario as TOML; `load` gives it back."""
+    return tomli_w.dumps(to_table(scenario))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_table(value)
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+def default_of(item: dataclasses.Field[Any]) -> Any:
+    """What a field is when nothing is said."""
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory()
+    return item.default
+
+
+def _unknown(table: Any, kind: Any, place: str) -> list[str]:
+    """Name the keys that mean nothing, and what they may have meant."""
+    if isinstance(table, list):
+        return [p for n, e in enumerate(table) for p in _unknown(e, kind, f"{place}{n}.")]
+    if not isinstance(table, dict):
+        return []
+    hints = get_type_hints(kind)
+    problems: list[str] = []
+    for key, value in table.items():
+        if key not in hints:
+            close = difflib.get_close_matches(key, hints, 1)
+            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(hints)}"
+            problems.append(f"{place}{key}: no such key{hint}")
+        elif (inner := _dataclass_in(hints[key])) is not None:
+            problems += _unknown(value, inner, f"{place}{key}.")
+    return problems
+
+
+def _dataclass_in(hint: Any) -> Any:
+    """The dataclass that a type is, or holds."""
+    if dataclasses.is_dataclass(hint):
+        return hint
+    for part in get_args(hint):
+        if (inner := _dataclass_in(part)) is not None:
+            return inner
+    return None
