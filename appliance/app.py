@@ -146,8 +146,17 @@ class Appliance:
 
     async def _begin(self) -> None:
         net = self.settings.net
+        tracing = None
+        if net.trace is not None:
+            from appliance.trace.record import TraceFile
+
+            tracing = TraceFile(net.trace, warn=logger.warning)
         ours, theirs = _open_link(self.settings, logger.warning)
+        if tracing is not None:
+            ours = tracing.around(ours)
         stack = await self._stack(ours, net.address, net.gateway)
+        if tracing is not None:
+            stack.host.on_turn = tracing.trace.turn
         for part in self._parts:
             await part.begin(stack)
         if theirs is not None:

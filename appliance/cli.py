@@ -26,6 +26,7 @@ from appliance.commands import MISUSED
 COMMANDS: Final[Mapping[str, str]] = {
     "serve": "serve the site and the zones",
     "check": "tell every problem of settings, site and zones",
+    "trace": "draw what a connection did, from a trace or a packet capture",
     "fuzz": "try the stack: random scenarios, hostile packets, packetdrill scripts",
 }
 """Each command, with the line that tells what it is for."""

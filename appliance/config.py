@@ -35,6 +35,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "net.gateway": "--gateway",
     "net.host_address": "--host-address",
     "net.pcap": "--pcap",
+    "net.trace": "--trace",
     "gateway.http": "--http-port",
     "gateway.dns": "--dns-port",
 }

@@ -319,6 +319,7 @@ class Net(_Table):
     )
     host_address: Interface | None = Field(default=None, description=AN_INTERFACE)
     pcap: AnyPath | None = Field(default=None, description="a path, as text")
+    trace: AnyPath | None = Field(default=None, description="a path, as text")
 
     @model_validator(mode="after")
     def _together(self) -> Net:

@@ -55,7 +55,7 @@ LEAVES_OF = {
 # The room of tcp, udp, icmp, ip and neighbor is whatever else lies in net/ by itself.
 STACK = {"net.stack"}
 TRANSPORT = {"net", "net.transport"}  # and net.transport_*; net/__init__ shows the public names
-TOP = {"fuzz", "image", "parts", "commands"}  # and every module that lies directly in appliance/
+TOP = {"fuzz", "image", "parts", "commands", "trace"}  # and every module that lies directly in appliance/
 
 # Besides net.transport*, app and gateway: where asyncio's protocols are implemented.
 ASYNCIO = {"dns.protocol", "http.http1", "http.http2", "http.server", "tls.protocol", "tls.stream"}

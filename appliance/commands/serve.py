@@ -43,6 +43,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pcap", metavar="FILE", type=Path, help="record every frame")
     parser.add_argument(
+        "--trace", metavar="FILE", type=Path, help="what each TCP connection did, for `trace`"
+    )
+    parser.add_argument(
         "--http-port", metavar="PORT", type=int, help="on 127.0.0.1, with a pair (default: 8080)"
     )
     parser.add_argument(
