@@ -115,11 +115,46 @@ class Catalog:
         answers rendered now. LocalError if two zones have one origin or `udp_size` is not in
         512..65535.
         """
-        if not CLASSIC_UDP <= udp_size <= MAX_MESSAGE:
-            raise LocalError(f"udp_size {udp_size} is not in {CLASSIC_UDP}..{MAX_MESSAGE}")
         self.zones = Zones(zones)
         self.counters = counters if counters is not None else Counters()
         self._lookup = Lookup(self.zones, minimal=minimal)
+        self._refused = refused()
+        self._warm: Generations[bytes, Prepared] = Generations(WARM_ENTRIES, WARM_OCTETS)
+        self._shaped: Generations[int, Prepared] = Generations(SHAPED_ENTRIES, SHAPED_OCTETS)
+        self.equip(
+            udp_size=udp_size,
+            counters=self.counters,
+            extensions=extensions,
+            limiter=limiter,
+            transfers=transfers,
+            services=services,
+            clock=clock,
+        )
+        with collector_paused():
+            self._places = Places(self.zones)
+            rendered = render_all(self.zones, self._lookup, eager, self.counters.tallies)
+        self._hot = rendered.ready
+        self._fragile = rendered.fragile
+        self._eager = eager
+
+    def equip(
+        self,
+        *,
+        udp_size: int = DEFAULT_UDP,
+        counters: Counters | None = None,
+        extensions: Extensions | None = None,
+        limiter: RateLimiter | None = None,
+        transfers: Transfers | None = None,
+        services: Services | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Become another server's catalog; arguments as those of the constructor."""
+        if not CLASSIC_UDP <= udp_size <= MAX_MESSAGE:
+            raise LocalError(f"udp_size {udp_size} is not in {CLASSIC_UDP}..{MAX_MESSAGE}")
+        if counters is not None and counters is not self.counters:
+            # What was rendered counts where it was told to.
+            counters.tallies = self.counters.tallies
+            self.counters = counters
         self._limiter = limiter
         self._services = services
         self._clock = clock
@@ -136,21 +171,12 @@ class Catalog:
         )
         # For queries without EDNS (the last), without DO, with DO.
         self._opts = (opt_record(udp_size, 0), opt_record(udp_size, DO), b"")
-        self._refused = refused()
         why = extended_error(EXTENDED[REFUSED])
         self._refused_opts = (
             opt_record(udp_size, 0, REFUSED, why),
             opt_record(udp_size, DO, REFUSED, why),
             b"",
         )
-        self._warm: Generations[bytes, Prepared] = Generations(WARM_ENTRIES, WARM_OCTETS)
-        self._shaped: Generations[int, Prepared] = Generations(SHAPED_ENTRIES, SHAPED_OCTETS)
-        with collector_paused():
-            self._places = Places(self.zones)
-            rendered = render_all(self.zones, self._lookup, eager, self.counters.tallies)
-        self._hot = rendered.ready
-        self._fragile = rendered.fragile
-        self._eager = eager
 
     # The path of a plain query.
 

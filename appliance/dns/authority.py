@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from appliance.dns import members, names
 from appliance.dns.answer import Catalog
@@ -26,7 +26,6 @@ from appliance.dns.edit import apply
 from appliance.dns.edns import Extensions
 from appliance.dns.errors import LocalError, Problem
 from appliance.dns.journal import LIMIT, Journal, Mark, replay
-from appliance.dns.loading import LoadedZones
 from appliance.dns.notify import Notified, Notifier
 from appliance.dns.policy import Policy
 from appliance.dns.prepared import Rendered
@@ -37,6 +36,9 @@ from appliance.dns.serial import Difference, difference, is_newer, successor
 from appliance.dns.transfer import Transfers
 from appliance.dns.updates import Batch, Kept, Reply, Step, Updates
 from appliance.dns.zone import Zone
+
+if TYPE_CHECKING:
+    from appliance.dns.loading import LoadedZones
 
 FEW: Final = 1000
 """Changed records up to which a zone is edited in the catalog; more are rendered anew."""
@@ -124,6 +126,23 @@ class Authority:
             clock=self.clock,
         )
 
+    def _adopt(self, catalog: Catalog) -> None:
+        """Serve from a catalog that was made elsewhere, as this server."""
+        options = self.options
+        catalog.equip(
+            udp_size=options.udp_size,
+            counters=self.counters,
+            extensions=options.extensions,
+            limiter=options.limiter,
+            transfers=options.transfers,
+            services=self,
+            clock=self.clock,
+        )
+        self.current = catalog
+        for kept in self.kept.values():
+            if catalog.zones.by_origin.get(kept.zone.origin) is not kept.zone:
+                catalog.replace(kept.zone, catalog.render_zone(kept.zone))
+
     def today(self) -> int:
         """The date as 20260131, for serials that are dates."""
         return int(time.strftime("%Y%m%d", time.gmtime(self.wall())))
@@ -170,10 +189,11 @@ class Authority:
 
     # Zones from files.
 
-    def begin(self, loaded: LoadedZones) -> list[Problem]:
+    def begin(self, loaded: LoadedZones, catalog: Catalog | None = None) -> list[Problem]:
         """Serve what was loaded, with what the journals have beyond it; once, and it may take long.
 
-        The problems of the files and of the journals.
+        `catalog`: of just these zones, if there is one already. The problems of the files and of
+        the journals.
         """
         problems = list(loaded.problems)
         for zone in loaded.zones:
@@ -183,7 +203,10 @@ class Authority:
                 problems.append(Problem(zone.files[0], line, "warning", message))
                 del self.secondaries[zone.origin]
             self.kept[zone.origin] = self._restore(zone, problems)
-        self.current = self._catalog(kept.zone for kept in self.kept.values())
+        if catalog is None:
+            self.current = self._catalog(kept.zone for kept in self.kept.values())
+        else:
+            self._adopt(catalog)
         for origin in self.secondaries:
             self.current.expire(origin)
         self._produce()
@@ -273,8 +296,10 @@ class Authority:
         before = self.current.zones.by_origin.get(zone.origin)
         few = change is not None and len(change.removed) + len(change.added) <= FEW
         if before is not None and change is not None and few and rendered is None:
-            self.current.edit(apply(before, change))
-            zone = self.current.zones.by_origin[zone.origin]
+            edited = apply(before, change)
+            edited.zone.files, edited.zone.digest = zone.files, zone.digest
+            zone = edited.zone
+            self.current.edit(edited)
         else:
             if rendered is None and len(zone.nodes) <= FEW:
                 rendered = self.current.render_zone(zone)
@@ -302,26 +327,37 @@ class Authority:
 
     # Reload.
 
-    def known(self) -> dict[str, tuple[Zone, bytes]]:
-        """For `load_zones`: what need not be read again."""
-        return {
-            kept.zone.files[0]: (kept.zone, kept.digest)
-            for kept in self.kept.values()
-            if kept.zone.files
-        }
+    def unchanged(self, loaded: LoadedZones) -> LoadedZones:
+        """Zones whose files are as they were, as they are served now."""
+        from appliance.dns.loading import LoadedZones
+
+        zones: list[Zone] = []
+        for zone in loaded.zones:
+            kept = self.kept.get(zone.origin)
+            same = kept is not None and kept.digest == zone.digest
+            zones.append(kept.zone if same and kept is not None else zone)
+        return LoadedZones(tuple(zones), loaded.problems)
 
     def plan(self, loaded: LoadedZones, served: Iterable[Zone]) -> Reloaded:
         """What a reload leads to; touches nothing, so another thread may do it."""
         return reload(served, loaded, self.today())
 
-    def install(self, plan: Reloaded, loaded: LoadedZones) -> list[Problem]:
+    def install(
+        self,
+        plan: Reloaded,
+        loaded: LoadedZones,
+        rendered: Mapping[bytes, Rendered] | None = None,
+    ) -> list[Problem]:
         """Serve what a reload led to; the problems of the files, and what was done about them.
+
+        `rendered`: by origin, what `Catalog.render_zone` made of large zones of the plan.
 
         Zones that were updated since the plan was made are planned again.
         """
         served = {kept.zone.origin: kept.zone for kept in self.kept.values()}
         if any(served.get(zone.origin) is not zone for zone in plan.served):
-            plan = self.plan(loaded, served.values())
+            plan = self.plan(self.unchanged(loaded), served.values())
+            rendered = None
         changes = {change.new[0].lower(): change for change in plan.changes}
         problems = list(plan.problems)
         fresh = {zone.origin: zone for zone in plan.zones}
@@ -332,9 +368,9 @@ class Authority:
             if kept is None:
                 self.secondaries.pop(origin, None)
                 kept = self.kept[origin] = self._restore(zone, problems)
-                self._put(kept.zone, None)
+                self._put(kept.zone, None, (rendered or {}).get(origin))
             elif kept.zone is not zone:
-                self._from_file(kept, zone, changes.get(origin))
+                self._from_file(kept, zone, changes.get(origin), (rendered or {}).get(origin))
         self._produce()
         return problems
 
@@ -345,13 +381,22 @@ class Authority:
         self.options.transfers.histories.pop(origin, None)
         self.current.remove(origin)
 
-    def _from_file(self, kept: Kept, zone: Zone, change: Difference | None) -> None:
+    def reread(self, kept: Kept, zone: Zone) -> None:
+        """The files of one zone were read again, since somebody else has changed them."""
+        change = difference(kept.zone, zone)
+        if kept.journal is not None and kept.dirty:
+            self._from_file(kept, zone, change)
+
+    def _from_file(
+        self, kept: Kept, zone: Zone, change: Difference | None, rendered: Rendered | None = None
+    ) -> None:
         """A zone's files have another content."""
         digest = zone.digest
         if kept.staged is not None:
             return  # updates wait for the disk; the file is looked at again after them
         if kept.dirty and kept.journal is not None:
             zone, change = self._merged(kept, zone)
+            rendered = None
         kept.zone, kept.digest = zone, digest
         if kept.journal is not None and not kept.dirty:
             try:
@@ -361,7 +406,7 @@ class Authority:
                 kept.journal.sync()
             except OSError as error:
                 self.say(f"error: {kept.journal.path}: {error.strerror}")
-        self._put(zone, change)
+        self._put(zone, change, rendered)
         kept.zone = self.current.zones.by_origin[zone.origin]
 
     def _merged(self, kept: Kept, zone: Zone) -> tuple[Zone, Difference]:

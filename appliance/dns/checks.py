@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Final
 
-import dns.rdatatype
-
 from appliance.dns import names
 from appliance.dns.consts import (
     AAAA,
@@ -72,7 +70,9 @@ def check_names(zone: Zone, some: Iterable[bytes]) -> Iterator[Finding]:
 
 
 def _type(rtype: int) -> str:
-    return dns.rdatatype.to_text(dns.rdatatype.RdataType.make(rtype))
+    from appliance.dns.text import type_name  # brings dnspython, which serving does not need
+
+    return type_name(rtype)
 
 
 def _apex(zone: Zone) -> Iterator[Finding]:

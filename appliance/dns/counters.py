@@ -102,7 +102,7 @@ class Counters:
 
     def by_type(self) -> dict[str, int]:
         """Queries understood by the type asked for, as its mnemonic; rare ones as `other`."""
-        from appliance.dns.text import type_name
+        from appliance.dns.text import type_name  # brings dnspython, which serving does not need
 
         out: dict[str, int] = {}
         counted = [(qtype, tally[0]) for qtype, tally in self.tallies.items()]

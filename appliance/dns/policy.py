@@ -12,7 +12,6 @@ from typing import NamedTuple
 from appliance.dns import names
 from appliance.dns.consts import ANY
 from appliance.dns.errors import LocalError
-from appliance.dns.text import type_number
 
 
 class Rule(NamedTuple):
@@ -30,6 +29,8 @@ class Rule(NamedTuple):
 
 def rule(key: str, zone: str | None, patterns: Iterable[str], types: Iterable[str]) -> Rule:
     """A rule from text; no types means all of them. LocalError for what is no name or no type."""
+    from appliance.dns.text import type_number  # brings dnspython
+
     some = tuple(patterns)
     origin = None if zone is None else names.from_text(zone, names.ROOT).lower()
     for pattern in some:

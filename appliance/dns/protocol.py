@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Hashable, Iterator
 from struct import Struct
 from typing import Any, Final, Protocol, cast
 
 from appliance.dns.answer import Catalog
-from appliance.dns.consts import HEADER_LEN
+from appliance.dns.consts import HEADER_LEN, OPCODE_UPDATE
 from appliance.dns.notify import Notifier
 from appliance.dns.zone import Zone
 
@@ -36,13 +37,28 @@ MAX_STREAMS_EACH: Final = 100
 _LENGTH: Final = Struct("!H").pack
 
 
+MAX_TRANSFERS: Final = 4
+"""Zone transfers under way in one stream; what is asked for behind them waits."""
+MAX_WAITING: Final = 100
+"""Updates of one stream that wait for the disk; a client waits for the answer, mostly."""
+
+
 class Holder(Protocol):
-    """Whatever has the catalog of the moment; a reload swaps it between two queries."""
+    """Whatever has the catalog of the moment; a reload swaps it between two queries.
+
+    If it has a method `update` too, as `Authority` has, it is given UPDATE messages, with the
+    sender and a function that takes the answer.
+    """
 
     @property
     def current(self) -> Catalog:
         """The catalog to ask now."""
         ...
+
+
+def is_update(message: bytes) -> bool:
+    """True for a query with opcode UPDATE, which is answered later."""
+    return len(message) >= HEADER_LEN and message[2] & 0xF8 == OPCODE_UPDATE << 3
 
 
 class DnsDatagramProtocol(asyncio.DatagramProtocol):
@@ -51,6 +67,7 @@ class DnsDatagramProtocol(asyncio.DatagramProtocol):
     def __init__(self, holder: Holder) -> None:
         """`holder.current` is asked anew for each datagram."""
         self._holder = holder
+        self._update = getattr(holder, "update", None)
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -62,7 +79,14 @@ class DnsDatagramProtocol(asyncio.DatagramProtocol):
         catalog = self._holder.current
         catalog.counters.udp_queries += 1
         answer = catalog.answer(data, peer=addr)
-        if answer is not None and self._transport is not None:
+        if answer is None:
+            if self._update is not None and is_update(data):
+                self._update(data, addr, lambda answer: self._reply(answer, addr))
+        elif self._transport is not None:
+            self._transport.sendto(answer, addr)
+
+    def _reply(self, answer: bytes, addr: Any) -> None:
+        if self._transport is not None:
             self._transport.sendto(answer, addr)
 
     def error_received(self, exc: Exception) -> None:
@@ -105,7 +129,7 @@ class Streams:
 
 
 class DnsStreamProtocol(asyncio.Protocol):
-    """Answers the messages of one stream in the order they come."""
+    """Answers the messages of one stream; those that take long do not keep the others waiting."""
 
     def __init__(
         self,
@@ -117,6 +141,7 @@ class DnsStreamProtocol(asyncio.Protocol):
     ) -> None:
         """`streams` is shared by all streams of a server; `kind` is told to the catalog."""
         self._holder = holder
+        self._update = getattr(holder, "update", None)
         self._idle_timeout = idle_timeout
         self._streams = streams
         self._kind = kind
@@ -129,8 +154,12 @@ class DnsStreamProtocol(asyncio.Protocol):
         """Octets in the buffer from which on there is something to do."""
         self._paused = False
         self._eof = False
-        self._transfer: Iterator[bytes] | None = None
-        """A zone transfer under way; other queries wait behind it."""
+        self._transfers: deque[Iterator[bytes]] = deque()
+        """Zone transfers under way, the first of which is being sent."""
+        self._sending = False
+        """The next part of a transfer has its turn coming."""
+        self._waiting = 0
+        """Updates that are not answered yet."""
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
 
@@ -152,16 +181,21 @@ class DnsStreamProtocol(asyncio.Protocol):
         self._deadline = loop.time() + self._idle_timeout
         self._timer = loop.call_later(self._idle_timeout, self._check_idle, loop)
 
+    @property
+    def _busy(self) -> bool:
+        """Nothing more is to be taken on now."""
+        return self._paused or len(self._transfers) >= MAX_TRANSFERS or self._waiting >= MAX_WAITING
+
     def data_received(self, data: bytes) -> None:
         """Take in octets and answer the messages that are complete."""
         self._buffer += data
-        if len(self._buffer) >= self._need and not self._paused and self._transfer is None:
+        if len(self._buffer) >= self._need and not self._busy:
             self._work()
 
     def eof_received(self) -> bool:
         """The peer has asked all it wants; close when everything is answered."""
         self._eof = True
-        return self._paused or self._transfer is not None
+        return self._paused or bool(self._transfers) or bool(self._waiting)
 
     def pause_writing(self) -> None:
         """The peer does not read: let its queries wait."""
@@ -175,26 +209,26 @@ class DnsStreamProtocol(asyncio.Protocol):
         self._go_on()
 
     def _go_on(self) -> None:
-        """Take up what was left when the peer did not read, or when a transfer has ended."""
+        """Take up what was left when the peer did not read, or when something has ended."""
         stream = self._transport
         if stream is None or stream.is_closing():
             return
-        if self._transfer is None:
+        if not self._busy:
             self._work()
-        else:
-            self._send_transfer()
-        if self._paused or self._transfer is not None:
+        self._send_transfer()
+        if self._busy or stream.is_closing():
             return
-        if self._eof:
-            stream.close()
-        else:
+        if not self._eof:
             stream.resume_reading()
+        elif not self._transfers and not self._waiting:
+            stream.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The stream is gone."""
         self._transport = None
         self._buffer.clear()
-        self._end_transfer()
+        while self._transfers:
+            self._end_transfer()
         if self._timer is not None:
             self._timer.cancel()
         if self._entered and self._streams is not None:
@@ -230,10 +264,14 @@ class DnsStreamProtocol(asyncio.Protocol):
             messages += 1
             reply = answer(message, transport=kind, peer=peer)
             if reply is None:
+                if self._take_update(message):
+                    break
                 continue
             if not isinstance(reply, bytes):
-                self._transfer = reply
-                break
+                self._transfers.append(reply)
+                if len(self._transfers) >= MAX_TRANSFERS:
+                    break
+                continue
             out.append(_LENGTH(len(reply)))
             out.append(reply)
             size += len(reply)
@@ -250,20 +288,33 @@ class DnsStreamProtocol(asyncio.Protocol):
         if messages:
             catalog.counters.tcp_queries += messages
             self._deadline = asyncio.get_running_loop().time() + self._idle_timeout
-        if self._transfer is not None:
-            if not self._eof:
-                stream.pause_reading()
-            self._send_transfer()
+        if self._busy and not self._eof:
+            stream.pause_reading()
+        self._send_transfer()
+
+    def _take_update(self, message: bytes) -> bool:
+        """Hand an UPDATE on; True if no more are taken for now."""
+        if self._update is not None and is_update(message):
+            self._waiting += 1
+            self._update(message, self._peer, self._updated)
+        return self._waiting >= MAX_WAITING
+
+    def _updated(self, answer: bytes) -> None:
+        """The answer to an update, at once or much later (RFC 7766 §6.2.1.1: in any order)."""
+        self._waiting -= 1
+        stream = self._transport
+        if stream is not None and not stream.is_closing():
+            stream.write(_LENGTH(len(answer)) + answer)
+            asyncio.get_running_loop().call_soon(self._go_on)
 
     def _send_transfer(self) -> None:
         """Send a part of a transfer; the rest when the peer has read, and others had their turn."""
-        stream, transfer = self._transport, self._transfer
-        if stream is None or transfer is None or self._paused:
+        stream = self._transport
+        if stream is None or not self._transfers or self._sending or self._paused:
             return
-        loop = asyncio.get_running_loop()
         out: list[bytes] = []
         size = 0
-        for message in transfer:
+        for message in self._transfers[0]:
             out.append(_LENGTH(len(message)))
             out.append(message)
             size += len(message)
@@ -271,20 +322,19 @@ class DnsStreamProtocol(asyncio.Protocol):
                 break
         else:
             self._end_transfer()
+        loop = asyncio.get_running_loop()
         # A peer that reads on is not idle, however long the zone is.
         self._deadline = loop.time() + self._idle_timeout
+        self._sending = True
+        loop.call_soon(self._sent)
         stream.write(b"".join(out))
-        if not self._paused:
-            loop.call_soon(self._next_part)
 
-    def _next_part(self) -> None:
-        # A pause in between has its own way to go on.
-        if not self._paused:
-            self._go_on()
+    def _sent(self) -> None:
+        self._sending = False
+        self._go_on()
 
     def _end_transfer(self) -> None:
-        close = getattr(self._transfer, "close", None)
-        self._transfer = None
+        close = getattr(self._transfers.popleft(), "close", None)
         if close is not None:
             close()
 

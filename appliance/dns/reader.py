@@ -3,17 +3,14 @@
 For transfers and updates, whose records become ours. Only types whose names may come compressed are
 looked into for that (RFC 3597 §4 names those that old senders compress besides RFC 1035's); whether
 the rest of the rdata is sound is dnspython's to say, but for the few types that large zones consist
-of. Raises `WireError` for whatever octets. Imports dnspython, `consts`, `errors`, `names`.
+of. Raises `WireError` for whatever octets. Imports `consts`, `errors`, `names`, and
+dnspython when a rare type comes.
 """
 
 from __future__ import annotations
 
 from struct import Struct
 from typing import Final, NamedTuple
-
-import dns.rdata
-import dns.rdataclass
-import dns.rdatatype
 
 from appliance.dns import names
 from appliance.dns.consts import (
@@ -168,10 +165,14 @@ def check_rdata(rtype: int, rdata: bytes) -> None:
     else:
         sound = _dnspython_reads(rtype, rdata)
     if not sound:
-        raise WireError(f"malformed {dns.rdatatype.to_text(dns.rdatatype.RdataType.make(rtype))}")
+        raise WireError(f"malformed data of type {rtype}")
 
 
 def _dnspython_reads(rtype: int, rdata: bytes) -> bool:
+    import dns.rdata
+    import dns.rdataclass
+    import dns.rdatatype
+
     kind = dns.rdatatype.RdataType.make(rtype)
     try:
         read = dns.rdata.from_wire(dns.rdataclass.IN, kind, rdata, 0, len(rdata))

@@ -12,6 +12,7 @@ Gives texts; writes no files. Imports the leaves of this package.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,6 +158,15 @@ class Rewriter:
             pass
         self.whole = True
         return {str(self._main): self._anew()}
+
+    def digest(self, out: dict[str, str]) -> bytes:
+        """What `Zone.digest` will be when `texts` has been written."""
+        digest = hashlib.sha256()
+        for name in [str(self._main)] if self.whole else self._names:
+            text = out.get(name)
+            content = text_of(Path(name)) if text is None else text
+            digest.update(content.encode("utf-8", "surrogateescape"))
+        return digest.digest()
 
     def _changed_texts(self) -> dict[str, str]:
         out: dict[str, str] = {}

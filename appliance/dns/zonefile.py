@@ -82,8 +82,15 @@ class State:
 class Reader:
     """Reads one zone; use once."""
 
-    def __init__(self, root: Path | None, progress: Callable[[int], None] | None = None) -> None:
-        """Included files must lie below `root`; None: there are none."""
+    def __init__(
+        self,
+        root: Path | None,
+        progress: Callable[[int], None] | None = None,
+        *,
+        judge: bool = True,
+    ) -> None:
+        """Included files must lie below `root`; None: there are none. `judge`: check the whole."""
+        self.judge = judge
         self.root = root
         self.progress = progress
         self.problems: list[Problem] = []
@@ -348,7 +355,7 @@ class Reader:
                 line = zone.soa.where & 0xFFFFFFFF
                 wanted = names.to_text(expected)
                 self.problem(main, line, "error", f"the SOA is {zone.name}'s, not {wanted}'s")
-            for problem in check(zone):
+            for problem in check(zone) if self.judge else ():
                 self.problem(problem.file, problem.line, problem.severity, problem.message)
         problems = sorted(self.problems)
         untold = self._told["warning"] - MAX_PROBLEMS
@@ -417,12 +424,17 @@ def read_text(text: str, origin: str | None = None) -> Zone:
 
 
 def read_file(
-    path: Path, *, root: Path | None = None, progress: Callable[[int], None] | None = None
+    path: Path,
+    *,
+    root: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+    judge: bool = True,
 ) -> Zone:
     """Read a zone from a file; names in it are relative to the file's own name at first.
 
     Included files must lie below `root`, by default the file's directory. `progress` is called
-    with the number of records every `PROGRESS_EVERY`. Raises ZoneError.
+    with the number of records every `PROGRESS_EVERY`. Without `judge` the zone is taken as it is,
+    if it can be read. Raises ZoneError.
     """
     try:
         text = text_of(path)
@@ -433,5 +445,5 @@ def read_file(
         origin = names.from_text(path.name.removesuffix(SUFFIX), names.ROOT)
     except LocalError:
         origin = None
-    reader = Reader(root or path.parent, progress)
+    reader = Reader(root or path.parent, progress, judge=judge)
     return read(reader, str(path), text, origin, None)

@@ -21,6 +21,7 @@ import pytest
 
 from appliance.dns import Catalog, DnsStreamProtocol, Zone, names
 from appliance.dns.edns import Extensions
+from appliance.dns.protocol import MAX_TRANSFERS
 from appliance.dns.serial import difference
 from appliance.dns.transfer import (
     CONCURRENT,
@@ -318,20 +319,20 @@ def sizes(data: bytes) -> list[int]:
 
 
 def test_a_stream_sends_a_transfer_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others get their turn, queries behind it wait, and a peer that stops reading stops it."""
+    """Others get their turn, queries behind it too (RFC 7766 §6.2.1.1), at the peer's speed."""
     here = stream(monkeypatch, BIG)
     query = question("x.test.", "AXFR")
     after = question("host-7.x.test.")
     here.transport.reads = False
     here.protocol.data_received(framed(query, after))
-    assert not here.transport.reading
-    assert here.transport.writes == 1
+    assert here.transport.writes == 2
+    assert bytes(here.transport.sent)[2:4] == after[:2]
     first = len(here.transport.sent)
     assert first < 100_000
     rounds = 0
     while here.soon or here.transport.waiting > here.transport.high:
         here.turn()
-        here.loop.advance(6)  # slow, but not idle
+        here.loop.advance(4)  # slow, but not idle
         if here.transport.waiting > here.transport.high:
             here.transport.drain()
         rounds += 1
@@ -341,7 +342,27 @@ def test_a_stream_sends_a_transfer_part_by_part(monkeypatch: pytest.MonkeyPatch)
     assert here.transfers.active == 0
     lengths = sizes(bytes(here.transport.sent))
     assert len(lengths) > 5
-    assert bytes(here.transport.sent)[-lengths[-1] :][:2] == after[:2]
+
+
+def test_a_stream_takes_few_transfers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for behind them waits, and is answered in the end."""
+    here = stream(monkeypatch, BIG)
+    query, after = question("x.test.", "AXFR"), question("host-7.x.test.")
+    here.protocol.data_received(framed(*[query] * MAX_TRANSFERS, after))
+    assert not here.transport.reading
+    assert here.transfers.active == 1
+    assert after[:2] != bytes(here.transport.sent)[2:4]
+    while here.soon:
+        here.turn()
+    assert here.transport.reading
+    assert here.transfers.active == 0
+    sent = bytes(here.transport.sent)
+    seen = 0
+    while sent:
+        length = int.from_bytes(sent[:2], "big")
+        seen += sent[2:4] == after[:2]
+        sent = sent[2 + length :]
+    assert seen == 1
 
 
 def test_a_transfer_ends_with_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:

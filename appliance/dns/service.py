@@ -1,0 +1,515 @@
+"""Drives an `Authority` on a loop: disk, timers, NOTIFY, transfers from primaries, reloads.
+
+What may take long (waiting for the disk, reading and rendering zones) is done by a thread; what
+changes the catalog is done on the loop, between two queries. How streams and datagrams are made is
+given by the caller, so that primaries are reached through asyncio's transports or our own stack's.
+
+Imports asyncio; never `net`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from random import Random
+from struct import Struct
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from appliance.dns.authority import FEW, Authority, file_name
+from appliance.dns.edit import apply
+from appliance.dns.errors import DnsError, LocalError, Problem, WireError, ZoneError
+from appliance.dns.incoming import Incoming, UpToDate, Whole
+from appliance.dns.journal import Mark, write_atomically
+from appliance.dns.notify import Notifier
+from appliance.dns.protocol import DnsNotifyProtocol
+from appliance.dns.secondary import Primary, Secondary
+from appliance.dns.serial import Difference
+from appliance.dns.updates import Kept, Updates
+from appliance.dns.zone import Zone, collector_paused
+
+if TYPE_CHECKING:
+    from appliance.dns.loading import LoadedZones
+
+WRITE_BACK: Final = 1.0
+"""Seconds from an update until the master file has it: many updates make one change there."""
+CONNECT: Final = 10.0
+"""Seconds until a primary must have taken the connection."""
+SILENCE: Final = 30.0
+"""Seconds without an octet from a primary until a transfer is given up."""
+CONVERSATIONS: Final = 10
+"""Conversations with primaries at once: each may hold a zone."""
+
+_LENGTH: Final = Struct("!H").pack
+
+# What reads and writes master files brings dnspython with it, so it is imported when it is used.
+
+
+class Connect(Protocol):
+    """Like `loop.create_connection`."""
+
+    def __call__(
+        self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int
+    ) -> Awaitable[tuple[Any, Any]]:
+        """Connect and return transport and protocol."""
+        ...
+
+
+Endpoint = Callable[[Callable[[], asyncio.DatagramProtocol]], Awaitable[Any]]
+"""Makes an endpoint on any port."""
+
+
+class TransferProtocol(asyncio.Protocol):
+    """One conversation with a primary, over one stream."""
+
+    def __init__(self, incoming: Incoming) -> None:
+        """`done` has the outcome: nothing, or a WireError."""
+        self._incoming = incoming
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self.heard = 0.0
+        """When the primary said something last, by the loop's clock."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask."""
+        self._transport = cast(asyncio.Transport, transport)
+        self.heard = asyncio.get_running_loop().time()
+        self._send(self._incoming.start())
+
+    def _send(self, message: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(_LENGTH(len(message)) + message)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in whatever messages are whole."""
+        self.heard = asyncio.get_running_loop().time()
+        buffer = self._buffer
+        buffer += data
+        at = 0
+        try:
+            while len(buffer) - at >= 2 and not self.done.done():
+                length = buffer[at] << 8 | buffer[at + 1]
+                if len(buffer) - at - 2 < length:
+                    break
+                message = bytes(buffer[at + 2 : at + 2 + length])
+                at += 2 + length
+                following = self._incoming.received(message)
+                if following is not None:
+                    self._send(following)
+                elif self._incoming.result is not None:
+                    self.done.set_result(None)
+        except WireError as error:
+            self._fail(str(error))
+        del buffer[:at]
+
+    def eof_received(self) -> bool:
+        """The primary has nothing more to say."""
+        self._fail("the primary ended the conversation")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The stream is gone."""
+        self._fail(str(exc) if exc is not None else "the connection was closed")
+
+    def _fail(self, why: str) -> None:
+        if not self.done.done():
+            self.done.set_exception(WireError(why))
+
+
+class Service:
+    """The tasks around an authority."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        *,
+        random: Random,
+        connect: Connect | None = None,
+        endpoint: Endpoint | None = None,
+        write_back: float = WRITE_BACK,
+    ) -> None:
+        """Without `connect` and `endpoint`, asyncio's own sockets are used."""
+        self.authority = authority
+        self._random = random
+        self._connect = connect
+        self._endpoint = endpoint
+        self._write_back = write_back
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._commits: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._notify: DnsNotifyProtocol | None = None
+        self._notify_end: Any = None
+        self._writing: dict[bytes, asyncio.TimerHandle] = {}
+        self._talking = 0
+        self._reloading = asyncio.Lock()
+        self._ended = False
+
+    async def begin(self) -> None:
+        """Load what is on the disk of other people's zones, and begin to keep them fresh."""
+        authority = self.authority
+        authority.stirred = self._stir
+        authority.changed = self._changed
+        if authority.options.notifier is not None:
+            await self._open_notify(authority.options.notifier)
+        for secondary in list(authority.secondaries.values()):
+            await self._load(secondary)
+        for secondary in list(authority.secondaries.values()):
+            if secondary.zone is None:
+                await self._load(secondary)  # what the catalogs on the disk have brought
+        for zone in list(authority.current.zones.by_origin.values()):
+            self._changed(zone)
+        for kept in authority.kept.values():
+            if kept.dirty:
+                self._write_soon(kept)
+        self._stir()
+
+    async def _open_notify(self, notifier: Notifier) -> None:
+        def factory() -> DnsNotifyProtocol:
+            return DnsNotifyProtocol(notifier)
+
+        if self._endpoint is not None:
+            end, protocol = await self._endpoint(factory)
+        else:
+            loop = asyncio.get_running_loop()
+            end, protocol = await loop.create_datagram_endpoint(factory, ("0.0.0.0", 0))  # noqa: S104
+        self._notify_end, self._notify = end, protocol
+
+    def _changed(self, zone: Zone) -> None:
+        if self._notify is not None:
+            self._notify.changed(zone)
+        kept = self.authority.kept.get(zone.origin)
+        if kept is not None and kept.dirty:
+            self._write_soon(kept)
+
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # Updates.
+
+    @property
+    def current(self) -> Any:
+        """The catalog to ask; with `update`, what protocols want of a holder."""
+        return self.authority.current
+
+    def update(self, message: bytes, peer: Any, reply: Callable[[bytes], None]) -> None:
+        """Take an UPDATE, and see that the disk has it."""
+        self.authority.update(message, peer, reply)
+        if self.authority.updates.waiting and self._commits is None:
+            self._commits = self._spawn(self._commit())
+
+    async def _commit(self) -> None:
+        """Write what waits, again and again until nothing does."""
+        authority = self.authority
+        loop = asyncio.get_running_loop()
+        try:
+            while (batch := authority.commit()) is not None:
+                failed = False
+                try:
+                    await loop.run_in_executor(None, Updates.sync, batch)
+                except OSError as error:
+                    failed = True
+                    authority.say(f"error: the journal: {error.strerror}")
+                authority.committed(batch, failed)
+        finally:
+            self._commits = None
+
+    # Master files.
+
+    def _write_soon(self, kept: Kept) -> None:
+        origin = kept.zone.origin
+        if origin not in self._writing and not self._ended:
+            loop = asyncio.get_running_loop()
+            wait = 0.0 if kept.journal is not None and kept.journal.full else self._write_back
+            self._writing[origin] = loop.call_later(wait, lambda: self._spawn(self._write(origin)))
+
+    async def _write(self, origin: bytes) -> None:
+        """Bring a master file up to date."""
+        async with self._reloading:
+            self._writing.pop(origin, None)
+            kept = self.authority.kept.get(origin)
+            if kept is None or not kept.dirty or kept.journal is None:
+                return
+            await self._write_zone(kept)
+        if kept.dirty:
+            self._write_soon(kept)
+
+    async def _write_zone(self, kept: Kept) -> None:
+        authority = self.authority
+        zone = kept.zone
+        loop = asyncio.get_running_loop()
+        assert kept.journal is not None
+        try:
+            texts, digest, whole = await loop.run_in_executor(None, _rewritten, zone, kept.digest)
+            if digest:
+                # The mark comes first: whatever file a crash leaves, the journal knows it.
+                kept.journal.append(Mark(digest, zone.serial))
+                await loop.run_in_executor(None, kept.journal.sync)
+                for name, text in texts.items():
+                    await loop.run_in_executor(
+                        None, write_atomically, Path(name), text.encode("utf-8", "surrogateescape")
+                    )
+                kept.digest = digest
+                kept.dirty = kept.zone is not zone
+                if whole:
+                    authority.say(f"warning: {zone.name}: its file could not be edited and was "
+                                  "written anew")  # fmt: skip
+                if kept.journal.bulky and kept.staged is None and not kept.dirty:
+                    kept.journal.compact()
+            else:
+                authority.say(f"{zone.files[0]} was changed by somebody; it is read again first")
+                await self._read_again(kept)
+        except (OSError, DnsError) as error:
+            authority.say(f"error: {zone.name} cannot be written back: {error}")
+            kept.dirty = False  # until the next update; the journal has everything
+
+    async def _read_again(self, kept: Kept) -> None:
+        from appliance.dns.zonefile import read_file
+
+        path = Path(kept.zone.files[0])
+        loop = asyncio.get_running_loop()
+        zone = await loop.run_in_executor(None, lambda: read_file(path, root=path.parent))
+        if zone.origin == kept.zone.origin:
+            self.authority.reread(kept, zone)
+
+    # Reload.
+
+    async def reload(self, loaded: LoadedZones) -> list[Problem]:
+        """Serve files that were loaded again; the problems, and what was done about them."""
+        authority = self.authority
+        loop = asyncio.get_running_loop()
+        async with self._reloading:
+            loaded = authority.unchanged(loaded)
+            served = [kept.zone for kept in authority.kept.values()]
+            plan = await loop.run_in_executor(None, authority.plan, loaded, served)
+            # Large zones are rendered by a thread, too.
+            small = {
+                one.new[0].lower()
+                for one in plan.changes
+                if len(one.removed) + len(one.added) <= FEW
+            }
+            big = [zone for zone in plan.news if len(zone.nodes) > FEW and zone.origin not in small]
+            rendered = {
+                zone.origin: await loop.run_in_executor(None, authority.current.render_zone, zone)
+                for zone in big
+            }
+            problems = authority.install(plan, loaded, rendered)
+        for kept in authority.kept.values():
+            if kept.dirty:
+                self._write_soon(kept)
+        return problems
+
+    # Secondaries.
+
+    def _stir(self) -> None:
+        """Look at the secondaries now, and set the timer for the next."""
+        if self._ended:
+            return
+        loop = asyncio.get_running_loop()
+        authority = self.authority
+        now = authority.clock()
+        authority.check_expired()
+        for secondary in list(authority.secondaries.values()):
+            if self._talking >= CONVERSATIONS:
+                break
+            primary = secondary.due(now)
+            if primary is not None:
+                self._talking += 1
+                self._spawn(self._talk(secondary, primary))
+        deadlines = [one.deadline() for one in authority.secondaries.values()]
+        deadline = min(deadlines, default=math.inf)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline < math.inf and self._talking < CONVERSATIONS:
+            self._timer = loop.call_later(max(deadline - now, 0.001), self._stir)
+
+    async def _talk(self, secondary: Secondary, primary: Primary) -> None:
+        """One conversation, and what comes of it."""
+        authority = self.authority
+        before = secondary.zone
+        try:
+            incoming = await self._converse(secondary, primary, before)
+            result = incoming.result
+            if isinstance(result, UpToDate) or result is None:
+                secondary.confirmed(authority.clock())
+                self._touch(secondary)
+            elif isinstance(result, Whole):
+                await self._whole(secondary, result)
+            else:
+                try:
+                    await self._differences(secondary, before, result)
+                except LocalError as error:
+                    # The primary's idea of our version is not ours: have it all.
+                    authority.say(f"warning: IXFR from {primary.address} does not fit: {error}")
+                    incoming = await self._converse(secondary, primary, None)
+                    if isinstance(incoming.result, Whole):
+                        await self._whole(secondary, incoming.result)
+                    else:
+                        raise WireError("no whole zone came") from None
+        except (OSError, DnsError, TimeoutError) as error:
+            why = str(error) or type(error).__name__
+            secondary.failed(authority.clock(), f"{primary.address}: {why}")
+            name = file_name(secondary.origin)
+            authority.say(f"warning: {name} from {primary.address} port {primary.port}: {why}")
+        finally:
+            secondary.busy = False
+            self._talking -= 1
+            self._stir()
+
+    async def _converse(
+        self, secondary: Secondary, primary: Primary, before: Zone | None
+    ) -> Incoming:
+        name = before.apex.owner if before is not None else secondary.origin
+        incoming = Incoming(
+            name,
+            before.serial if before is not None else None,
+            key=primary.key,
+            random=self._random,
+            wall=self.authority.wall,
+        )
+        loop = asyncio.get_running_loop()
+        connect = self._connect or loop.create_connection
+        async with asyncio.timeout(CONNECT):
+            transport, protocol = await connect(
+                lambda: TransferProtocol(incoming), primary.address, primary.port
+            )
+        try:
+            while not protocol.done.done():
+                left = protocol.heard + SILENCE - loop.time()
+                if left <= 0:
+                    raise WireError(f"the primary says nothing for {SILENCE:.0f} s")
+                await asyncio.wait([protocol.done], timeout=left)
+            protocol.done.result()
+        finally:
+            protocol.done.cancel()
+            transport.abort()
+        return incoming
+
+    async def _whole(self, secondary: Secondary, result: Whole) -> None:
+        authority = self.authority
+        loop = asyncio.get_running_loop()
+        if result.left_out:
+            authority.say(f"warning: {file_name(secondary.origin)}: {result.left_out} records "
+                          "lay outside the zone")  # fmt: skip
+
+        def finish() -> tuple[Zone, Any]:
+            with collector_paused():
+                zone = result.builder.finish()
+                return zone, authority.current.render_zone(zone)
+
+        zone, rendered = await loop.run_in_executor(None, finish)
+        authority.take_over(secondary, zone, (), rendered)
+        await self._save(secondary, zone)
+
+    async def _differences(
+        self, secondary: Secondary, before: Zone | None, changes: tuple[Difference, ...]
+    ) -> None:
+        assert before is not None
+        loop = asyncio.get_running_loop()
+
+        def finish() -> tuple[Zone, Any]:
+            zone = before
+            for change in changes:
+                zone = apply(zone, change).zone
+            large = sum(len(one.removed) + len(one.added) for one in changes) > 1000
+            return zone, self.authority.current.render_zone(zone) if large else None
+
+        zone, rendered = await loop.run_in_executor(None, finish)
+        self.authority.take_over(secondary, zone, changes, rendered)
+        await self._save(secondary, zone)
+
+    # Other people's zones on our disk.
+
+    def _path(self, secondary: Secondary) -> Path | None:
+        state = self.authority.options.state
+        if state is None:
+            return None
+        return state / "secondary" / f"{file_name(secondary.origin)}.zone"
+
+    async def _save(self, secondary: Secondary, zone: Zone) -> None:
+        path = self._path(secondary)
+        if path is None:
+            return
+        from appliance.dns.writer import zone_text
+
+        loop = asyncio.get_running_loop()
+
+        def save() -> None:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            text = zone_text(zone, "Written by the appliance, as it came from the primary.")
+            write_atomically(path, text.encode())
+
+        try:
+            await loop.run_in_executor(None, save)
+        except OSError as error:
+            self.authority.say(f"error: {path}: {error.strerror}")
+
+    def _touch(self, secondary: Secondary) -> None:
+        """The file's time says when a primary has confirmed it."""
+        path = self._path(secondary)
+        if path is not None:
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+    async def _load(self, secondary: Secondary) -> None:
+        path = self._path(secondary)
+        if path is None or not path.exists():
+            return
+        from appliance.dns.zonefile import read_file
+
+        loop = asyncio.get_running_loop()
+        try:
+            age = max(0.0, self.authority.wall() - path.stat().st_mtime)
+            zone = await loop.run_in_executor(None, lambda: read_file(path, judge=False))
+        except (OSError, ZoneError) as error:
+            self.authority.say(f"warning: {path} cannot be used: {error}")
+            return
+        if zone.origin == secondary.origin:
+            zone.files = ()
+            self.authority.follow(secondary, zone, age)
+
+    # Ending.
+
+    async def end(self) -> None:
+        """Write back what is changed, and stop."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._commits is not None:
+            await asyncio.wait([self._commits])
+        for timer in self._writing.values():
+            timer.cancel()
+        for kept in list(self.authority.kept.values()):
+            if kept.dirty and kept.journal is not None:
+                await self._write_zone(kept)
+        self._ended = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._notify_end is not None:
+            self._notify_end.close()
+        for kept in self.authority.kept.values():
+            if kept.journal is not None:
+                kept.journal.close()
+
+
+def _rewritten(zone: Zone, digest: bytes) -> tuple[dict[str, str], bytes, bool]:
+    """New texts, the digest that the files will have, and whether all was written anew.
+
+    No digest: the files are not what they were, so they must be read first.
+    """
+    from appliance.dns.writeback import Rewriter
+    from appliance.dns.zonefile import digest_of
+
+    if digest_of(zone.files) != digest:
+        return {}, b"", False
+    main = Path(zone.files[0])
+    rewriter = Rewriter(zone, main, main.parent)
+    texts = rewriter.texts()
+    return texts, rewriter.digest(texts), rewriter.whole
