@@ -8,13 +8,14 @@ BIN := $(VENV)/bin
 BUILD := build/compiled
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench clean
+.PHONY: help run test check format bench probes clean
 
 help:
 	@echo 'make run    serve openmirage.org on 127.0.0.1, without any privilege (ARGS="--link tap:NAME ...")'
 	@echo 'make test   all tests (ARGS="-k tcp"); as root with the tools of .ci/run, interop too'
 	@echo 'make check  lint, format and types'
 	@echo 'make bench  side by side with nginx and NSD, as root (ROWS="dns-mixed http-1k-c32" ROUNDS=5 JSON=FILE)'
+	@echo 'make probes ask 200 questions of our web server, and of nginx and Caddy where they are installed'
 	@echo 'make format let ruff rewrite the layout'
 	@echo 'make clean  remove the virtual environment and the caches'
 
@@ -34,6 +35,9 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+probes: $(STAMP)
+	$(BIN)/python -m tests.http.probes $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
