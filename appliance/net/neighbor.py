@@ -72,6 +72,7 @@ class NeighborCounters:
     __slots__ = (
         "arp_conflicts",
         "arp_ignored",
+        "arp_in",
         "arp_replies_sent",
         "arp_requests_sent",
         "neighbor_changed",
@@ -88,6 +89,8 @@ class NeighborCounters:
         """Packets in which someone else claims one of our addresses (RFC 5227 §2.4)."""
         self.arp_ignored = 0
         """Packets whose sender cannot be a neighbour: group, zero or loopback addresses."""
+        self.arp_in = 0
+        """Packets of a sound layout, whatever became of them."""
         self.arp_replies_sent = 0
         self.arp_requests_sent = 0
         self.neighbor_changed = 0
@@ -248,6 +251,7 @@ class NeighborCache:
         Raises only WireError.
         """
         packet = arp.parse(frame, at, end)
+        self.counters.arp_in += 1
         sender, mac = packet.sender, packet.sender_mac
         for_us = packet.target in local_addresses
         if mac == self._own_mac or ethernet.is_group(mac) or mac == ethernet.ZERO:
