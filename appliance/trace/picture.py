@@ -166,6 +166,8 @@ def _sequence(connection: Connection, panel: Panel, x_ticks: list[float]) -> lis
             [(e.at, e.seq, e.seq + e.length) for e in sent if not e.again], "blue", 1.5
         ),
         panel.bars([(e.at, e.seq, e.seq + e.length) for e in sent if e.again], "orange", 2.5),
+        # In a long trace one segment is less than a pixel, and these are what one looks for.
+        panel.dots([(e.at, e.seq + e.length / 2) for e in sent if e.again], "orange", 2.2),
     ]  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """Throughput of one connection, or of two that share, in virtual time; and what theory expects.
 
-    python -m tests.sim.response FILE.svg      draws both congestion controls against theory
+    python -m tests.sim.response site/docs/response.svg
+
+draws both congestion controls against theory, in some minutes, as the site shows them.
 
 A sender that never runs out, a receiver that never stops reading, and a link between them. Theory
 has two formulas for a loss rate p per packet and a round trip R, in segments per second:
@@ -17,12 +19,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log10, sqrt
+from math import sqrt
 from pathlib import Path
 
 from appliance.fuzz import Link, World
 from appliance.net.cubic import BETA, C
 from appliance.net.tcp import Connection, TcpSettings
+from appliance.trace import draw
 
 MSS = 1448  # octets of a full segment on Ethernet, with timestamps
 AHEAD = 1 << 20  # octets that the sender writes ahead of the network
@@ -74,7 +77,7 @@ class Sink:
 
 
 @dataclass
-class Path_:
+class Network:
     """Hosts on a link, and as many connections as were asked for."""
 
     world: World
@@ -91,7 +94,7 @@ class Path_:
         ]
 
 
-def opened(control: str, link: Link, back: Link, *, seed: int, flows: int = 1) -> Path_:
+def opened(control: str, link: Link, back: Link, *, seed: int, flows: int = 1) -> Network:
     """Connect `flows` senders to a receiver, half a second apart."""
     world = World(seed)
     sender, receiver = world.host("sender"), world.host("receiver")
@@ -107,13 +110,11 @@ def opened(control: str, link: Link, back: Link, *, seed: int, flows: int = 1) -
     sources = []
     for number in range(flows):
         source = Source()
-        source.connection = sender.host.tcp_connect(
-            receiver.address, 80, source, settings=settings
-        )
+        source.connection = sender.host.tcp_connect(receiver.address, 80, source, settings=settings)
         sources.append(source)
         world.run(lambda wanted=number + 1: len(sinks) == wanted, seconds=30.0)
         world.run(seconds=0.5)
-    return Path_(world, sources, sinks)
+    return Network(world, sources, sinks)
 
 
 def rate(
@@ -121,10 +122,10 @@ def rate(
 ) -> float:
     """Segments per second that one connection gets, over about so many of them."""
     forth = link or Link(delay=rtt / 2, loss=loss)
-    path = opened(control, forth, Link(delay=rtt / 2), seed=seed)
-    path.world.run(seconds=20.0 * rtt + 1.0)  # slow start is another matter
+    network = opened(control, forth, Link(delay=rtt / 2), seed=seed)
+    network.world.run(seconds=20.0 * rtt + 1.0)  # slow start is another matter
     expected = expectation(control, loss, rtt) if loss else forth.rate / 8 / 1514
-    return path.rates(segments / expected)[0]
+    return network.rates(segments / expected)[0]
 
 
 def reno(loss: float, rtt: float) -> float:
@@ -143,6 +144,67 @@ def expectation(control: str, loss: float, rtt: float) -> float:
     return cubic(loss, rtt) if control == "cubic" else reno(loss, rtt)
 
 
+# ---- the picture
+
+LOSSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+ROUND_TRIPS = (0.01, 0.05, 0.1, 0.3)
+SEEDS = (1, 2, 3)
+SEGMENTS = 40_000
+COLOURS = ("blue", "green", "amber", "purple")
+NAMES = {"cubic": "CUBIC", "newreno": "NewReno"}
+
+
+def picture() -> str:
+    """Both congestion controls: rate over loss, a colour for each round trip."""
+    width, height = 880, 430
+    limits = ((0.0009, 0.11), (0.08, 80.0))
+    parts = [
+        draw.text(70, 26, "Throughput of one connection under random loss", cls="f-ink b t"),
+        draw.legend(
+            70, 50,
+            [(c, f"{rtt * 1e3:g} ms") for c, rtt in zip(COLOURS, ROUND_TRIPS, strict=True)],
+        ),
+        draw.text(420, 50, "dots: measured; lines: theory; Mbit/s over loss", cls="f-faint"),
+    ]  # fmt: skip
+    for number, control in enumerate(CONTROLS):
+        panel = draw.Panel(70 + number * 410, 92, 370, 290, *limits, log_x=True, log_y=True)
+        parts.append(
+            panel.frame(
+                NAMES[control],
+                x_ticks=LOSSES,
+                y_ticks=(0.1, 0.3, 1, 3, 10, 30),
+                x_name=lambda loss: f"{loss * 100:g} %",
+                y_name=lambda rate: f"{rate:g}",
+            )
+        )
+        for colour, rtt in zip(COLOURS, ROUND_TRIPS, strict=True):
+            theory = [(loss, megabits(expectation(control, loss, rtt))) for loss in LOSSES]
+            parts.append(panel.line(theory, colour))
+            measured = [(loss, megabits(average(control, loss, rtt))) for loss in LOSSES]
+            parts.append(panel.dots(measured, colour, 3.2))
+    title = "Throughput over loss for CUBIC and NewReno, measured and by RFC 9438 and Mathis"
+    return draw.document(width, height, title, parts)
+
+
+def average(control: str, loss: float, rtt: float) -> float:
+    """Segments per second, the mean over SEEDS."""
+    rates = [rate(control, loss, rtt, segments=SEGMENTS, seed=seed) for seed in SEEDS]
+    mean = sum(rates) / len(rates)
+    ratio = mean / expectation(control, loss, rtt)
+    where = f"{control} {loss:.1%} {rtt * 1e3:g} ms"
+    sys.stderr.write(f"{where}: {megabits(mean):.2f} Mbit/s, {ratio:.2f} of theory\n")
+    return mean
+
+
+def megabits(segments: float) -> float:
+    """Mbit/s of data in so many segments per second."""
+    return segments * MSS * 8 / 1e6
+
+
 def jain(shares: Sequence[float]) -> float:
     """Jain's index of fairness: 1 when all are equal, 1/n when one has everything."""
     return sum(shares) ** 2 / (len(shares) * sum(share * share for share in shares))
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(picture(), encoding="utf-8")
