@@ -201,11 +201,11 @@ def _inspect(link: socket.socket, name: str) -> tuple[bytes, int]:
 def _kernel_addresses(name: str, request: bytes) -> list[str]:
     """The kernel's addresses on the card, but for its IPv6 link-local one, which is not ours."""
     own: list[str] = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        try:
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
             own.append(to_text(fcntl.ioctl(control, SIOCGIFADDR, request)[20:24]))
-        except OSError:
-            pass  # EADDRNOTAVAIL: none
+    except OSError:
+        pass  # EADDRNOTAVAIL: none; EAFNOSUPPORT: a kernel without an IP stack, as in an image
     try:
         table = Path("/proc/net/if_inet6").read_text()
     except OSError:
