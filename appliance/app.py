@@ -20,6 +20,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,7 @@ from appliance.net.transport import Stack
 from appliance.net.vif.base import Vif
 from appliance.parts.authority import Authority
 from appliance.parts.base import Part
+from appliance.parts.dns_options import OptionsError
 from appliance.parts.web import Web
 from appliance.ports import PortsError
 
@@ -119,7 +121,10 @@ class Appliance:
         self._verbose = verbose
         self._content = content
         self._stacks: list[Stack] = []  # the appliance's, then the gateway's
-        web, authority = Web(settings, self._content), Authority(settings, self._content)
+        try:
+            web, authority = Web(settings, self._content), Authority(settings, self._content, say)
+        except OptionsError as exc:
+            raise StartError(str(exc)) from exc
         self._parts: list[Part] = [web, authority, *_secure(settings, web, authority)]
         self._ended: asyncio.Event = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
@@ -228,18 +233,22 @@ class Appliance:
         began = time.monotonic()
         loop = asyncio.get_running_loop()
         try:
-            content = await loop.run_in_executor(None, load_content, self.settings)
+            content = await loop.run_in_executor(
+                None, partial(load_content, self.settings, before=self._content)
+            )
         except Exception:
             logger.exception("not reloaded, the old content is served on")
             return
         for problem in content.problems:
             self._say(f"{problem.severity}: {problem}")
-        if content.errors:
-            self._say(f"not reloaded: {plural(content.errors, 'error')}; the old is served on")
+        if content.site_errors:
+            self._say(f"not reloaded: {plural(content.site_errors, 'error')}; the old is served on")
             return
         self._content = content
         for part in self._parts:
             part.reload(content)
+        for part in self._parts:
+            await part.reloaded()
         _leave_alone()
         self._say(f"reloaded in {time.monotonic() - began:.2f} s: {content.summary}")
 

@@ -16,7 +16,7 @@ from appliance.banner import plural
 
 if TYPE_CHECKING:
     from appliance.config import Problem
-    from appliance.dns import Catalog
+    from appliance.dns import Catalog, LoadedZones
     from appliance.settings import Settings
 
 
@@ -26,6 +26,7 @@ class Content:
 
     site: Any  # of [site]
     catalog: Catalog
+    loaded: LoadedZones
     problems: tuple[Problem, ...]
     hidden: int  # files of the site that are not served because their names begin with a dot
     waiting: int  # drafts and pages of a later date
@@ -43,6 +44,11 @@ class Content:
         return sum(problem.severity == "error" for problem in self.problems)
 
     @property
+    def site_errors(self) -> int:
+        """How many of them are not the zones': a bad zone does not stop the others."""
+        return self.errors - sum(one.severity == "error" for one in self.loaded.problems)
+
+    @property
     def summary(self) -> str:
         """Pages, zones and records in a line."""
         zones, records = plural(len(self.zones), "zone"), plural(self.records, "record")
@@ -57,10 +63,14 @@ def check_content(content: Content) -> list[Problem]:
     return [_problem(p.file, p.line, p.severity, p.message) for p in found]
 
 
-def load_content(settings: Settings, *, now: float | None = None) -> Content:
+def load_content(
+    settings: Settings, *, now: float | None = None, before: Content | None = None
+) -> Content:
     """Load site and zones; what cannot be used is left out and told in `problems`.
 
     `now`: seconds since the epoch, by which pages wait for their date (default: the clock's).
+    `before`: what is served; its catalog stays, for the authority will bring it up to date, and
+    zones whose files have not changed are not read again.
     """
     from appliance.dns import Catalog, load_zones
     from appliance.figures import tcp_states
@@ -82,7 +92,11 @@ def load_content(settings: Settings, *, now: float | None = None) -> Content:
         for host in settings.host
     ]
     hosting, faults = _hosting(settings, site.site, [other.site for other in others])
-    zones = load_zones(settings.dns.zones)
+    known = {zone.files[0]: (zone, zone.digest) for zone in before.loaded.zones} if before else {}
+    zones = load_zones(settings.dns.zones, known=known)
+    catalog = before.catalog if before else Catalog(
+        zones.zones, udp_size=settings.dns.udp_size, minimal=settings.dns.minimal
+    )  # fmt: skip
     # The rooms have a class each for what they find, with the same fields.
     sites = [site, *others]
     problems = [_problem(p.file, p.line, p.severity, p.message) for s in sites for p in s.problems]
@@ -90,7 +104,8 @@ def load_content(settings: Settings, *, now: float | None = None) -> Content:
     problems += [_problem(p.file, p.line, p.severity, p.message) for p in zones.problems]
     return Content(
         site=site.site,
-        catalog=Catalog(zones.zones, udp_size=settings.dns.udp_size),
+        catalog=catalog,
+        loaded=zones,
         problems=tuple(problems),
         hidden=sum(len(each.hidden) for each in sites),
         waiting=sum(len(each.waiting) for each in sites),

@@ -124,13 +124,29 @@ def _level(value: str) -> str:
     return value
 
 
+def _domain(value: str) -> str:
+    """Lower case, without the final dot; what is no name is found out later, by the DNS room."""
+    name = value.lower().rstrip(".")
+    if not re.fullmatch(r"[a-z0-9_*/-]+(\.[a-z0-9_*/-]+)*", name) or len(name) > 253:
+        raise ValueError("not a domain name")
+    if any(len(label) > 63 for label in name.split(".")):
+        raise ValueError("a label is too long")
+    return name + "."
+
+
+def _network(value: str) -> str:
+    return str(ipaddress.ip_network(value))
+
+
 AnyPath = Annotated[Path, BeforeValidator(_path)]
 Text = Annotated[str, Field(strict=True)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535, description="an integer from 1 to 65535")]
 Seconds = Annotated[
     float, Field(gt=0, le=3600, description="a number of seconds above 0, up to 3600")
 ]
+Network = Annotated[Text, AfterValidator(_network)]
 HostName = Annotated[Text, AfterValidator(_host_name)]
+DomainName = Annotated[Text, AfterValidator(_domain)]
 Uri = Annotated[Text, AfterValidator(_uri)]
 Interface = Annotated[Text, AfterValidator(_interface)]
 Host = Annotated[Text, AfterValidator(_host)]
@@ -157,8 +173,64 @@ class Site(_Table):
     cache: AnyPath | None = Field(default=None, description="a path, as text")
 
 
+class DnsKey(_Table):
+    """[[dns.key]]: a secret shared with another server, for TSIG (RFC 8945)."""
+
+    name: DomainName = Field(description='a domain name, like "transfer.example.org"')
+    algorithm: Literal["hmac-sha1", "hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512"] = (
+        Field(default="hmac-sha256", description='an algorithm, like "hmac-sha256"')
+    )
+    file: AnyPath = Field(description="a path, as text: the secret in base64, or tsig-keygen's")
+
+
+class DnsSecondary(_Table):
+    """[[dns.secondary]]: who may have our zones, and whom to tell when they change."""
+
+    address: Host | None = Field(default=None, description='an IPv4 address, like "192.0.2.53"')
+    port: Port = 53
+    key: DomainName | None = Field(default=None, description="the name of a [[dns.key]]")
+    networks: tuple[Network, ...] = Field(
+        default=(), description='a list of networks, like ["192.0.2.0/24"]'
+    )
+    zones: tuple[DomainName, ...] = Field(
+        default=(), description='a list of zones, like ["example.org"]; without it all'
+    )
+    notify: bool = Field(default=True, strict=True, description="true or false")
+
+
+class DnsPrimary(_Table):
+    """[[dns.primary]]: whom we have zones from."""
+
+    address: Host = Field(description='an IPv4 address, like "192.0.2.53"')
+    port: Port = 53
+    key: DomainName | None = Field(default=None, description="the name of a [[dns.key]]")
+    zones: tuple[DomainName, ...] = Field(
+        default=(), description='a list of zones, like ["example.net"]'
+    )
+    catalogs: tuple[DomainName, ...] = Field(
+        default=(), description="a list of catalog zones (RFC 9432)"
+    )
+
+
+class DnsUpdate(_Table):
+    """[[dns.update]]: what a key may change by dynamic update (RFC 2136)."""
+
+    key: DomainName = Field(description="the name of a [[dns.key]]")
+    zones: tuple[DomainName, ...] = Field(
+        default=(), description='a list of zones, like ["example.org"]; without it all'
+    )
+    names: tuple[Text, ...] = Field(
+        default=("*",),
+        min_length=1,
+        description='a list of names: "www", "*.dyn" for all below, "@" for the apex, "*" for all',
+    )
+    types: tuple[Text, ...] = Field(
+        default=(), description='a list of record types, like ["TXT"]; without it all'
+    )
+
+
 class Dns(_Table):
-    """[dns]: the zones, and the stack's port."""
+    """[dns]: the zones, the stack's port, what is said besides, and other servers."""
 
     zones: AnyPath = Field(default=Path("zones"), description="a path, as text")
     # RFC 6891 §6.2.5 sets the least; RFC 9715 §3.1 recommends 1,232 at most against fragments.
@@ -170,6 +242,84 @@ class Dns(_Table):
         description="an integer from 512 to 4096 (octets)",
     )
     port: Port = 53
+    minimal: bool = Field(default=True, strict=True, description="true or false")
+    watch: float = Field(
+        default=0, ge=0, le=3600, description="a number of seconds up to 3600; 0 for never"
+    )
+    state: AnyPath = Field(default=Path("state/dns"), description="a path, as text")
+    journal_mb: int = Field(
+        default=32, strict=True, ge=1, le=1024, description="an integer from 1 to 1024 (MB)"
+    )
+    # RFC 5001: whatever tells an operator which server this is.
+    nsid: Text = Field(default="", max_length=64, description="text of at most 64 characters")
+    version: Text = Field(default="", max_length=255, description="text; empty: not told")
+    identity: Text = Field(default="", max_length=255, description="text; empty: not told")
+    cookies: bool = Field(default=True, strict=True, description="true or false")
+    cookie_secret: AnyPath | None = Field(
+        default=None, description="a path, as text: 32 hexadecimal digits a line, the first makes"
+    )
+    # NSD's default; a resolver asks for one name once in its TTL.
+    rate_limit: int = Field(
+        default=200,
+        strict=True,
+        ge=0,
+        le=1_000_000,
+        description="an integer: answers of one kind a second to one network; 0 for no limit",
+    )
+    rate_total: int = Field(
+        default=2000,
+        strict=True,
+        ge=1,
+        le=10_000_000,
+        description="an integer: answers of all kinds a second to one network",
+    )
+    rate_slip: int = Field(
+        default=2, strict=True, ge=0, le=100, description="an integer from 0 (never) to 100"
+    )
+    rate_exempt: tuple[Network, ...] = Field(
+        default=(), description='a list of networks, like ["192.0.2.0/24"]'
+    )
+    connections: int = Field(
+        default=2000, strict=True, ge=1, le=100_000, description="an integer from 1 to 100000"
+    )
+    connections_each: int = Field(
+        default=100, strict=True, ge=1, le=100_000, description="an integer from 1 to 100000"
+    )
+    idle_seconds: Seconds = 10.0
+    query_log: AnyPath | None = Field(default=None, description="a path, as text")
+    query_log_format: Literal["text", "json"] = Field(
+        default="text", description='"text" or "json"'
+    )
+    query_log_sample: float = Field(
+        default=1.0, gt=0, le=1, description="a number above 0, up to 1: the part that is logged"
+    )
+    catalog: DomainName | None = Field(
+        default=None, description="a domain name: the catalog zone that lists ours (RFC 9432)"
+    )
+    key: tuple[DnsKey, ...] = Field(default=(), max_length=1000)
+    secondary: tuple[DnsSecondary, ...] = Field(default=(), max_length=1000)
+    primary: tuple[DnsPrimary, ...] = Field(default=(), max_length=1000)
+    update: tuple[DnsUpdate, ...] = Field(default=(), max_length=1000)
+
+    @model_validator(mode="after")
+    def _known_keys(self) -> Dns:
+        names = {one.name for one in self.key}
+        if len(names) < len(self.key):
+            seen: set[str] = set()
+            twice = next(one.name for one in self.key if one.name in seen or seen.add(one.name))
+            raise ValueError(f"key|{twice}|the name of one key only")
+        for what, some in (
+            ("secondary", self.secondary),
+            ("primary", self.primary),
+            ("update", self.update),
+        ):
+            for one in some:
+                if one.key is not None and one.key not in names:
+                    raise ValueError(f"{what}|{one.key}|of a key that a [[dns.key]] names")
+        for one in self.secondary:
+            if one.key is None and not one.networks and one.address is None:
+                raise ValueError("secondary|{…}|tables with a key, networks or an address")
+        return self
 
 
 class Http(_Table):
@@ -234,6 +384,9 @@ class Metrics(_Table):
 
     port: int = Field(
         default=0, strict=True, ge=0, le=65535, description="a port of the stack; 0 for none"
+    )
+    allow: tuple[Network, ...] = Field(
+        default=(), description='a list of networks, like ["10.0.0.0/8"]'
     )
 
 

@@ -300,7 +300,8 @@ def test_sighup_loads_site_and_zones_again(tmp_path: Path) -> None:
         assert running.ask("new.example.org", "A") == ["10.0.0.7"]
 
 
-def test_sighup_with_an_error_keeps_all_of_the_old(tmp_path: Path) -> None:
+def test_sighup_with_a_bad_zone_keeps_the_last_good_one(tmp_path: Path) -> None:
+    """One bad zone stops nothing else, and is told of."""
     with serving(write(tmp_path)) as running:
         assert running.get()[0] == 200
         page = tmp_path / "site" / "index.md"
@@ -308,14 +309,25 @@ def test_sighup_with_an_error_keeps_all_of_the_old(tmp_path: Path) -> None:
         zone = tmp_path / "zones" / "example.org.zone"
         zone.write_text(ZONE + "new IN A 10.0.0.777\n")
         running.process.send_signal(signal.SIGHUP)
-        running.wait_for("not reloaded: 1 error")
-        assert re.search(r"error: zones/example\.org\.zone:7: ", running.said)
-        assert b"First words." in running.get()[1]
-        assert running.ask("example.org", "A") == ["10.0.0.2"]
-        zone.write_text(ZONE)
-        running.process.send_signal(signal.SIGHUP)
+        running.wait_for("served as it was")
         running.wait_for(r"reloaded in \d")
+        assert re.search(r"error: zones/example\.org\.zone:7: ", running.said)
         assert b"Other words." in running.get()[1]
+        assert running.ask("example.org", "A") == ["10.0.0.2"]
+        zone.write_text(ZONE + "new IN A 10.0.0.77\n")
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for(r"changed, but its serial 1 is not newer")
+        assert running.ask("new.example.org", "A") == ["10.0.0.77"]
+
+
+def test_sighup_with_an_error_of_the_site_keeps_the_old_one(tmp_path: Path) -> None:
+    with serving(write(tmp_path)) as running:
+        assert running.get()[0] == 200
+        page = tmp_path / "site" / "index.md"
+        page.write_text("---\ntitle: [\n---\n\nOther words.\n")
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for("not reloaded: 1 error")
+        assert b"First words." in running.get()[1]
 
 
 # What cannot begin.

@@ -26,14 +26,14 @@ from appliance.dns.protocol import (
     Holder,
     Streams,
 )
-from appliance.dns.reload import Reloaded, reload
+from appliance.dns.reload import LoadedZones, Reloaded, reload
 from appliance.dns.rrl import RateLimiter
 from appliance.dns.transfer import Grant, Transfers, grant
 from appliance.dns.tsig import Key, Keys, key
 from appliance.dns.zone import Zone
 
 if TYPE_CHECKING:
-    from appliance.dns.loading import LoadedZones, load_zones
+    from appliance.dns.loading import load_zones
 
 __all__ = [
     "Catalog",
@@ -68,6 +68,6 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """What reads master files (PEP 562)."""
-    if name in ("LoadedZones", "load_zones"):
+    if name == "load_zones":
         return getattr(import_module("appliance.dns.loading"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from appliance.dns import members, names
 from appliance.dns.answer import Catalog
@@ -29,16 +29,13 @@ from appliance.dns.journal import LIMIT, Journal, Mark, replay
 from appliance.dns.notify import Notified, Notifier
 from appliance.dns.policy import Policy
 from appliance.dns.prepared import Rendered
-from appliance.dns.reload import Reloaded, reload
+from appliance.dns.reload import LoadedZones, Reloaded, reload
 from appliance.dns.rrl import RateLimiter
 from appliance.dns.secondary import Primary, Secondary
 from appliance.dns.serial import Difference, difference, is_newer, successor
 from appliance.dns.transfer import Transfers
 from appliance.dns.updates import Batch, Kept, Reply, Step, Updates
 from appliance.dns.zone import Zone
-
-if TYPE_CHECKING:
-    from appliance.dns.loading import LoadedZones
 
 FEW: Final = 1000
 """Changed records up to which a zone is edited in the catalog; more are rendered anew."""
@@ -327,16 +324,25 @@ class Authority:
 
     # Reload.
 
+    def known(self) -> dict[str, tuple[Zone, bytes]]:
+        """For `load_zones`: what need not be read again."""
+        return {
+            kept.zone.files[0]: (kept.zone, kept.digest)
+            for kept in self.kept.values()
+            if kept.zone.files
+        }
+
     def unchanged(self, loaded: LoadedZones) -> LoadedZones:
         """Zones whose files are as they were, as they are served now."""
-        from appliance.dns.loading import LoadedZones
-
         zones: list[Zone] = []
         for zone in loaded.zones:
             kept = self.kept.get(zone.origin)
-            same = kept is not None and kept.digest == zone.digest
-            zones.append(kept.zone if same and kept is not None else zone)
-        return LoadedZones(tuple(zones), loaded.problems)
+            if kept is not None and (
+                kept.zone is zone or kept.digest == zone.digest or zone.origin in loaded.stale
+            ):
+                zone = kept.zone
+            zones.append(zone)
+        return LoadedZones(tuple(zones), loaded.problems, loaded.stale)
 
     def plan(self, loaded: LoadedZones, served: Iterable[Zone]) -> Reloaded:
         """What a reload leads to; touches nothing, so another thread may do it."""

@@ -1,25 +1,17 @@
 """A directory of master files: each `*.zone` is a zone, and one bad zone stops no other.
 
-Imports `errors`, `zone`, `zonefile`.
+Imports `errors`, `reload`, `zone`, `zonefile`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.dns.errors import Problem, ZoneError
+from appliance.dns.reload import LoadedZones
 from appliance.dns.zone import Zone
 from appliance.dns.zonefile import SUFFIX, digest_of, read_file, reason
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedZones:
-    """What a directory gave: the zones that can be served, and all problems of all files."""
-
-    zones: tuple[Zone, ...]
-    problems: tuple[Problem, ...]
 
 
 def load_zones(
@@ -30,11 +22,13 @@ def load_zones(
     """Read every `*.zone` file of a directory; one bad zone does not stop the others.
 
     `known` has, by main file, zones that were read before, and the digest of their files: a zone
-    whose files have not changed is not read again, the very object is given back.
+    whose files have not changed is not read again, the very object is given back; nor is one lost
+    whose files have errors now.
     """
     root = Path(directory)
     zones: dict[bytes, Zone] = {}
     problems: list[Problem] = []
+    stale: set[bytes] = set()
     try:
         paths = sorted(path for path in root.iterdir() if path.name.endswith(SUFFIX))
     except OSError as error:
@@ -49,10 +43,15 @@ def load_zones(
             zone = read_file(path, root=root, progress=progress)
         except ZoneError as error:
             problems.extend(error.problems)
+            if zone is not None and zone.origin not in zones:
+                zones[zone.origin] = zone
+                stale.add(zone.origin)
+                message = f"{zone.name} has errors now, and is served as it was"
+                problems.append(Problem(str(path), 0, "warning", message))
             continue
         problems.extend(zone.problems)
         other = zones.setdefault(zone.origin, zone)
         if other is not zone:
             message = f"{zone.name} is in {other.files[0]} already; this file is left out"
             problems.append(Problem(str(path), zone.soa.where & 0xFFFFFFFF, "error", message))
-    return LoadedZones(tuple(zones.values()), tuple(problems))
+    return LoadedZones(tuple(zones.values()), tuple(problems), frozenset(stale))

@@ -12,14 +12,22 @@ No file is read or written here. Imports the leaves of this package.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from appliance.dns.errors import Problem
 from appliance.dns.serial import Difference, difference, is_newer, is_same_content, successor
 from appliance.dns.zone import Zone
 
-if TYPE_CHECKING:
-    from appliance.dns.loading import LoadedZones
+
+@dataclass(frozen=True, slots=True)
+class LoadedZones:
+    """What a directory gave: the zones that can be served, and all problems of all files."""
+
+    zones: tuple[Zone, ...]
+    problems: tuple[Problem, ...]
+    stale: frozenset[bytes] = frozenset()
+    """Origins of zones whose files have errors now; they are as they were read before."""
 
 
 class Reloaded(NamedTuple):

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from appliance.dns.authority import FEW, Authority, file_name
 from appliance.dns.edit import apply
@@ -26,13 +26,11 @@ from appliance.dns.incoming import Incoming, UpToDate, Whole
 from appliance.dns.journal import Mark, write_atomically
 from appliance.dns.notify import Notifier
 from appliance.dns.protocol import DnsNotifyProtocol
+from appliance.dns.reload import LoadedZones
 from appliance.dns.secondary import Primary, Secondary
 from appliance.dns.serial import Difference
 from appliance.dns.updates import Kept, Updates
 from appliance.dns.zone import Zone, collector_paused
-
-if TYPE_CHECKING:
-    from appliance.dns.loading import LoadedZones
 
 WRITE_BACK: Final = 1.0
 """Seconds from an update until the master file has it: many updates make one change there."""
@@ -48,16 +46,8 @@ _LENGTH: Final = Struct("!H").pack
 # What reads and writes master files brings dnspython with it, so it is imported when it is used.
 
 
-class Connect(Protocol):
-    """Like `loop.create_connection`."""
-
-    def __call__(
-        self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int
-    ) -> Awaitable[tuple[Any, Any]]:
-        """Connect and return transport and protocol."""
-        ...
-
-
+Connect = Callable[..., Awaitable[tuple[Any, Any]]]
+"""Like `loop.create_connection`: factory, host, port."""
 Endpoint = Callable[[Callable[[], asyncio.DatagramProtocol]], Awaitable[Any]]
 """Makes an endpoint on any port."""
 
@@ -147,6 +137,11 @@ class Service:
         self._talking = 0
         self._reloading = asyncio.Lock()
         self._ended = False
+
+    def reach(self, connect: Connect, endpoint: Endpoint) -> None:
+        """Talk to other servers this way; before `begin`."""
+        self._connect = connect
+        self._endpoint = endpoint
 
     async def begin(self) -> None:
         """Load what is on the disk of other people's zones, and begin to keep them fresh."""

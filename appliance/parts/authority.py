@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import secrets
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any
 
+from appliance.dns.authority import Authority as Server
+from appliance.dns.errors import Problem
 from appliance.dns.protocol import (
-    MAX_STREAMS,
-    MAX_STREAMS_EACH,
     DnsDatagramProtocol,
     DnsStreamProtocol,
     Streams,
 )
+from appliance.dns.service import Service
 from appliance.links import PAIR
 from appliance.parts.base import Part
-from appliance.parts.holder import BACKLOG, Holder
+from appliance.parts.dns_options import options
+from appliance.parts.holder import BACKLOG
 
 if TYPE_CHECKING:
     from appliance.content import Content
@@ -24,34 +30,117 @@ if TYPE_CHECKING:
 class Authority(Part):
     """Listeners for DNS, and the zones that they answer from."""
 
-    def __init__(self, settings: Settings, content: Content) -> None:
+    def __init__(
+        self, settings: Settings, content: Content, say: Callable[[str], None] = lambda _line: None
+    ) -> None:
+        """Serve what was loaded, and what the journals have beyond it; OptionsError."""
         super().__init__()
+        self._settings = settings
         self._port = settings.dns.port
-        self.catalog = Holder(content.catalog)
+        self._say = say
+        self._random = Random(secrets.randbits(128))
+        self.server = Server(
+            options(settings),
+            counters=content.catalog.counters,
+            random=self._random,
+            say=say,
+        )
+        told = set(content.loaded.problems)
+        for problem in self.server.begin(content.loaded, content.catalog):
+            if problem not in told:
+                say(f"{problem.severity}: {problem}")
+        self.catalog = Service(self.server, random=self._random)
+        """What protocols are given: has `current`, and takes updates."""
+        dns = settings.dns
         # Behind the gateway all clients have its address, so one may have all streams.
-        each = MAX_STREAMS if settings.net.link == PAIR else MAX_STREAMS_EACH
-        self.streams = Streams(each=each)
+        each = dns.connections if settings.net.link == PAIR else dns.connections_each
+        self.streams = Streams(dns.connections, each)
+        self._reloading: set[asyncio.Task[None]] = set()
+        self._latest: asyncio.Task[None] | None = None
+        self._log: Any = None
 
     async def begin(self, stack: Stack) -> None:
-        """Listen for queries."""
+        """Listen for queries, and talk to other servers."""
+        dns = self._settings.dns
+        holder: Any = self.catalog
+        if dns.query_log is not None:
+            from appliance.parts.query_log import QueryLog
+
+            self._log = holder = QueryLog(
+                self.catalog, dns.query_log, dns.query_log_format, dns.query_log_sample, self._say
+            )
         self.servers.append(
             await stack.create_server(
-                lambda: DnsStreamProtocol(self.catalog, streams=self.streams),
+                lambda: DnsStreamProtocol(
+                    holder, streams=self.streams, idle_timeout=dns.idle_seconds
+                ),
                 None,
                 self._port,
                 backlog=BACKLOG,
             )
         )
-        await stack.create_datagram_endpoint(
-            lambda: DnsDatagramProtocol(self.catalog), ("", self._port)
-        )
+        await stack.create_datagram_endpoint(lambda: DnsDatagramProtocol(holder), ("", self._port))
+        if self._settings.net.link != PAIR:
+            # On a pair nobody but the gateway is there; the host's own sockets reach others.
+            self.catalog.reach(
+                connect=stack.create_connection,
+                endpoint=lambda factory: stack.create_datagram_endpoint(factory, ("", 0)),
+            )
+        await self.catalog.begin()
+        if dns.watch:
+            task = asyncio.get_running_loop().create_task(self._watch(dns.watch))
+            self._reloading.add(task)
+
+    def answer_http(self, message: bytes, address: str) -> bytes | None:
+        """The answer to a message that came over HTTPS (RFC 8484)."""
+        return self.server.answer_http(message, (address, 0))
 
     def reload(self, content: Content) -> None:
-        """Answer from other zones."""
-        self.catalog.current = content.catalog
+        """Answer from other zones, as soon as it is clear what has changed."""
+        task = asyncio.get_running_loop().create_task(self._reload(content.loaded))
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
+        self._latest = task
+
+    async def reloaded(self) -> None:
+        """Return when the zones loaded last are served."""
+        if self._latest is not None:
+            await self._latest
+
+    async def _reload(self, loaded: Any) -> None:
+        known: set[Problem] = set(loaded.problems)
+        for problem in await self.catalog.reload(loaded):
+            if problem not in known:
+                self._say(f"{problem.severity}: {problem}")
+
+    async def _watch(self, every: float) -> None:
+        """Look at the zones' files now and then, and serve what has changed."""
+        from appliance.dns.loading import load_zones
+
+        loop = asyncio.get_running_loop()
+        told: set[Problem] = set()
+        while True:
+            await asyncio.sleep(every)
+            known = self.server.known()
+            loaded = await loop.run_in_executor(
+                None,
+                lambda: load_zones(self._settings.dns.zones, known=known),  # noqa: B023
+            )
+            problems = set(await self.catalog.reload(loaded))
+            for problem in sorted(problems - told):
+                self._say(f"{problem.severity}: {problem}")
+            told = problems
 
     def drain(self) -> None:
         """Close the streams; datagrams are answered until the stack ends."""
         super().drain()
         for server in self.servers:
             server.close_clients()
+
+    async def end(self) -> None:
+        """Write back what updates have changed."""
+        for task in list(self._reloading):
+            task.cancel()
+        await self.catalog.end()
+        if self._log is not None:
+            self._log.close()

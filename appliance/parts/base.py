@@ -26,6 +26,9 @@ class Part:
     def reload(self, content: Content) -> None:
         """Serve this from now on; what is being answered is finished from the old."""
 
+    async def reloaded(self) -> None:
+        """Return when what `reload` was given is served."""
+
     def drain(self) -> None:
         """Take on nothing new, and let what has begun finish."""
         for server in self.servers:
