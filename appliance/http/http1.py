@@ -114,6 +114,8 @@ class HttpProtocol(asyncio.Protocol):
                 self._write(hit.wire)
                 if server.on_request is not None:
                     self._log(data, hit.answer)
+                if hit.last:
+                    self._farewell()
                 return
         self._receive(data)
 
@@ -291,11 +293,14 @@ class HttpProtocol(asyncio.Protocol):
             self._write(hit.wire)
             if server.on_request is not None:
                 self._log(head, hit.answer)
+            if hit.last:
+                self._farewell()
             return
-        answer = server.recall(head)
-        if answer is not None:
-            self._send(answer, head, persistent=True)
-            return
+        for last in (False, True):
+            answer = server.recall(head, last=last)
+            if answer is not None:
+                self._send(answer, head, persistent=not last)
+                return
         if head == PREFACE_HEAD and server.limits.http2:
             self._upgrade()
             return
@@ -306,7 +311,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         answer = decide(site, parsed.request)
         if parsed.plain:
-            server.keep(head, answer)
+            server.keep(head, answer, last=not parsed.persistent)
         if parsed.length:
             self._send(answer, head, persistent=self._take_body(head, parsed))
         else:
@@ -475,6 +480,12 @@ class HttpProtocol(asyncio.Protocol):
         """Answer a faulty head; where the next one would begin is not known."""
         with_body = not head.startswith(b"HEAD ")
         self._say(plain(refusal.status, refusal.reason, with_body=with_body), head)
+
+    def _farewell(self) -> None:
+        """Close once the answer that was just written is taken."""
+        self._end = LAST
+        if not self._paused:
+            self._close()
 
     def _last(self) -> None:
         """Close: there is nothing more to say."""

@@ -3,7 +3,8 @@
 Sound because (each by its number in the tests):
 1. the key is every octet through the blank line, so nothing the decision read is left out;
 2. an entry is made only from a head that the strict parser accepted, for GET and HEAD, with no
-   Content-Length, Transfer-Encoding, Expect, Upgrade or `Connection: close`;
+   Content-Length, Transfer-Encoding, Expect or Upgrade; heads after which the connection closes
+   (`Connection: close`, HTTP/1.0) have a memo of their own;
 3. it is consulted only at a message boundary;
 4. it belongs to one server object, so to one scheme and one local address, and is emptied when
    the site changes;

@@ -95,11 +95,12 @@ MAX_REFUSED = 200
 class Hit:
     """A finished answer of this second, and how often it was sent since the last tick."""
 
-    __slots__ = ("answer", "count", "wire")
+    __slots__ = ("answer", "count", "last", "wire")
 
-    def __init__(self, answer: Answer, wire: bytes) -> None:
+    def __init__(self, answer: Answer, wire: bytes, last: bool) -> None:
         self.answer = answer
         self.wire = wire
+        self.last = last  # the connection closes after it
         self.count = 0
 
 
@@ -134,13 +135,14 @@ class HttpServer:
         self.on_request = on_request
         self.remember = remember
         self.memo = Memo()
+        self.last_memo = Memo()  # of heads after which the connection closes
         self.wires: dict[bytes, Hit] = {}  # by head; emptied each second
         self.ready: dict[Fields, Ready] = {}  # for HTTP/2; emptied when full
         self.connections: set[Served] = set()
         self.draining = False
         self.now = 0.0  # the loop's time at the last tick
         self._loop = loop
-        self._finished: dict[Answer, bytes] = {}  # emptied each second
+        self._finished: dict[tuple[Answer, bool], bytes] = {}  # emptied each second
         self._finished_bytes = 0
         self.scheme = scheme
         # RFC 6797 §7.2: not over http.
@@ -285,6 +287,7 @@ class HttpServer:
         if current is not self.site:
             self._fold()
             self.memo.clear()
+            self.last_memo.clear()
             self.wires.clear()
             self.ready = {}
             self._forget_finished()
@@ -306,30 +309,30 @@ class HttpServer:
         """The field lines that every answer of this listener has."""
         return self._extra
 
-    def wire(self, answer: Answer) -> bytes:
-        """Return the octets of a small answer on a connection that goes on."""
-        return self.head(answer, close=False) + b"".join(answer.parts)  # type: ignore[arg-type]
+    def wire(self, answer: Answer, *, close: bool = False) -> bytes:
+        """Return the octets of a small answer."""
+        return self.head(answer, close=close) + b"".join(answer.parts)  # type: ignore[arg-type]
 
-    def recall(self, head: bytes) -> Answer | None:
-        """Look a head up in the memo, and keep the octets of its answer for this second."""
-        answer = self.memo.get(head)
+    def recall(self, head: bytes, *, last: bool) -> Answer | None:
+        """Look a head up in its memo, and keep the octets of its answer for this second."""
+        answer = self.last_memo.get(head) if last else self.memo.get(head)
         if answer is None:
             return None
         self.memo_hits += 1
         if answer.length <= SMALL and not self.draining:
-            wire = self._finished.get(answer)
+            wire = self._finished.get((answer, last))
             if wire is None:
                 if self._finished_bytes >= MAX_WIRES:
                     return answer
-                wire = self._finished[answer] = self.wire(answer)
+                wire = self._finished[answer, last] = self.wire(answer, close=last)
                 self._finished_bytes += len(wire)
-            self.wires[head] = Hit(answer, wire)
+            self.wires[head] = Hit(answer, wire, last)
         return answer
 
-    def keep(self, head: bytes, answer: Answer) -> None:
+    def keep(self, head: bytes, answer: Answer, *, last: bool) -> None:
         """Remember the answer to a head that may be remembered."""
         if self.remember and answer.status in _REMEMBERED:
-            self.memo.put(head, answer)
+            (self.last_memo if last else self.memo).put(head, answer)
 
     def keep_ready(self, request: Request, fields: Fields, answer: Answer, log: bytes) -> None:
         """Remember the answer to the fields of an HTTP/2 request that ended with its head."""

@@ -157,8 +157,7 @@ def _frame(request: Request, modern: bool) -> Head:
             option.strip(b" \t") for option in options.lower().split(b",")
         }
     simple = (
-        persistent
-        and coding is None
+        coding is None
         and stated is None
         and expect is None
         and b"upgrade" not in fields

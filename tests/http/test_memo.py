@@ -38,8 +38,6 @@ def test_plain_heads_are_remembered(head: bytes) -> None:
         with_field(b"Transfer-Encoding: chunked") + b"0\r\n\r\n",
         with_field(b"Expect: 100-continue"),
         with_field(b"Upgrade: h2c"),
-        with_field(b"Connection: close"),
-        GET.replace(b"HTTP/1.1", b"HTTP/1.0"),
         GET.replace(b"GET", b"OPTIONS"),
         GET.replace(b"GET", b"POST"),
         GET.replace(b"/about", b"/%zz"),
@@ -50,6 +48,25 @@ def test_others_are_not(head: bytes) -> None:
     client = Client()
     client.send(head)
     assert len(client.server.memo) == 0
+
+
+@pytest.mark.parametrize(
+    "head", [with_field(b"Connection: close"), GET.replace(b"HTTP/1.1", b"HTTP/1.0")]
+)
+def test_last_heads_are_remembered_apart(head: bytes) -> None:
+    """RFC 9112 §9.6: however it is found, a last answer says so, and the connection closes."""
+    server = Client().server
+    answers = []
+    for _ in range(4):
+        client = Client(server)
+        answers.append(client.send(head))
+        assert client.transport.eof_written
+        assert client.send(GET) == b""
+    assert len(set(answers)) == 1
+    assert b"\r\nConnection: close\r\n" in answers[0]
+    assert len(server.memo) == 0
+    assert len(server.last_memo) == 1
+    assert server.counters()["memo_hits"] == 3
 
 
 def test_a_head_inside_a_body_is_not_one() -> None:
