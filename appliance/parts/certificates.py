@@ -97,8 +97,8 @@ class Certificates(Part):
     def __init__(self, settings: Settings, *, clock: Clock = utc_now) -> None:
         super().__init__()
         self._settings = settings
-        self._clock = clock
-        self._store = Store(settings.tls.state / "tls")
+        self.now = clock
+        self.store = Store(settings.tls.state / "tls")
         self.counters = TlsCounters()
         self.authority: Authority | None = None
         self._contexts: list[Contexts] = []  # one for each service
@@ -148,6 +148,11 @@ class Certificates(Part):
         self._contexts.append(made)
         return made
 
+    def challenge(self, name: str, credential: Credential | None) -> None:
+        """Answer acme-tls/1 for a name on every listener for the web (RFC 8737); None: no more."""
+        for contexts in self._contexts:
+            contexts.challenge(name, credential)
+
     def changed(self) -> None:
         """Offer what there is now; connections that exist go on with what they have."""
         credentials = self.credentials()
@@ -159,7 +164,7 @@ class Certificates(Part):
     # -- where they come from -------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        now = self._clock()
+        now = self.now()
         for files in self._settings.certificate:
             held = Held("files", ())
             self._files.append((files, held, None))
@@ -186,21 +191,21 @@ class Certificates(Part):
 
     def _open_authority(self, names: tuple[str, ...], now: dt.datetime) -> Authority:
         """The authority of earlier runs, or a new one."""
-        certificate, key = self._store.read(CA_FILE), self._store.read(CA_KEY)
+        certificate, key = self.store.read(CA_FILE), self.store.read(CA_KEY)
         if certificate is not None and key is not None:
             try:
                 authority = Authority.read(certificate, key, now)
             except CredentialError as exc:
                 raise CredentialError(
-                    f"{self._store.path(CA_FILE)}: {exc}; remove it to have a new one made"
+                    f"{self.store.path(CA_FILE)}: {exc}; remove it to have a new one made"
                 ) from exc
             if authority.permits(names):
                 return authority
             self._notes.append("the local CA was made anew, for other names: trust it again")
         authority = Authority.make(names, now)
         # The key first: a certificate without its key would look like a loss.
-        self._store.write(CA_KEY, key_pem(authority.key))
-        self._store.write(CA_FILE, authority.pem(), public=True)
+        self.store.write(CA_KEY, key_pem(authority.key))
+        self.store.write(CA_FILE, authority.pem(), public=True)
         return authority
 
     def _renew_local(self, now: dt.datetime) -> bool:
@@ -261,7 +266,7 @@ class Certificates(Part):
 
     def look(self) -> None:
         """One round: files, local certificate, ticket keys."""
-        now = self._clock()
+        now = self.now()
         new = self._look_at_files(now)
         new = self._renew_local(now) or new
         for contexts in self._contexts:
@@ -317,19 +322,19 @@ class Certificates(Part):
     @property
     def authority_file(self) -> Path | None:
         """The local authority's certificate on disk, where one is in use."""
-        return None if self.authority is None else self._store.path(CA_FILE)
+        return None if self.authority is None else self.store.path(CA_FILE)
 
     def save_status(self) -> None:
         """Tell `appliance tls`, which is another process."""
-        status = {"written": _text(self._clock()), "certificates": [h.row() for h in self.held()]}
+        status = {"written": _text(self.now()), "certificates": [h.row() for h in self.held()]}
         try:
-            self._store.write(STATUS, json.dumps(status, indent=1).encode(), public=True)
+            self.store.write(STATUS, json.dumps(status, indent=1).encode(), public=True)
         except CredentialError as exc:
             logger.warning("%s", exc)
 
     def metrics(self) -> dict[str, float]:
         """Counters, and the days that each certificate has left."""
-        now = self._clock()
+        now = self.now()
         days = {
             f'days_left{{name="{c.names[0]}"}}': (c.not_after - now).total_seconds() / 86400
             for c in self.credentials()

@@ -5,9 +5,10 @@ They put TLS under the protocols that the web and the authority have anyway.
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from appliance.dns.protocol import DnsStreamProtocol
 from appliance.http import web_protocol
@@ -18,8 +19,6 @@ from appliance.parts.holder import BACKLOG
 from appliance.tls.protocol import TlsServer
 
 if TYPE_CHECKING:
-    import asyncio
-
     from appliance.dns import Catalog
     from appliance.http import HttpServer
     from appliance.net.transport import Stack
@@ -84,6 +83,8 @@ class Secure(Part):
 
     def _web_protocol(self, alpn: str | None) -> asyncio.Protocol:
         assert self.https is not None
+        if alpn == "acme-tls/1":
+            return _Closer()
         return web_protocol(self.https, alpn)
 
     def _dot_protocol(self, alpn: str | None) -> asyncio.Protocol:
@@ -140,6 +141,13 @@ class Secure(Part):
             self.https.drain()
         for server in self.servers[1 if self.https is not None else 0 :]:
             server.close_clients()
+
+
+class _Closer(asyncio.Protocol):
+    """RFC 8737 §3: after the handshake of a challenge there is nothing to say."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).close()
 
 
 def _describe(credential: Credential) -> str:

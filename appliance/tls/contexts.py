@@ -70,7 +70,7 @@ def _plain(keylog: Keylog | None) -> SSL.Context:
     )
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # 11 KB less for a connection at rest
     # One SSL_write makes all records that its octets need.
-    context.clear_mode(_PARTIAL_WRITE)
+    context.clear_mode(PARTIAL_WRITE)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # tickets only: nothing is kept for a peer
     context.set_timeout(TICKET_SECONDS)
     if keylog is not None:
@@ -78,8 +78,8 @@ def _plain(keylog: Keylog | None) -> SSL.Context:
     return context
 
 
-_PARTIAL_WRITE: Final = 1
-"""SSL_MODE_ENABLE_PARTIAL_WRITE of ssl.h; pyOpenSSL sets it and has no name for it."""
+PARTIAL_WRITE: Final = 1
+"""SSL_MODE_ENABLEPARTIAL_WRITE of ssl.h; pyOpenSSL sets it and has no name for it."""
 
 
 class _NoOverlapError(Exception):
