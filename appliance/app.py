@@ -294,7 +294,15 @@ def _secure(settings: Settings, web: Web, authority: Authority) -> list[Part]:
 
     certificates = Certificates(settings)
     web.hooks.update(certificates.hooks)
-    return [certificates, Secure(settings, certificates, web, authority)]
+    parts: list[Part] = [certificates, Secure(settings, certificates, web, authority)]
+    if settings.acme.directory is not None:
+        from appliance.parts.acme import Keeper
+        from appliance.parts.overlay import Overlay
+
+        keeper = Keeper(settings, certificates, Overlay(authority.catalog))
+        web.hooks.update(keeper.hooks)
+        parts.append(keeper)
+    return parts
 
 
 def _open_link(settings: Settings, warn: Callable[[str], None]) -> tuple[Vif, Vif | None]:
