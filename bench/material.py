@@ -158,5 +158,8 @@ zone:
 def write_settings(folder: Path) -> Path:
     """Write the appliance's own settings: nothing that the command line does not say better."""
     path = folder / "appliance.toml"
-    path.write_text('[site]\ntitle = "Benchmark"\nbase_url = "http://bench.test"\n')
+    path.write_text(
+        '[site]\ntitle = "Benchmark"\nbase_url = "http://bench.test"\n'
+        "[dns]\nrate_limit = 0\n"  # as with the peers: all load comes from one address
+    )
     return path

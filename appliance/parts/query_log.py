@@ -19,6 +19,7 @@ from appliance.dns import names
 from appliance.dns.consts import HEADER_LEN, RCODE_NAMES
 from appliance.dns.errors import WireError
 from appliance.dns.names import end_of
+from appliance.dns.protocol import is_update
 from appliance.dns.rrl import address_of
 from appliance.dns.text import type_name
 
@@ -68,6 +69,8 @@ class QueryLog:
     def answer(self, query: bytes, *, transport: str = "udp", peer: Any = None) -> bytes | None:
         """As the catalog's."""
         answer: bytes | None = self._inner.current.answer(query, transport=transport, peer=peer)
+        if answer is None and is_update(query):
+            return None
         if self._sample == 1 or self._random.random() < self._sample:
             self._note(query, answer, transport, peer)
         return answer
@@ -78,6 +81,8 @@ class QueryLog:
         """As the catalog's; a transfer is logged when it begins."""
         answer: bytes | Iterator[bytes] | None
         answer = self._inner.current.stream(query, transport=transport, peer=peer)
+        if answer is None and is_update(query):
+            return None
         if self._sample == 1 or self._random.random() < self._sample:
             said = answer if isinstance(answer, bytes) or answer is None else b""
             self._note(query, said, transport, peer)
