@@ -99,6 +99,8 @@ class Environment:
                 raise InapplicableError(f"{name}={value}: the stack has no such choice")
             return
         handler = _SYSCTLS.get(short)
+        if "hystart" in short:
+            raise InapplicableError(f"{name}: the stack has HyStart++ (RFC 9406), not HyStart")
         if handler is None:
             raise InapplicableError(f"the sysctl {name} means nothing here")
         try:
@@ -266,7 +268,6 @@ _AS_IT_IS: Final = {
     "tcp_reordering": ("3",),
     "tcp_synack_retries": ("5",),
     "tcp_syncookies": ("1", "2"),
-    "sys.module.tcp_cubic.parameters.hystart_detect": ("2", "3"),
 }
 # How Linux packs octets into super-segments, spaces them, and options that are never used.
 _NO_MEANING: Final = frozenset(

@@ -83,6 +83,7 @@ class Flow:
     script_isn: int = 0  # ours, as the script calls it
     live_isn: int = -1  # ours, as the host chose it; -1: not yet known
     remote_isn: int = 0  # theirs: the same in the script and on the wire
+    reopened: int = -1  # theirs, of a SYN that would open the same pair of sockets again
     first_script_stamp: int = -1
     first_live_stamp: int = 0
     stamps: dict[int, int] = field(default_factory=dict)  # script's TS val -> the host's
@@ -182,6 +183,8 @@ class Flow:
         head = ipv4.parse(packet, 0, len(packet))
         tcp = wire_tcp.parse(packet, head.payload_at, head.payload_end)
         syn = bool(tcp.flags & wire_tcp.SYN)
+        if syn and self.reopened >= 0:
+            self.live_isn, self.remote_isn, self.reopened = -1, self.reopened, -1
         if syn and self.live_isn < 0:
             self.live_isn = tcp.seq
             if learn is not None:

@@ -16,7 +16,7 @@ import io
 import textwrap
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,10 +50,10 @@ FIRST_PORT: Final = 40_001  # of the peers that connect to us, one after another
 SEED: Final = 1
 _MAX_TRACE: Final = 20  # packets shown with a failure
 
-# enum tcp_ca_state and the states and options of struct tcp_info, for code.
+# enum tcp_ca_state (without CWR, which the stack does not have: a mark reduces at once) and the
+# states and options of struct tcp_info, for code.
 _CONSTANTS: Final = {
-    "TCP_CA_Open": 0, "TCP_CA_Disorder": 1, "TCP_CA_CWR": 2, "TCP_CA_Recovery": 3,
-    "TCP_CA_Loss": 4,
+    "TCP_CA_Open": 0, "TCP_CA_Disorder": 1, "TCP_CA_Recovery": 3, "TCP_CA_Loss": 4,
     "TCP_ESTABLISHED": 1, "TCP_SYN_SENT": 2, "TCP_SYN_RECV": 3, "TCP_FIN_WAIT1": 4,
     "TCP_FIN_WAIT2": 5, "TCP_TIME_WAIT": 6, "TCP_CLOSE": 7, "TCP_CLOSE_WAIT": 8,
     "TCP_LAST_ACK": 9, "TCP_LISTEN": 10, "TCP_CLOSING": 11,
@@ -139,7 +139,7 @@ class Player:
         if script.setup is not None:
             self.line = script.setup[1].line
             self.environment.run(script.setup[0].text)
-        self._refuse_pacing()
+        self._foresee()
         here, there = self.options["local_ip"], self.options["remote_ip"]
         self.stage = Stage(
             seed=choices.seed,
@@ -165,6 +165,18 @@ class Player:
         self._last: tuple[e.Event, int] | None = None  # the event before, and its time
         self._names: dict[str, Any] = dict(_CONSTANTS)
         self._blocked: _Blocked | None = None
+
+    def _foresee(self) -> None:
+        """Find what cannot be judged before anything is played; raises InapplicableError."""
+        self._refuse_pacing()
+        later = replace(self.environment)
+        for event in self.script.events:
+            if isinstance(event.action, e.Command):
+                self.line = event.place.line
+                later.run(event.action.text)
+            elif isinstance(event.action, e.Code) and "TCP_CA_CWR" in event.action.text:
+                self.line = event.place.line
+                raise InapplicableError("the stack has no state CWR: a mark reduces at once")
 
     def _refuse_pacing(self) -> None:
         """Without its pacing, what the fq discipline sends when is not to be compared."""
@@ -332,6 +344,8 @@ class Player:
             self._passive = True
             return self.flow
         flow = self._any_flow()
+        if syn and listening is not None:
+            flow.reopened = segment.seq
         if "S" in segment.flags and not self._passive:
             flow.remote_isn = segment.seq
         return flow

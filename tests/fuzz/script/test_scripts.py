@@ -1,0 +1,46 @@
+"""Every script of tests/scripts passes: each is a rule of an RFC, named in its first lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from appliance.fuzz.script.runner import PASSED, run_file
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+ALL = sorted(SCRIPTS.glob("*.pkt"))
+
+# What the stack does not do yet, by the name of the script.
+KNOWN: dict[str, str] = {
+    "rfc2525-unread-data-resets": "a window update leaves after each read (RFC 1122 §4.2.3.3)",
+}
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_the_stack_keeps_the_rule(path: Path, request: pytest.FixtureRequest) -> None:
+    """RFC 9293 and those that extend it; the script names its section."""
+    if path.stem in KNOWN:
+        reason = f"BUG {KNOWN[path.stem]}"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    result = run_file(path)
+    assert result.outcome == PASSED, f"{path}:{result.line}: {result.reason}\n{result.detail}"
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_each_script_says_which_rule_it_is(path: Path) -> None:
+    first = path.read_text().lstrip().splitlines()[0]
+    number = path.stem.split("-")[0].removeprefix("rfc")
+    assert first.startswith("//")
+    assert f"RFC {number}" in " ".join(path.read_text().splitlines()[:3])
+
+
+def test_there_are_scripts() -> None:
+    assert len(ALL) > 50
+
+
+def test_the_same_seed_gives_the_same_packets() -> None:
+    """A run is a function of its script and its seed."""
+    path = SCRIPTS / "rfc9293-handshake-passive.pkt"
+    first, second = run_file(path), run_file(path)
+    assert (first.events, first.seconds) == (second.events, second.seconds)
