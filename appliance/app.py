@@ -21,6 +21,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
@@ -110,8 +111,12 @@ class Appliance:
         say: Say,
         verbose: bool = False,
         content: Content | None = None,
+        patient: bool = False,
     ) -> None:
-        """`content`: loaded earlier, as an image has it (default: loaded now)."""
+        """`content`: loaded earlier, as an image has it (default: loaded now).
+
+        `patient`: HTTP and DNS begin alone, and all other parts with `begin_rest`.
+        """
         if content is None:
             _look_for_directories(settings)
             content = load_content(settings)
@@ -125,7 +130,14 @@ class Appliance:
             web, authority = Web(settings, self._content), Authority(settings, self._content, say)
         except OptionsError as exc:
             raise StartError(str(exc)) from exc
-        self._parts: list[Part] = [web, authority, *_secure(settings, web, authority)]
+        self._parts: list[Part] = [web, authority]
+        self._rest = partial(_others, settings, web, authority)
+        if not patient:
+            self._parts += self._rest()
+        if settings.metrics.port:
+            from appliance.parts.metrics import Metrics
+
+            self._parts.append(Metrics(settings, web, authority))
         self._ended: asyncio.Event = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         self._reload_wanted = False
@@ -166,6 +178,20 @@ class Appliance:
             await part.begin(stack)
         if theirs is not None:
             await self._offer(theirs)
+
+    async def begin_rest(self) -> None:
+        """Import and begin the parts that a patient start has left; raises as they do."""
+        parts = self._rest()
+        web = self._parts[0]
+        assert isinstance(web, Web)
+        for server in web.http:
+            server.hook_up(web.hooks)
+        for part in parts:
+            await part.begin(self._stacks[0])
+            self._parts.append(part)
+            for note in part.notes():
+                self._say(f"  {note}")
+        _leave_alone()
 
     async def _stack(self, vif: Vif, addresses: Sequence[str], gateways: Sequence[str]) -> Stack:
         stack = Stack(vif, addresses=addresses, gateways=gateways)
@@ -283,6 +309,11 @@ class Appliance:
             for stack in self._stacks:
                 counted = {k: v for k, v in stack.counters.as_dict().items() if v}
                 self._say(f"{stack.vif.name}: {counted}")
+
+
+def _others(settings: Settings, web: Web, authority: Authority) -> list[Part]:
+    """All parts but HTTP and DNS, in the order in which they begin."""
+    return [*_secure(settings, web, authority)]
 
 
 def _secure(settings: Settings, web: Web, authority: Authority) -> list[Part]:

@@ -148,8 +148,9 @@ class HttpServer:
         # RFC 6797 §7.2: not over http.
         wanted = hsts and scheme == "https"
         self._extra = b"Strict-Transport-Security: %s\r\n" % hsts.encode() if wanted else b""
-        self._hooks = {path: hook for path, hook in (hooks or {}).items() if path[-1:] != b"/"}
-        self._prefixes = [(path, hook) for path, hook in (hooks or {}).items() if path[-1:] == b"/"]
+        self._hooks: dict[bytes, Hook] = {}
+        self._prefixes: list[tuple[bytes, Hook]] = []
+        self.hook_up(hooks or {})
         self._date = b""
         self._wall = 0.0  # seconds since the epoch at the last tick
         self._timer: asyncio.TimerHandle | None = None
@@ -257,6 +258,11 @@ class HttpServer:
         self._finished_bytes = 0
 
     # -- hooks --------------------------------------------------------------------------------
+
+    def hook_up(self, hooks: Mapping[bytes, Hook]) -> None:
+        """Ask these from now on, and no others."""
+        self._hooks = {path: hook for path, hook in hooks.items() if path[-1:] != b"/"}
+        self._prefixes = [(path, hook) for path, hook in hooks.items() if path[-1:] == b"/"]
 
     def hook(self, target: bytes) -> Hook | None:
         """Return who answers a target before the site does."""
