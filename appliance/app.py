@@ -21,7 +21,6 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
