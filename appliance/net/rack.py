@@ -32,6 +32,7 @@ class Rack:
     __slots__ = (
         "_dsack_round",
         "_persist",
+        "displaced",
         "end_seq",
         "fack",
         "min_rtt",
@@ -48,6 +49,7 @@ class Rack:
         self.min_rtt = inf  # seconds
         self.fack = 0  # past the highest number ever delivered
         self.reordering_seen = False
+        self.displaced = 0  # octets: the furthest that anything came behind its place
         self.window_mult = 1  # quarters of min_rtt in the reordering window
         self._persist = WINDOW_PERSISTS
         self._dsack_round = -1  # snd_nxt when the window last grew; -1: may grow
@@ -70,6 +72,8 @@ class Rack:
             # Step 3: something below the highest delivered arrived late without being sent again.
             if end < self.fack:
                 self.reordering_seen = True
+                if self.fack - record.start > self.displaced:
+                    self.displaced = self.fack - record.start
         if end > self.fack:
             self.fack = end
         if sent_at > self.xmit_at or (sent_at == self.xmit_at and end > self.end_seq):

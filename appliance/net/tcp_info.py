@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.net.congestion import INFINITE
+from appliance.net.rack import DUP_THRESH
 from appliance.net.repair import LOSS, OPEN
 from appliance.net.tcp import Connection
 from appliance.net.tcp_state import (
@@ -144,7 +145,7 @@ def snapshot(connection: Connection, now: float) -> TcpInfo:
         ),
         tcpi_snd_cwnd=repair.cc.cwnd // mss,
         tcpi_advmss=c.path.mtu - c.path.overhead - 20,
-        tcpi_reordering=3,
+        tcpi_reordering=max(DUP_THRESH, segments(repair.rack.displaced)),
         tcpi_rcv_space=c.rcv_buffer,
         tcpi_total_retrans=c.retransmitted,
         tcpi_notsent_bytes=c.unsent,

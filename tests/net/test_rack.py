@@ -143,3 +143,13 @@ def test_probe_timeout(srtt: float, rto: float, out: int, expected: float) -> No
 
 def test_nothing_known_is_infinitely_far() -> None:
     assert Rack().min_rtt == inf
+
+
+def test_how_far_a_segment_came_behind_its_place() -> None:
+    """RFC 8985 §6.2 step 3: seen by what was delivered below the highest, never sent again."""
+    flight, rack = sent(0.0, 0.0, 0.0, 0.0, 0.0), Rack()
+    delivered(rack, flight, 4, 0.1)
+    assert (rack.reordering_seen, rack.displaced) == (False, 0)
+    delivered(rack, flight, 1, 0.1)
+    delivered(rack, flight, 2, 0.1)
+    assert (rack.reordering_seen, rack.displaced) == (True, 40)

@@ -15,6 +15,7 @@ import contextlib
 import io
 import textwrap
 import time
+import traceback
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -111,7 +112,12 @@ def run_script(script: e.Script, choices: Choices | None = None) -> Result:
         player.play()
     except InapplicableError as reason:
         result.outcome, result.reason = NOT_APPLICABLE, str(reason)
-    except MismatchError as fault:
+    except Exception as fault:
+        if not isinstance(fault, MismatchError):
+            # Nothing may escape the stack: that it did is what is wrong.
+            told = traceback.extract_tb(fault.__traceback__)[-1]
+            where = f"{told.filename}:{told.lineno}"
+            fault = MismatchError(f"the stack raised {fault!r} at {where}")
         result.outcome, result.reason = FAILED, fault.summary
         trace = player.trace() if player else ""
         result.detail = "\n".join(filter(None, (fault.table(), trace)))
