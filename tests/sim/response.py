@@ -156,7 +156,7 @@ NAMES = {"cubic": "CUBIC", "newreno": "NewReno"}
 
 def picture() -> str:
     """Both congestion controls: rate over loss, a colour for each round trip."""
-    width, height = 880, 430
+    width, height = 880, 420
     limits = ((0.0009, 0.11), (0.08, 80.0))
     parts = [
         draw.text(70, 26, "Throughput of one connection under random loss", cls="f-ink b t"),

@@ -67,3 +67,18 @@ def transfer(
     world.run(seconds=5.0)
     found = [pupil.connection for pupil in pupils if pupil.connection is not None]
     return "".join(lines), found
+
+
+if __name__ == "__main__":
+    # The example of the site: python -m tests.trace.scene site/docs/trace.svg
+    import sys
+    import tempfile
+    from pathlib import Path
+
+    from appliance.trace import flows, picture
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.trace")
+        narrow = Link(delay=0.025, loss=0.005, rate=10e6, queue=60_000)
+        path.write_text(transfer(1_500_000, narrow, seed=int(sys.argv[2:] and sys.argv[2] or 5))[0])
+        Path(sys.argv[1]).write_text(picture.svg(flows.read(path)[0]), encoding="utf-8")
