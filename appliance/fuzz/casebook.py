@@ -45,7 +45,7 @@ def write(outcome: Outcome, into: Path, *, tries: int = MAX_TRIES) -> Path:
     """Shrink, run again with everything recorded, and write the directory; returns where."""
     found = outcome.scenario
     rule = outcome.findings[0].rule
-    directory = _fresh(into / f"{re.sub('[^a-z0-9]+', '-', rule)}-{found.seed}")
+    directory = fresh(into / f"{re.sub('[^a-z0-9]+', '-', rule)}-{found.seed}")
     smaller = smallest(outcome, tries)
     again, seen = recorded(smaller)
     (directory / "scenario.toml").write_text(dump(smaller))
@@ -86,7 +86,7 @@ def tell(seen: dict[str, list[Seen]]) -> list[str]:
     return [teller.line(name, one) for _, name, one in entries]
 
 
-def _fresh(path: Path) -> Path:
+def fresh(path: Path) -> Path:
     """Make a directory of this name, or of the first free one like it."""
     for number in range(1, 10_000):
         name = path if number == 1 else path.with_name(f"{path.name}.{number}")

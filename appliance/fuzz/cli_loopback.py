@@ -12,8 +12,8 @@ from appliance.commands import FAILED, MISUSED, OK, complain, say
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The words that it takes."""
     much = parser.add_mutually_exclusive_group()
-    much.add_argument("--seconds", metavar="N", type=_positive, help="for so long (default: 10)")
-    much.add_argument("--runs", metavar="N", type=_whole, help="so many scenarios")
+    much.add_argument("--seconds", metavar="N", type=positive, help="for so long (default: 10)")
+    much.add_argument("--runs", metavar="N", type=whole, help="so many scenarios")
     much.add_argument(
         "--scenario", metavar="FILE", type=Path, help="this one, as TOML (the page on testing)"
     )
@@ -87,14 +87,16 @@ def _one(options: argparse.Namespace) -> int:
     return FAILED if outcome.findings else OK
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """Read a number of seconds; raises ArgumentTypeError and ValueError."""
     value = float(text)
     if not 0.0 < value < 1e7:
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
     return value
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
+    """Read a number of runs; raises ArgumentTypeError and ValueError."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is no number of scenarios")

@@ -154,6 +154,8 @@ class Direction:
         self._last_due = -math.inf  # of the last frame that was not reordered, seconds
         self._bad = False  # the state of `burst`
         self._codel = CoDel()
+        self.tamper: Callable[[bytes], list[bytes]] | None = None
+        """What somebody on the cable makes of each frame."""
         self._link = link
         self._plain = False
         self.link = link
@@ -171,6 +173,13 @@ class Direction:
 
     def admit(self, frame: bytes, now: float) -> bool:
         """Take a frame in at `now`; False: the queue is full, and nothing was taken."""
+        if self.tamper is not None:
+            for made in self.tamper(frame):
+                self._take(made, now)
+            return True
+        return self._take(frame, now)
+
+    def _take(self, frame: bytes, now: float) -> bool:
         link = self._link
         if self._plain:
             if link.loss and self._random.random() < link.loss:

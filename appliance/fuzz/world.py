@@ -21,6 +21,7 @@ import math
 import random as random_module
 from collections.abc import Callable
 from heapq import heappop, heappush
+from ipaddress import ip_address, ip_interface
 from typing import Final, Protocol
 
 from appliance.fuzz.link import Direction, Link
@@ -445,16 +446,20 @@ class World:
             cable.set(Link())
         for station in self.stations:
             for other in self.stations:
-                if other is not station:
-                    address = from_text(other.address)
-                    if station.host.addresses.next_hop(address) == address:
-                        station.host.neighbors.lookup(address, station.now)
-                        station.host.flush(station.now)
+                network = ip_interface(station.cidr).network
+                if other is not station and ip_address(other.address) in network:
+                    station.host.neighbors.lookup(from_text(other.address), station.now)
+                    station.host.flush(station.now)
         self.run(seconds=0.0)
         for cable, (there, back) in zip(self.cables, links, strict=True):
             cable.set(there, back)
             for direction in cable.directions:
                 direction.counts.clear()
+
+    def inject(self, station: Station, frame: bytes) -> None:
+        """Give a host a frame that nobody sent, now; whoever watches its port does not see it."""
+        station.host.receive([frame], station.now)
+        self.wake_at(self.now, station)
 
     def settle(self, seconds: float = 1_000.0) -> None:
         """Let everything end: FIN exchanges, orphans, TIME-WAIT."""
