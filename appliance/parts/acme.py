@@ -218,13 +218,13 @@ class Keeper(Part):
 
     def _order(self) -> Credential:
         """In the thread: at the staging directory first, if there is one for us to try."""
-        now = self._certificates.now()
+        clock = self._certificates.now
         staging, store = self._acme.staging, self._certificates.store
         tried = json.dumps([self._acme.challenge, *sorted(self.names)]).encode()
         if staging is not None and store.read("acme/staging.json") != tried:
-            self._orders(staging).obtain(self.names, self, now)
+            self._orders(staging).obtain(self.names, self, clock)
             store.write("acme/staging.json", tried)
-        return self._orders(self._acme.directory or "").obtain(self.names, self, now)
+        return self._orders(self._acme.directory or "").obtain(self.names, self, clock)
 
     def _orders(self, directory: str) -> Orders:
         from appliance.dial import Dialer

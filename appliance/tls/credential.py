@@ -38,6 +38,8 @@ MAX_CHAIN: Final = 10
 """Certificates of a chain: OpenSSL's clients look at no more (SSL_CTX_set_verify_depth)."""
 MIN_RSA: Final = 2048
 """Bits of an RSA key: CA/Browser Forum Baseline Requirements §6.1.5; OpenSSL's level 2 as well."""
+SKEW: Final = dt.timedelta(minutes=5)
+"""What this machine's clock may be behind that of an authority which has just signed."""
 CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 """Curves that RFC 8446 §4.2.3 has signature schemes for."""
 
@@ -202,7 +204,7 @@ def judge(
         raise CredentialError("certificate and private key do not belong together")
     if now > leaf.not_valid_after_utc:
         raise CredentialError(f"expired on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
-    if now < leaf.not_valid_before_utc:
+    if now + SKEW < leaf.not_valid_before_utc:
         raise CredentialError(
             f"not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; "
             f"it is {now:%Y-%m-%d %H:%M} by this machine's clock"
