@@ -1,0 +1,273 @@
+"""NSD, Knot and BIND as primaries of ours: AXFR, IXFR, NOTIFY, TSIG and catalog zones."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from appliance.dns import (
+    DnsDatagramProtocol,
+    DnsStreamProtocol,
+    Extensions,
+    Keys,
+    LoadedZones,
+    Zone,
+    names,
+)
+from appliance.dns.authority import Authority, Options
+from appliance.dns.members import make
+from appliance.dns.secondary import Primary
+from appliance.dns.serial import records
+from appliance.dns.service import Service
+from appliance.dns.writer import zone_text
+from appliance.dns.zone import canonical
+from tests.dns.test_interop_secondaries import KEY, TEXT, free_port, version
+from tests.dns.util import DATA
+
+pytestmark = pytest.mark.interop
+
+PATIENCE = 30.0
+CATALOG = b"\7catalog\4test\0"
+MOVING, CORNER = b"\6moving\4test\0", b"\6corner\4test\0"
+ZONES = ["moving.test", "corner.test", "catalog.test"]
+
+
+def nsd(directory: Path, port: int, ours: int) -> list[str]:
+    (directory / "nsd.conf").write_text(
+        f"""server:
+  ip-address: 127.0.0.1@{port}
+  username: ""
+  zonesdir: "{directory}"
+  pidfile: "{directory}/pid"
+  database: ""
+  zonelistfile: "{directory}/list"
+  xfrdfile: "{directory}/xfrd"
+  xfrdir: "{directory}"
+  xfrd-reload-timeout: 0
+remote-control:
+  control-enable: no
+key:
+  name: "xfr.example"
+  algorithm: hmac-sha256
+  secret: "{TEXT}"
+"""
+        + "".join(
+            f"""zone:
+  name: "{zone}"
+  zonefile: "{zone}"
+  provide-xfr: 127.0.0.1 xfr.example
+  notify: 127.0.0.1@{ours} xfr.example
+  create-ixfr: yes
+"""
+            for zone in ZONES
+        )
+    )
+    return ["nsd", "-d", "-c", f"{directory}/nsd.conf"]
+
+
+def knot(directory: Path, port: int, ours: int) -> list[str]:
+    (directory / "knot.conf").write_text(
+        f"""server:
+  listen: 127.0.0.1@{port}
+  rundir: {directory}
+database:
+  storage: {directory}/db
+key:
+  - id: xfr.example
+    algorithm: hmac-sha256
+    secret: {TEXT}
+remote:
+  - id: ours
+    address: 127.0.0.1@{ours}
+    key: xfr.example
+acl:
+  - id: transfer
+    address: 127.0.0.1
+    key: xfr.example
+    action: transfer
+template:
+  - id: default
+    storage: {directory}
+    semantic-checks: off
+    zonefile-load: difference
+    zonefile-sync: -1
+    journal-content: all
+zone:
+"""
+        + "".join(
+            f"  - domain: {zone}\n    file: {zone}\n    notify: ours\n    acl: transfer\n"
+            for zone in ZONES
+        )
+    )
+    return ["knotd", "-c", f"{directory}/knot.conf"]
+
+
+def bind(directory: Path, port: int, ours: int) -> list[str]:
+    (directory / "named.conf").write_text(
+        f"""options {{
+  directory "{directory}"; pid-file none; session-keyfile none; recursion no;
+  listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
+  dnssec-validation no; check-names master ignore; notify explicit; notify-delay 0;
+}};
+controls {{}};
+key "xfr.example" {{ algorithm hmac-sha256; secret "{TEXT}"; }};
+"""
+        + "".join(
+            f"""zone "{zone}" {{
+  type master; file "{zone}"; check-names ignore; check-integrity no;
+  ixfr-from-differences yes; allow-transfer {{ key xfr.example; }};
+  also-notify {{ 127.0.0.1 port {ours} key xfr.example; }};
+}};
+"""
+            for zone in ZONES
+        )
+    )
+    return ["named", "-g", "-c", f"{directory}/named.conf"]
+
+
+SERVERS: dict[str, Callable[[Path, int, int], list[str]]] = {
+    "nsd": nsd,
+    "knotd": knot,
+    "named": bind,
+}
+
+
+class Ours:
+    """A secondary of a catalog, and of what it lists."""
+
+    def __init__(self, state: Path, primary: int) -> None:
+        self.said: list[str] = []
+        self.server = Authority(
+            Options(
+                extensions=Extensions(keys=Keys([KEY])),
+                state=state,
+                catalogs={CATALOG: (Primary("127.0.0.1", primary, KEY),)},
+            ),
+            random=Random(),
+            say=self.said.append,
+        )
+        self.server.begin(LoadedZones((), ()))
+        self.service = Service(self.server, random=Random())
+        self.end: Any = None
+        self.streams: Any = None
+
+    async def begin(self, port: int) -> None:
+        await self.service.begin()
+        # Knot sends NOTIFY over TCP.
+        self.streams = await asyncio.get_running_loop().create_server(
+            lambda: DnsStreamProtocol(self.service), "127.0.0.1", port
+        )
+        self.end, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: DnsDatagramProtocol(self.service), local_addr=("127.0.0.1", port)
+        )
+
+    def zone(self, origin: bytes) -> Zone | None:
+        return self.server.current.zones.by_origin.get(origin)
+
+    def has(self, origin: bytes, serial: int) -> bool:
+        zone = self.zone(origin)
+        return zone is not None and zone.serial == serial
+
+    async def close(self) -> None:
+        self.end.close()
+        self.streams.close()
+        await self.service.end()
+
+
+def content(zone: Zone) -> set[tuple[bytes, int, int, bytes]]:
+    """All records; NSD hands names out in lower case, so case does not count."""
+    return {
+        (owner.lower(), rtype, ttl, canonical(rtype, rdata).lower())
+        for owner, rtype, ttl, rdata in records(zone)
+    }
+
+
+def same(one: Zone | None, other: Zone) -> bool:
+    assert one is not None
+    return content(one) == content(other)
+
+
+@pytest.mark.parametrize("program", SERVERS)
+def test_a_primary_is_followed(program: str, tmp_path: Path) -> None:
+    """RFC 5936, RFC 1995, RFC 1996, RFC 8945, RFC 9432: a catalog, what it lists, and changes."""
+    if shutil.which(program) is None:
+        told = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        told(f"{program} is not installed")
+    directory = tmp_path / "primary"
+    directory.mkdir(mode=0o777)
+    (directory / "db").mkdir()
+    for path in (tmp_path, directory, directory / "db"):
+        path.chmod(0o777)
+    text = (DATA / "corner.zone").read_text()
+    corner = Zone.from_text("\n".join(x for x in text.splitlines() if "*.wns" not in x))
+
+    def write(zone: Zone) -> None:
+        (directory / names.to_text(zone.origin)[:-1]).write_text(zone_text(zone))
+
+    async def until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    async def scenario() -> None:
+        write(version(1, 3000))
+        write(corner)
+        write(make(CATALOG, [MOVING, CORNER], 1))
+        port, here = free_port(), free_port()
+        log = (tmp_path / "log").open("wb")
+        process = subprocess.Popen(  # noqa: ASYNC220
+            SERVERS[program](directory, port, here), stdout=log, stderr=log,
+            env={**os.environ, "TZ": "UTC"},
+        )  # fmt: skip
+        ours = Ours(tmp_path / "state", port)
+        try:
+            await asyncio.sleep(0.7)  # another program begins
+            await ours.begin(here)
+            await until(lambda: ours.has(MOVING, 1) and ours.zone(CORNER) is not None)
+            assert same(ours.zone(MOVING), version(1, 3000))
+            assert same(ours.zone(CORNER), corner)
+            zone = version(1, 3000)
+            for serial in range(2, 5):
+                zone = version(serial, 3000)
+                write(zone)
+                process.send_signal(signal.SIGHUP)
+                wanted = serial
+                await until(lambda: ours.has(MOVING, wanted))  # noqa: B023
+            assert same(ours.zone(MOVING), zone)
+            history = ours.server.options.transfers.histories.get(MOVING)
+            if program != "nsd":
+                # They keep differences, so these came by IXFR, and can be handed on by it.
+                assert history is not None
+                assert len(history.since(1, 4) or []) == 3
+            # RFC 9432 §5.3: what the catalog lists no more is gone.
+            write(make(CATALOG, [MOVING], 2))
+            process.send_signal(signal.SIGHUP)
+            await until(lambda: ours.zone(CORNER) is None)
+            assert ours.server.counters.notifies > 0
+            await asyncio.sleep(0.3)  # until the disk has it
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+            log.close()
+            await ours.close()
+        # What is on the disk is served again without the primary.
+        again = Ours(tmp_path / "state", port)
+        await again.begin(here)
+        assert again.has(MOVING, 4)
+        assert same(again.zone(MOVING), zone)
+        await again.close()
+
+    try:
+        asyncio.run(scenario())
+    except BaseException:
+        print((tmp_path / "log").read_text()[-4000:])  # noqa: T201
+        raise
