@@ -410,14 +410,17 @@ def test_the_idlest_exchange_makes_room(monkeypatch: pytest.MonkeyPatch) -> None
     asyncio.run(asyncio.wait_for(scenario(), DEADLINE))
 
 
-def test_a_datagram_that_does_not_fit_is_dropped_and_counted() -> None:
+def test_a_datagram_longer_than_a_packet_goes_in_fragments() -> None:
+    """RFC 791 §3.2: cut by one stack, put together by the other, and back."""
+
     async def scenario() -> None:
         async with served(None) as fixture:
             transport, answers = await fixture.datagrams()
-            transport.sendto(bytes(20_000))
-            await until(lambda: fixture.gateway.tally.datagrams_dropped == 1)
-            transport.sendto(b"small")
-            assert await answers.get() == b"SMALL"
+            transport.sendto(b"long" * 5_000)
+            assert await answers.get() == b"LONG" * 5_000
+            assert fixture.gateway.tally.datagrams_dropped == 0
+            counters = fixture.gateway._stack.counters
+            assert (counters.ip_fragments_out, counters.ip_reassembled) == (14, 1)
 
     asyncio.run(asyncio.wait_for(scenario(), DEADLINE))
 

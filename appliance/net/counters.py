@@ -28,7 +28,6 @@ class Counters:
     ip_checksum: int = 0
     ip_options: int = 0
     ip_bad_source: int = 0
-    ip_fragments_refused: int = 0
     ip_no_route: int = 0
     ip_not_ours: int = 0
     ip_protocol_unknown: int = 0
@@ -55,6 +54,9 @@ class Counters:
     nd_hop_limit: int = 0
     nd_ignored: int = 0
     mld_truncated: int = 0
+    nd_duplicate_address: int = 0
+    arp_announcements: int = 0
+    arp_address_conflicts: int = 0
     dhcp_truncated: int = 0
     dhcp_malformed: int = 0
     # ICMP

@@ -14,6 +14,7 @@ import errno
 from typing import Final
 
 from appliance.net.wire import icmp as wire
+from appliance.net.wire import icmpv6
 
 RATE: Final = 1000.0  # errors per second, Linux's icmp_msgs_per_sec; RFC 1812 §4.3.2.8
 BURST: Final = 50.0  # errors at once, Linux's icmp_msgs_burst
@@ -54,5 +55,22 @@ def error_of(kind: int, code: int) -> OSError | None:
     if kind == wire.TIME_EXCEEDED:
         return OSError(errno.EHOSTUNREACH, "No route to host (time exceeded)")
     if kind == wire.PARAMETER_PROBLEM:
+        return OSError(errno.EPROTO, "Protocol error")
+    return None
+
+
+def error6_of(kind: int, code: int) -> OSError | None:
+    """Return what an ICMPv6 error means to a socket; None: nothing (RFC 4443 §3)."""
+    if kind == icmpv6.UNREACHABLE:
+        if code == icmpv6.UNREACHABLE_PORT:
+            return ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        if code == icmpv6.UNREACHABLE_ROUTE:
+            return OSError(errno.ENETUNREACH, "Network is unreachable")
+        if code == icmpv6.UNREACHABLE_ADMIN:
+            return OSError(errno.EACCES, "Permission denied (by a router on the way)")
+        return OSError(errno.EHOSTUNREACH, "No route to host")
+    if kind == icmpv6.TIME_EXCEEDED:
+        return OSError(errno.EHOSTUNREACH, "No route to host (time exceeded)")
+    if kind == icmpv6.PARAMETER_PROBLEM:
         return OSError(errno.EPROTO, "Protocol error")
     return None

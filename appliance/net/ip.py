@@ -1,83 +1,105 @@
-"""Addresses, and the way to others: what a host knows of the Internet around it (RFC 1122 §3.3).
+"""Our addresses: which packets are for us, and which of ours others are to see (RFC 1122 §3.3).
 
-One interface with a few addresses; what lies in one of their networks is a neighbour, everything
-else goes to the gateway.  Addresses are bytes of 4 or 16, and nothing here asks which.
+One table for the host, whatever link an address belongs to: a packet for any of them is for us
+(the weak model of RFC 1122 §3.3.4.2), but a link-local address means its link. Addresses are bytes
+of 4 or 16. An address that is not yet known to be ours alone is not in here (RFC 4862 §5.4).
 
-It imports `wire.address`.
+It imports `source`, `wire.address`.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
-from appliance.net.wire.address import from_text, in_network, interface_from_text
+from appliance.net.source import Candidate, choose
+from appliance.net.wire.address import interface_from_text
 
 LIMITED_BROADCAST: Final = b"\xff\xff\xff\xff"  # RFC 919 §7
-MAX_ADDRESSES: Final = 64  # per interface: more is a misconfiguration, and each costs a look-up
+MAX_ADDRESSES: Final = 64  # of all links: more is a misconfiguration, and each costs a look
+
+
+@dataclass(slots=True, eq=False)
+class Local:
+    """One address of ours; `origin` tells who gave it: static, slaac, dhcp, link-local."""
+
+    address: bytes
+    prefix_len: int
+    link: Any
+    origin: str
+    deprecated: bool = False
 
 
 class Addresses:
-    """Our addresses on one interface, their networks, and the gateways beyond them."""
+    """Our addresses on all links, and the broadcast addresses of their networks."""
 
-    __slots__ = ("_gateways", "_networks", "broadcasts", "local")
+    __slots__ = ("broadcasts", "local", "several")
 
     def __init__(self) -> None:
-        self.local: dict[bytes, int] = {}  # address -> prefix length, in the order of addition
+        self.local: dict[bytes, Local] = {}  # in the order of addition
         self.broadcasts: set[bytes] = {LIMITED_BROADCAST}
-        self._networks: list[tuple[bytes, int]] = []
-        self._gateways: list[bytes] = []
+        self.several = False  # more than one of IPv4: a datagram may ask either
 
-    def add(self, cidr: str) -> bytes:
+    def add(self, cidr: str, link: Any = None) -> bytes:
         """Take `cidr` ("10.0.0.2/24") as ours, return the address; ValueError if it cannot be."""
-        address, prefix = interface_from_text(cidr)
-        if len(self.local) >= MAX_ADDRESSES:
-            raise ValueError(f"more than {MAX_ADDRESSES} addresses on one interface")
+        address, prefix_len = interface_from_text(cidr)
         if not self.is_unicast(address):
             raise ValueError(f"{cidr} is not the address of a host")
-        self.local[address] = prefix
-        self._networks.append((address, prefix))
-        if len(address) == 4 and prefix < 31:
-            # RFC 1122 §3.2.1.3 (e): the directed broadcast, host part all ones (RFC 3021: not /31).
-            host_bits = (1 << (32 - prefix)) - 1
-            self.broadcasts.add((int.from_bytes(address) | host_bits).to_bytes(4))
+        self.take(Local(address, prefix_len, link, "static"))
         return address
 
-    def add_gateway(self, address: str) -> None:
-        """Send what is not local by `address`; ValueError unless it is on one of our networks."""
-        gateway = from_text(address)
-        if not self.on_link(gateway):
-            raise ValueError(f"gateway {address} is on none of our networks")
-        self._gateways.append(gateway)
+    def take(self, own: Local) -> None:
+        """Add an address, or replace what is known of it; ValueError beyond MAX_ADDRESSES."""
+        if own.address not in self.local and len(self.local) >= MAX_ADDRESSES:
+            raise ValueError(f"more than {MAX_ADDRESSES} addresses")
+        self.local[own.address] = own
+        self._review()
+
+    def remove(self, address: bytes) -> Local | None:
+        """Give an address up; what it was, if it was ours."""
+        own = self.local.pop(address, None)
+        self._review()
+        return own
+
+    def _review(self) -> None:
+        self.broadcasts.clear()
+        self.broadcasts.add(LIMITED_BROADCAST)
+        number = 0
+        for address, own in self.local.items():
+            if len(address) != 4:
+                continue
+            number += 1
+            if own.prefix_len < 31:
+                # RFC 1122 §3.2.1.3 (e): the directed broadcast, host part all ones (RFC 3021: not
+                # for /31).
+                host_bits = (1 << (32 - own.prefix_len)) - 1
+                self.broadcasts.add((int.from_bytes(address) | host_bits).to_bytes(4))
+        self.several = number > 1
 
     @staticmethod
     def is_unicast(address: bytes) -> bool:
         """Tell whether a packet may come from, or a connection go to, `address`.
 
-        RFC 1122 §3.2.1.3: no broadcast, multicast, loopback or "this host" address as a source.
+        RFC 1122 §3.2.1.3: no broadcast, multicast, loopback or "this host" address as a source;
+        RFC 4291 §2.5.2, §2.5.3, §2.5.5: nor ::, ::1 or what stands for an IPv4 address.
         """
         if len(address) == 4:
             return 0 < address[0] < 224 and address[0] != 127
-        return address[0] != 0xFF and any(address)
+        if address[0]:
+            return address[0] != 0xFF
+        return any(address[:10]) or address[10:12] not in (b"\0\0", b"\xff\xff")
 
-    def on_link(self, address: bytes) -> bool:
-        """Tell whether `address` is on a network of ours (RFC 1122 §3.3.1.1)."""
-        return any(in_network(address, network, prefix) for network, prefix in self._networks)
+    def of(self, link: Any) -> list[Local]:
+        """Our addresses on one link."""
+        return [own for own in self.local.values() if own.link is link]
 
-    def next_hop(self, destination: bytes) -> bytes | None:
-        """Return the neighbour that a packet to `destination` goes to; None: there is no way."""
-        if self.on_link(destination):
-            return destination
-        for gateway in self._gateways:
-            if len(gateway) == len(destination):
-                return gateway
-        return None
-
-    def source_for(self, destination: bytes) -> bytes | None:
-        """Return our address to use towards `destination` (RFC 1122 §3.3.4.3)."""
-        fallback = None
-        for address, prefix in self.local.items():
-            if len(address) == len(destination):
-                if in_network(destination, address, prefix):
-                    return address
-                fallback = fallback or address
-        return fallback
+    def source_for(self, destination: bytes, link: Any = None) -> bytes | None:
+        """Return our address to use towards `destination`, which leaves by `link` (RFC 6724)."""
+        return choose(
+            destination,
+            (
+                Candidate(own.address, own.prefix_len, own.link, own.deprecated)
+                for own in self.local.values()
+            ),
+            link,
+        )

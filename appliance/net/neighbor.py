@@ -119,10 +119,10 @@ class Neighbor:
         "__weakref__",
         "address",
         "attempts",
+        "cache",
         "confirmed_at",
         "due",
         "last_mac",
-        "link",
         "mac",
         "queue",
         "router",
@@ -132,13 +132,13 @@ class Neighbor:
         "used_at",
     )
 
-    def __init__(self, address: bytes, send: Sender, link: Any = None) -> None:
+    def __init__(self, address: bytes, cache: NeighborCache, send: Sender) -> None:
         self.address = address
+        """Four octets, or sixteen."""
+        self.cache = cache
+        """Whose it is; its `enqueue` takes what cannot be sent yet."""
         self.send = send
         """The link's: (head, payload) -> False when it is full."""
-        self.link = link
-        """Whatever the cache was told that it belongs to."""
-        """Four octets, or sixteen."""
         self.mac: bytes | None = None
         """Six octets to send to, or None: use `NeighborCache.enqueue`."""
         self.last_mac = b""
@@ -189,7 +189,8 @@ class NeighborCache:
         self.counters = counters if counters is not None else NeighborCounters()
         self._own_mac = own_mac
         self._send = send
-        self._link = link
+        self.link = link
+        """Whatever the cache was told that it belongs to."""
         self._source_for = source_for
         self._random = random
         self._on_unreachable = on_unreachable
@@ -375,7 +376,7 @@ class NeighborCache:
     def _admit(self, address: bytes) -> Neighbor:
         neighbor = self._held.get(address)
         if neighbor is None:
-            neighbor = Neighbor(address, self._send, self._link)
+            neighbor = Neighbor(address, self, self._send)
             self._held[address] = neighbor
         self._revive(neighbor)
         return neighbor

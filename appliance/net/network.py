@@ -1,11 +1,12 @@
-"""The network layer of a host: its interface, its addresses, and the long way in.
+"""The network layer of a host: its links, its addresses and routes, and the long way in.
 
-A frame that does not fit the host's one pattern is taken apart here layer by layer, and what it
-carries is handed up: segments to the TCP table, datagrams to the UDP table. ICMP lives here, since
-it speaks of everybody (RFC 1122 §3.2.2). Ways out, as header templates, are found here too.
+A frame that does not fit one of the host's patterns is taken apart here layer by layer, and what it
+carries is handed up: segments to the TCP table, datagrams to the UDP table. Both Internet Protocols
+come in here and hand up the same; what they say of errors is `icmp_errors`'. Ways out, as header
+templates, are found here too.
 
-It imports `wire`, the neighbours, the paths and the addresses, and knows the layers above it by
-their interfaces only.
+It imports `wire`, the links, the paths, the fragments, and knows the layers above it by their
+interfaces only.
 """
 
 from __future__ import annotations
@@ -14,32 +15,46 @@ import errno
 import random as random_module
 from typing import Final, Protocol
 
-from appliance.net import icmp
+from appliance.net.checksum import checksum
 from appliance.net.counters import Counters
 from appliance.net.errors import WireError
-from appliance.net.ip import Addresses
-from appliance.net.neighbor import NeighborCache
-from appliance.net.path import TCP, UDP, Ipv4Path, Ipv4UdpPath, datagram
+from appliance.net.fragments import Identifications, Reassembler, cut_ipv4, cut_ipv6
+from appliance.net.icmp_errors import Errors
+from appliance.net.ip import Addresses, Local
+from appliance.net.isn import keyed_hash
+from appliance.net.link import Ipv6Settings, Link
+from appliance.net.neighbor import Neighbor
+from appliance.net.path import TCP, UDP, Ipv4Path, Ipv4UdpPath, TcpPath, UdpPath, frame
+from appliance.net.path6 import Ipv6Path, Ipv6UdpPath, label_of
+from appliance.net.routes import Route, Routes
 from appliance.net.vif.base import Vif
-from appliance.net.wire import ethernet, ipv4
-from appliance.net.wire import icmp as wire_icmp
-from appliance.net.wire.virtio import DATA_VALID, NEEDS_CSUM, VNET_HDR_LEN
+from appliance.net.wire import dhcp, ethernet, icmp, icmpv6, ipv4, ipv6
+from appliance.net.wire import udp as wire_udp
+from appliance.net.wire.address import from_text, interface_from_text
+from appliance.net.wire.virtio import DATA_VALID, NEEDS_CSUM, PLAIN, VNET_HDR_LEN
 
 ETHERNET_AT: Final = VNET_HDR_LEN
 IP_AT: Final = ETHERNET_AT + ethernet.HEADER_LEN
-_TCP_AT: Final = IP_AT + 20
 CHECKED: Final = NEEDS_CSUM | DATA_VALID
 """Flags of the virtio header that say: no need to sum this."""
+PATH_MTU_SECONDS: Final = 600.0
+"""How long a smaller path MTU is remembered (RFC 1191 §6.3, RFC 8201 §4: ten minutes)."""
+MAX_PATH_MTUS: Final = 1024
+"""Destinations whose path MTU is remembered: about 0.2 MB; the oldest goes first."""
+SECRET: Final = 16
+"""Octets of secrets for labels and identifications."""
+
+Packet = ipv4.Ipv4Header | ipv6.Ipv6Packet
 
 
 class Upper(Protocol):
     """The layers above: who gets what arrives."""
 
-    def tcp_arrives(self, frame: bytes, packet: ipv4.Ipv4Header, now: float, trusted: bool) -> None:
+    def tcp_arrives(self, frame: bytes, packet: Packet, now: float, trusted: bool) -> None:
         """A packet carries a segment; `trusted`: its checksum needs no look."""
 
     def udp_arrives(
-        self, frame: bytes, packet: ipv4.Ipv4Header, now: float, trusted: bool, broadcast: bool
+        self, frame: bytes, packet: Packet, now: float, trusted: bool, broadcast: bool
     ) -> bool:
         """A packet carries a datagram; False: nobody receives on its port."""
         ...
@@ -53,71 +68,207 @@ class Upper(Protocol):
         """
         ...
 
-    def udp_error(self, address: bytes, port: int, error: OSError) -> None:
-        """ICMP speaks of a datagram that was sent from `address` and `port`."""
+    def udp_error(
+        self, local: bytes, port: int, remote: bytes, remote_port: int, error: OSError | None,
+        mtu: int,
+    ) -> bool:  # fmt: skip
+        """ICMP speaks of a datagram: an error, or a path MTU; False if we never sent one."""
+        ...
 
     def neighbor_failed(self, address: bytes, error: OSError) -> None:
         """Nobody answers at the next hop `address`."""
 
+    def rerouted(self, cache: object, hop: bytes) -> None:
+        """What goes by the neighbour `hop` of `cache` must find its way anew."""
+
+    def address_lost(self, address: bytes) -> None:
+        """An address is ours no longer."""
+
 
 class Network:
-    """One interface and its addresses; `now` is the time of the current or last turn."""
+    """Links, addresses and routes; `now` is the time of the current or last turn."""
 
     def __init__(
         self, vif: Vif, counters: Counters, random: random_module.Random, upper: Upper
     ) -> None:
-        self.vif = vif
-        self.mac = vif.mac
         self.counters = counters
         self.addresses = Addresses()
+        self.routes = Routes()
         self.now = 0.0
-        self._upper = upper
-        self._vif_send = vif.send
-        self.neighbors = NeighborCache(
-            vif.mac,
-            vif.send,
-            source_for=self._source_for,
-            random=random,
-            on_unreachable=self._neighbor_failed,
-        )
-        self._icmp_errors = icmp.TokenBucket(icmp.RATE, icmp.BURST)
+        self.upper = upper
+        self.on_change: list[object] = []
+        """Called (each without arguments) when addresses have come or gone."""
+        self.fragments = Reassembler()
+        self.path_mtus: dict[bytes, tuple[int, float]] = {}
+        self._random = random
+        self._secret = random.randbytes(SECRET)
+        self._identifications = Identifications(random.randbytes(SECRET))
+        self.errors = Errors(self, counters)
+        self.links = [Link(self, vif, random)]
+        self._link_in = self.links[0]  # of the frame that is being taken apart
 
-    def add_address(self, cidr: str) -> None:
-        """Take the address and network `cidr`, such as "10.0.0.2/24"; ValueError if malformed."""
-        address = self.addresses.add(cidr)
-        self.neighbors.announce(address)
+    # ------------------------------------------------------------------ configuration
 
-    def _source_for(self, destination: bytes) -> bytes:
-        return self.addresses.source_for(destination) or bytes(len(destination))
+    def add_link(self, vif: Vif) -> Link:
+        """Have one more interface."""
+        link = Link(self, vif, self._random)
+        self.links.append(link)
+        return link
+
+    def add_address(self, cidr: str, link: Link | None = None) -> None:
+        """Take the address and network `cidr`, such as "10.0.0.2/24"; ValueError if malformed.
+
+        One of IPv6 is ours when duplicate address detection has found nobody (RFC 4862 §5.4).
+        """
+        link = link or self.links[0]
+        address, prefix_len = interface_from_text(cidr)
+        if not self.addresses.is_unicast(address):
+            raise ValueError(f"{cidr} is not the address of a host")
+        if len(address) == 16:
+            link.use_ipv6(Ipv6Settings(self._secret, autonomous=False))
+            shift = 128 - prefix_len
+            network = (int.from_bytes(address) >> shift << shift).to_bytes(16)
+            self.routes.add(Route(network, prefix_len, link, None))
+        link.add_static(address, prefix_len)
+
+    def add_gateway(self, address: str, link: Link | None = None) -> None:
+        """Send what is not local by `address`; ValueError unless it is on one of our networks."""
+        gateway = from_text(address)
+        on = self.routes.lookup(gateway, link)
+        if len(gateway) == 16 and ipv6.is_link_local(gateway):
+            via = link or self.links[0]
+        elif on is None or on.gateway is not None:
+            raise ValueError(f"gateway {address} is on none of our networks")
+        else:
+            via = on.link
+        self.routes.add(Route(bytes(len(gateway)), 0, via, gateway))
+
+    # What links tell.
+
+    def address_taken(self, own: Local) -> None:
+        """An address is ours from now on, or has become deprecated or preferred."""
+        self.addresses.take(own)
+        self._changed()
+
+    def address_lost(self, address: bytes) -> None:
+        """An address is ours no longer: its connections end."""
+        if self.addresses.remove(address) is not None:
+            self.upper.address_lost(address)
+            self._changed()
+
+    def source_on(self, link: Link, destination: bytes) -> bytes:
+        """Our address to ask a neighbour from; all zero without one."""
+        return self.addresses.source_for(destination, link) or bytes(len(destination))
+
+    def rerouted(self, link: Link, hop: bytes) -> None:
+        """What went by `hop` goes another way, if there is one."""
+        self.upper.rerouted(link.arp if len(hop) == 4 else link.nd, hop)
+
+    def unreachable(self, address: bytes, frames: list[bytes]) -> None:
+        """Nobody answers at a next hop: who wanted it hears EHOSTUNREACH (RFC 1122 §2.3.2.1)."""
+        error = OSError(errno.EHOSTUNREACH, "No route to host")
+        self.upper.neighbor_failed(address, error)
+        for waited in frames:
+            self.errors.not_sent(waited, IP_AT, error)
+
+    def _changed(self) -> None:
+        for told in self.on_change:
+            told()  # type: ignore[operator]  # mypyc cannot keep callables in lists by type
+
+    # ------------------------------------------------------------------ time
+
+    def deadline(self) -> float:
+        """When `advance` is due, seconds; inf: never."""
+        earliest = self.links[0].deadline()
+        for link in self.links[1:]:
+            earliest = min(earliest, link.deadline())
+        if len(self.fragments):
+            earliest = min(earliest, self.fragments.deadline())
+        return earliest
+
+    def advance(self, now: float) -> None:
+        """Let links and fragments do what is due."""
+        for link in self.links:
+            if link.deadline() <= now:
+                link.advance(now)
+        if len(self.fragments):
+            for expired in self.fragments.expire(now):
+                self.counters.ip_fragment_timeout += 1
+                if expired.quote:
+                    self.errors.reassembly_timeout(expired.family, expired.quote, now)
 
     # ------------------------------------------------------------------ ways out
 
-    def tcp_path(self, key: bytes) -> Ipv4Path | None:
+    def way(self, there: bytes) -> tuple[Link, Neighbor] | None:
+        """The link and the neighbour that packets to `there` go by; None when there is no way."""
+        link = None
+        if len(there) == 16 and ipv6.is_link_local(there) and len(self.links) > 1:
+            link = self._link_in  # the answer leaves where the question came from
+        route = self.routes.lookup(there, link)
+        if route is None:
+            return None
+        by: Link = route.link
+        hop = there if route.gateway is None else route.gateway
+        cache = by.arp if len(there) == 4 else by.nd
+        return by, cache.lookup(hop, self.now)
+
+    def tcp_path(self, key: bytes) -> TcpPath | None:
         """Return the way back along the flow `key`; None when there is none."""
-        there, here = key[:4], key[4:8]
-        hop = self.addresses.next_hop(there)
-        if hop is None:
+        size = (len(key) - 4) >> 1
+        there, here = key[:size], key[size : 2 * size]
+        way = self.way(there)
+        if way is None:
             self.counters.ip_no_route += 1
             return None
-        return Ipv4Path(
-            self.neighbors.lookup(hop, self.now),
-            self.mac,
-            here,
-            there,
-            int.from_bytes(key[10:12]),
-            int.from_bytes(key[8:10]),
-            self.vif.mtu,
+        link, neighbor = way
+        port, remote_port = int.from_bytes(key[-2:]), int.from_bytes(key[-4:-2])
+        mtu = self.mtu_of(link, there)
+        if size == 4:
+            return Ipv4Path(neighbor, link.mac, here, there, port, remote_port, mtu)
+        label = label_of(keyed_hash(self._secret, b"label" + key))
+        return Ipv6Path(
+            neighbor, link.mac, here, there, port, remote_port, mtu, self._hops(link), label
         )
 
-    def udp_path(
-        self, here: bytes, there: bytes, port: int, remote_port: int
-    ) -> Ipv4UdpPath | None:
+    def udp_path(self, here: bytes, there: bytes, port: int, remote_port: int) -> UdpPath | None:
         """Return the way from our `here` to `there`; None when there is none."""
-        hop = self.addresses.next_hop(there)
-        if hop is None:
+        way = self.way(there)
+        if way is None:
             return None
-        neighbor = self.neighbors.lookup(hop, self.now)
-        return Ipv4UdpPath(neighbor, self.mac, here, there, port, remote_port, self.vif.mtu)
+        link, neighbor = way
+        mtu = self.mtu_of(link, there)
+        if len(there) == 4:
+            return Ipv4UdpPath(neighbor, link.mac, here, there, port, remote_port, mtu)
+        key = there + here + remote_port.to_bytes(2) + port.to_bytes(2)
+        label = label_of(keyed_hash(self._secret, b"label" + key))
+        return Ipv6UdpPath(
+            neighbor, link.mac, here, there, port, remote_port, mtu, self._hops(link), label
+        )
+
+    def _hops(self, link: Link) -> int:
+        return link.slaac.hop_limit if link.slaac is not None else ipv6.DEFAULT_HOP_LIMIT
+
+    def mtu_of(self, link: Link, there: bytes) -> int:
+        """Octets of packet that reach `there`, as far as we know."""
+        mtu = link.mtu if len(there) == 4 else link.mtu6
+        known = self.path_mtus.get(there)
+        if known is not None:
+            if known[1] > self.now:
+                return min(mtu, known[0])
+            del self.path_mtus[there]
+        return mtu
+
+    def learn_path_mtu(self, there: bytes, mtu: int) -> None:
+        """Remember that a router on the way to `there` takes no more than `mtu` octets."""
+        self.path_mtus.pop(there, None)
+        if len(self.path_mtus) >= MAX_PATH_MTUS:
+            del self.path_mtus[next(iter(self.path_mtus))]
+        self.path_mtus[there] = (mtu, self.now + PATH_MTU_SECONDS)
+
+    def source_for(self, there: bytes) -> bytes | None:
+        """Our address to speak to `there` from; None without a way or an address."""
+        route = self.routes.lookup(there)
+        return self.addresses.source_for(there, route.link) if route is not None else None
 
     def reachable(self, address: bytes) -> bool:
         """Tell whether `address` can be one host's (RFC 9293 §3.9.2.3, MUST-46)."""
@@ -129,141 +280,282 @@ class Network:
             raise OSError(errno.EADDRNOTAVAIL, f"{address} is not an address of this host")
         return packed
 
+    def send(self, src: bytes, dst: bytes, protocol: int, body: bytes) -> None:
+        """Send a whole message of `protocol`, in fragments if it does not fit the path."""
+        way = self.way(dst)
+        if way is None:
+            self.counters.ip_no_route += 1
+            return
+        link, neighbor = way
+        mtu = self.mtu_of(link, dst)
+        if len(dst) == 4:
+            if len(body) + ipv4.HEADER_LEN <= mtu:
+                packets = [ipv4.header(src, dst, protocol, len(body)) + body]
+            else:
+                ident = self._identifications.following(src, dst, protocol)
+                packets = cut_ipv4(src, dst, protocol, body, mtu, ident)
+        else:
+            hops = self._hops(link)
+            if len(body) + ipv6.HEADER_LEN <= mtu:
+                head = ipv6.header(src, dst, protocol, len(body), hop_limit=hops)
+                packets = [head + body]
+            else:
+                ident = self._identifications.following(src, dst, protocol)
+                packets = cut_ipv6(src, dst, protocol, body, mtu, ident, hops)
+        if len(packets) > 1:
+            self.counters.ip_fragments_out += len(packets)
+        for packet in packets:
+            octets = frame(link.mac, neighbor.mac or bytes(6), packet)
+            if neighbor.mac is None:
+                neighbor.cache.enqueue(neighbor, octets)
+            elif link.send(octets, b""):
+                self.counters.frames_out += 1
+            else:
+                self.counters.vif_full += 1
+
     # ------------------------------------------------------------------ the long way in
 
-    def arrives(self, frame: bytes, now: float) -> None:
+    def arrives(self, frame: bytes, now: float, link: Link) -> None:
         """Take a frame apart layer by layer; what is wrong with it is counted and dropped."""
+        self._link_in = link
         try:
             to_mac, _, kind = ethernet.parse(frame, ETHERNET_AT)
-            at = ETHERNET_AT + ethernet.HEADER_LEN
-            if to_mac != self.mac and not ethernet.is_group(to_mac):
+            group = ethernet.is_group(to_mac)
+            if to_mac != link.mac and not group:
                 self.counters.ethernet_not_ours += 1
             elif kind == ethernet.ETHERTYPE_IPV4:
-                self._ipv4_arrives(frame, at, now, ethernet.is_group(to_mac))
+                self._ipv4_arrives(frame, now, link, group)
+            elif kind == ethernet.ETHERTYPE_IPV6:
+                self._ipv6_arrives(frame, now, link, group)
             elif kind == ethernet.ETHERTYPE_ARP:
-                self.neighbors.arp_arrives(frame, at, len(frame), now, self.addresses.local)
+                link.arp_arrives(frame, IP_AT, now, self.addresses.local)
             else:
                 self.counters.ethertype_unknown += 1
         except WireError as error:
             self.counters.count(error.counter)
 
-    def _ipv4_arrives(self, frame: bytes, at: int, now: float, group: bool) -> None:
+    def _ipv4_arrives(self, frame: bytes, now: float, link: Link, group: bool) -> None:
         """RFC 1122 §3.2.1; raises WireError."""
-        header = ipv4.parse(frame, at, len(frame))
+        header = ipv4.parse(frame, IP_AT, len(frame))
+        local = self.addresses.local
         broadcast = header.dst in self.addresses.broadcasts
-        if header.dst not in self.addresses.local and not broadcast:
+        if link.dhcp is not None and self._is_dhcp(frame, header, now, link):
+            return
+        if header.dst not in local and not broadcast:
             # RFC 1122 §3.2.1.3: not for us; a host does not forward.
             self.counters.ip_not_ours += 1
             return
-        if not self.addresses.is_unicast(header.src) or header.src in self.addresses.broadcasts:
+        if (
+            not self.addresses.is_unicast(header.src)
+            or header.src in self.addresses.broadcasts
+            or header.src in local
+        ):
             # RFC 1122 §3.2.1.3: a source MUST NOT be a broadcast or multicast address.
             self.counters.ip_bad_source += 1
             return
-        if header.src in self.addresses.local:
-            self.counters.ip_bad_source += 1
-            return
-        if header.flags & ipv4.FLAG_MF or header.fragment_offset:
-            self.counters.ip_fragments_refused += 1
-            return
-        trusted = bool(frame[0] & CHECKED)
         # RFC 1122 §3.3.6: a link-layer broadcast must carry an IP broadcast, or be dropped.
         if group and not broadcast:
             self.counters.ip_not_ours += 1
-        elif header.protocol == TCP:
+            return
+        if header.flags & ipv4.FLAG_MF or header.fragment_offset:
+            whole = self._ipv4_fragment(frame, header, now)
+            if whole is not None:
+                self._ipv4_arrives(whole, now, link, group)
+            return
+        trusted = bool(frame[0] & CHECKED)
+        if header.protocol == TCP:
             if broadcast:
                 # RFC 9293 §3.9.2.3 (MUST-57): a SYN to a broadcast address is silently dropped.
                 self.counters.ip_not_ours += 1
             else:
-                self._upper.tcp_arrives(frame, header, now, trusted)
+                self.upper.tcp_arrives(frame, header, now, trusted)
         elif header.protocol == UDP:
-            known = self._upper.udp_arrives(frame, header, now, trusted, broadcast)
+            known = self.upper.udp_arrives(frame, header, now, trusted, broadcast)
             if not known and not broadcast:
                 # RFC 1122 §4.1.3.1: an unused port SHOULD be told of.
-                self._send_icmp_error(wire_icmp.UNREACHABLE_PORT, frame, at, header, now)
-        elif header.protocol == wire_icmp.PROTOCOL:
-            self._icmp_arrives(frame, header, now, broadcast)
+                self.errors.unreachable4(icmp.UNREACHABLE_PORT, frame, IP_AT, header, now)
+        elif header.protocol == icmp.PROTOCOL:
+            self.errors.icmp4_arrives(frame, header, now, broadcast)
         else:
             self.counters.ip_protocol_unknown += 1
             if not broadcast:
                 # RFC 1122 §3.2.2.1: code 2 when the protocol is not supported.
-                self._send_icmp_error(wire_icmp.UNREACHABLE_PROTOCOL, frame, at, header, now)
+                self.errors.unreachable4(icmp.UNREACHABLE_PROTOCOL, frame, IP_AT, header, now)
 
-    # ------------------------------------------------------------------ ICMP
+    def _is_dhcp(self, frame: bytes, header: ipv4.Ipv4Header, now: float, link: Link) -> bool:
+        """Hand on what a server sends to a client, whose address is not ours yet (RFC 2131 §4.1).
 
-    def _icmp_arrives(
-        self, frame: bytes, packet: ipv4.Ipv4Header, now: float, broadcast: bool
-    ) -> None:
-        """RFC 1122 §3.2.2."""
-        message = wire_icmp.parse(frame, packet.payload_at, packet.payload_end)
-        if message.type == wire_icmp.ECHO_REQUEST:
-            # RFC 1122 §3.2.2.6: a request to a broadcast address MAY be discarded.
-            if broadcast:
-                self.counters.icmp_ignored += 1
-                return
-            self.counters.icmp_echo_replies += 1
-            reply = wire_icmp.echo_reply(frame, message)
-            self._send_datagram(packet.dst, packet.src, wire_icmp.PROTOCOL, reply)
-        elif message.type in wire_icmp.ERROR_TYPES:
-            self.counters.icmp_errors_in += 1
-            self._icmp_error_arrives(frame, message, now)
+        Raises WireError.
+        """
+        if header.protocol != UDP or header.flags & ipv4.FLAG_MF or header.fragment_offset:
+            return False
+        datagram = wire_udp.parse(frame, header.payload_at, header.payload_end)
+        if datagram.dst_port != dhcp.CLIENT_PORT or datagram.src_port != dhcp.SERVER_PORT:
+            return False
+        at = header.payload_at
+        if not frame[0] & CHECKED and not wire_udp.verify(
+            frame, at, datagram, header.src, header.dst
+        ):
+            self.counters.udp_checksum += 1
         else:
-            self.counters.icmp_ignored += 1
+            self.counters.udp_in += 1
+            link.dhcp_arrives(frame[datagram.payload_at : datagram.payload_end], now)
+        return True
 
-    def _icmp_error_arrives(self, frame: bytes, message: wire_icmp.IcmpMessage, now: float) -> None:
-        """Hand an error to whom it quotes, if it quotes something outstanding (RFC 5927 §4)."""
-        quoted = ipv4.parse_quoted(frame, message.body_at, message.body_end)
-        at = quoted.payload_at
-        if at + 8 > message.body_end or quoted.src not in self.addresses.local:
-            self.counters.icmp_ignored += 1
-            return
-        error = icmp.error_of(message.type, message.code)
-        if quoted.protocol == UDP:
-            if error is not None:
-                self._upper.udp_error(quoted.src, int.from_bytes(frame[at : at + 2]), error)
-            return
-        mtu = 0
-        if error is None and message.type == wire_icmp.UNREACHABLE:
-            # RFC 1191 §3; 68 octets is the least an IPv4 link carries (RFC 791 §3.2).
-            mtu = message.next_hop_mtu
-            mtu = max(mtu or 576, 552) if 68 <= mtu < quoted.total_len or mtu == 0 else 0
-        key = quoted.dst + quoted.src + frame[at + 2 : at + 4] + frame[at : at + 2]
-        sequence = int.from_bytes(frame[at + 4 : at + 8])
-        if quoted.protocol != TCP or not self._upper.tcp_error(key, sequence, error, mtu, now):
-            self.counters.icmp_ignored += 1
+    def _ipv4_fragment(self, frame: bytes, header: ipv4.Ipv4Header, now: float) -> bytes | None:
+        """Keep a fragment; the whole datagram's frame when it was the last. Raises WireError."""
+        self.counters.ip_fragments_in += 1
+        at, end = header.payload_at, header.payload_end
+        whole = self.fragments.add(
+            (header.src, header.dst, header.ident, header.protocol),
+            header.src,
+            header.fragment_offset,
+            bool(header.flags & ipv4.FLAG_MF),
+            frame[at:end],
+            frame[IP_AT:at],
+            frame[IP_AT:end],
+            now,
+            marked=header.dscp_ecn & 3 == 3,
+        )
+        if whole is None:
+            return None
+        total = len(whole.head) + len(whole.payload)
+        if total > ipv4.MAX_TOTAL_LEN:
+            raise WireError("ip_fragment_malformed")
+        self.counters.ip_reassembled += 1
+        head = bytearray(whole.head)
+        # RFC 3168 §5.3: one marked fragment marks the whole.
+        head[1] |= 3 if whole.marked else 0
+        head[2:4] = total.to_bytes(2)
+        head[6:8] = head[10:12] = b"\0\0"
+        head[10:12] = checksum(head).to_bytes(2)
+        return PLAIN + frame[ETHERNET_AT:IP_AT] + head + whole.payload
 
-    def _send_icmp_error(
-        self, code: int, frame: bytes, at: int, packet: ipv4.Ipv4Header, now: float
-    ) -> None:
-        """Send destination unreachable about a packet, if the rate allows (RFC 1812 §4.3.2.8)."""
-        if not self._icmp_errors.take(now):
-            self.counters.icmp_rate_limited += 1
+    def _ipv6_arrives(self, frame: bytes, now: float, link: Link, group: bool) -> None:
+        """RFC 8200 §3, §4; raises WireError."""
+        if link.slaac is None:
+            self.counters.ethertype_unknown += 1
             return
-        self.counters.icmp_errors_out += 1
-        message = wire_icmp.unreachable(code, frame[at : packet.payload_end])
-        self._send_datagram(packet.dst, packet.src, wire_icmp.PROTOCOL, message)
-
-    def _send_datagram(self, src: bytes, dst: bytes, protocol: int, body: bytes) -> None:
-        hop = self.addresses.next_hop(dst)
-        if hop is None:
-            self.counters.ip_no_route += 1
+        try:
+            packet = ipv6.parse(frame, IP_AT, len(frame))
+        except ipv6.HeaderError as problem:
+            self._refused(problem, frame, now, link, group)
+            raise
+        if not self._is_for_us(packet.src, packet.dst, packet.protocol, link, group):
             return
-        neighbor = self.neighbors.lookup(hop, self.now)
-        if src in self.addresses.broadcasts:
-            src = self.addresses.source_for(dst) or src
-        frame = datagram(self.mac, neighbor, src, dst, protocol, body)
-        if neighbor.mac is None:
-            self.neighbors.enqueue(neighbor, frame)
-        elif self._vif_send(frame):
-            self.counters.frames_out += 1
+        multicast = ipv6.is_multicast(packet.dst)
+        if packet.fragment_at >= 0:
+            whole = self._ipv6_fragment(frame, packet, now, link)
+            if whole is not None:
+                self._ipv6_arrives(whole, now, link, group)
+            return
+        trusted = bool(frame[0] & CHECKED)
+        protocol = packet.protocol
+        if protocol == TCP:
+            if multicast:
+                self.counters.ip_not_ours += 1
+            else:
+                self.upper.tcp_arrives(frame, packet, now, trusted)
+        elif protocol == UDP:
+            known = self.upper.udp_arrives(frame, packet, now, trusted, multicast)
+            if not known and not multicast:
+                self.errors.error6(
+                    icmpv6.UNREACHABLE, icmpv6.UNREACHABLE_PORT, 0, frame, IP_AT, packet, now
+                )
+        elif protocol == icmpv6.PROTOCOL:
+            self.errors.icmp6_arrives(frame, packet, now, link)
+        elif protocol == ipv6.NO_NEXT_HEADER:
+            self.counters.ip6_no_next_header += 1
         else:
-            self.counters.vif_full += 1
+            self.counters.ip_protocol_unknown += 1
+            # RFC 8200 §4: an unknown next header, pointed at.
+            self.errors.error6(
+                icmpv6.PARAMETER_PROBLEM,
+                ipv6.UNKNOWN_NEXT_HEADER,
+                packet.named_at - IP_AT,
+                frame,
+                IP_AT,
+                packet,
+                now,
+            )
 
-    def _neighbor_failed(self, address: bytes, frames: list[bytes]) -> None:
-        """Nobody answers at a next hop: who wanted it hears EHOSTUNREACH (RFC 1122 §2.3.2.1)."""
-        error = OSError(errno.EHOSTUNREACH, "No route to host")
-        self._upper.neighbor_failed(address, error)
-        for frame in frames:
-            # Our own frames: an IPv4 header without options (RFC 1122 §4.1.3.3 for UDP).
-            if len(frame) >= _TCP_AT + 8 and frame[IP_AT + 9] == UDP:
-                src, port = frame[IP_AT + 12 : IP_AT + 16], frame[_TCP_AT : _TCP_AT + 2]
-                self._upper.udp_error(src, int.from_bytes(port), error)
+    def _is_for_us(self, src: bytes, dst: bytes, protocol: int, link: Link, group: bool) -> bool:
+        """RFC 4291 §2.5, §2.7: whether the addresses of a packet make sense here."""
+        local = self.addresses.local
+        if ipv6.is_multicast(dst):
+            mine = dst in link.groups and dst[1] & 15 > 1
+        else:
+            own = local.get(dst)
+            mine = own is not None and not group
+            if own is not None and ipv6.is_link_local(dst):
+                mine = mine and own.link is link
+        if not mine:
+            self.counters.ip_not_ours += 1
+            return False
+        unspecified = not any(src)
+        if src in local or not (unspecified or self.addresses.is_unicast(src)):
+            self.counters.ip_bad_source += 1
+            return False
+        if unspecified and protocol != icmpv6.PROTOCOL:
+            self.counters.ip_bad_source += 1
+            return False
+        return True
+
+    def _refused(
+        self, problem: ipv6.HeaderError, frame: bytes, now: float, link: Link, group: bool
+    ) -> None:
+        """Answer a header that must not be ignored, if the packet was for us (RFC 8200 §4)."""
+        bare = ipv6.parse_quoted(frame, IP_AT, len(frame))
+        if self._is_for_us(bare.src, bare.dst, bare.protocol, link, group):
+            self.errors.error6(
+                icmpv6.PARAMETER_PROBLEM,
+                problem.code,
+                problem.pointer,
+                frame,
+                IP_AT,
+                bare,
+                now,
+                always=problem.always,
+            )
+
+    def _ipv6_fragment(
+        self, frame: bytes, packet: ipv6.Ipv6Packet, now: float, link: Link
+    ) -> bytes | None:
+        """Keep a fragment; the whole packet's frame when it was the last. Raises WireError."""
+        self.counters.ip_fragments_in += 1
+        header = ipv6.parse_fragment(frame, packet.fragment_at)
+        at, end = packet.payload_at, packet.payload_end
+        pointer, code = -1, ipv6.ERRONEOUS_FIELD
+        if header.more and (end - at) & 7:
+            pointer = ipv6.PAYLOAD_LEN_AT  # RFC 8200 §4.5
+        elif header.offset + end - at > ipv6.MAX_PAYLOAD:
+            pointer = packet.fragment_at + 2 - IP_AT
+        elif not header.offset and not ipv6.chain_is_whole(frame, header.next_header, at, end):
+            pointer, code = 0, ipv6.INCOMPLETE_CHAIN  # RFC 7112 §5
+        if pointer >= 0:
+            kind = icmpv6.PARAMETER_PROBLEM
+            self.errors.error6(kind, code, pointer, frame, IP_AT, packet, now)
+            raise WireError("ip_fragment_malformed")
+        head = bytearray(frame[IP_AT : packet.fragment_at])
+        head[packet.named_at - IP_AT] = header.next_header
+        whole = self.fragments.add(
+            (packet.src, packet.dst, header.ident),
+            packet.src,
+            header.offset,
+            header.more,
+            frame[at:end],
+            bytes(head),
+            frame[IP_AT:end],
+            now,
+            marked=packet.traffic_class & 3 == 3,
+        )
+        if whole is None:
+            return None
+        length = len(whole.head) - ipv6.HEADER_LEN + len(whole.payload)
+        if length > ipv6.MAX_PAYLOAD:
+            raise WireError("ip_fragment_malformed")
+        self.counters.ip_reassembled += 1
+        head = bytearray(whole.head)
+        head[1] |= 0x30 if whole.marked else 0
+        head[4:6] = length.to_bytes(2)
+        return PLAIN + frame[ETHERNET_AT:IP_AT] + head + whole.payload

@@ -3,7 +3,7 @@
 Every packet of a flow shares nearly all of its headers, so their bytes and their contribution to
 the checksums are computed once.  A packet then costs one `Struct.pack`: the few fields that
 change between constants that do not.  The flow does not know which Internet Protocol it runs on;
-`Ipv4Path` is one way to pour, IPv6's will stand beside it.
+`Ipv4Path` is one way to pour, `path6.Ipv6Path` the other.
 
 The checksum field of TCP and UDP holds only the folded pseudo-header sum: the VIF, or the edge
 in front of it, adds the payload (`vif.offload`).
@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from appliance.net.checksum import fold, pseudo_header_sum
 from appliance.net.neighbor import Neighbor
-from appliance.net.wire import ethernet, ipv4, virtio
+from appliance.net.wire import ethernet, virtio
 
 TCP: Final = 6
 UDP: Final = 17
@@ -217,10 +217,39 @@ class Ipv4Path:
         )
 
 
+class UdpPath(Protocol):
+    """What a UDP socket needs to know of the way its datagrams go."""
+
+    neighbor: Neighbor
+    local: bytes
+    remote: bytes
+    local_port: int
+    remote_port: int
+    mtu: int
+    overhead: int  # octets of IP and UDP header per packet
+
+    def head(self, length: int) -> bytes:
+        """Headers of a datagram of `length` octets."""
+        ...
+
+
 class Ipv4UdpPath:
     """Header template of the datagrams from one local port to one remote port over IPv4."""
 
-    __slots__ = ("_flow", "_front", "_ip_sum", "_middle", "_pseudo", "mtu", "neighbor")
+    __slots__ = (
+        "_flow",
+        "_front",
+        "_ip_sum",
+        "_middle",
+        "_pseudo",
+        "local",
+        "local_port",
+        "mtu",
+        "neighbor",
+        "overhead",
+        "remote",
+        "remote_port",
+    )
 
     _VNET: Final = virtio.pack(
         flags=virtio.NEEDS_CSUM, csum_start=ETHERNET_LEN + IPV4_LEN, csum_offset=6
@@ -237,7 +266,12 @@ class Ipv4UdpPath:
         mtu: int,
     ) -> None:
         self.neighbor = neighbor
+        self.local = local
+        self.remote = remote
+        self.local_port = local_port
+        self.remote_port = remote_port
         self.mtu = mtu
+        self.overhead = IPV4_LEN + UDP_LEN
         self._front, self._middle, self._ip_sum = _ipv4_constants(src_mac, local, remote, UDP, 0)
         self._flow = local + remote + local_port.to_bytes(2) + remote_port.to_bytes(2)
         self._pseudo = pseudo_header_sum(local, remote, UDP, 0)
@@ -261,13 +295,7 @@ class Ipv4UdpPath:
         )
 
 
-def datagram(
-    src_mac: bytes, neighbor: Neighbor, src: bytes, dst: bytes, protocol: int, body: bytes
-) -> bytes:
-    """One whole frame around `body`, for what is sent now and then: ICMP, resets."""
-    return (
-        virtio.PLAIN
-        + ethernet.header(neighbor.mac or _NO_MAC, src_mac, ethernet.ETHERTYPE_IPV4)
-        + ipv4.header(src, dst, protocol, len(body))
-        + body
-    )
+def frame(src_mac: bytes, mac: bytes, packet: bytes) -> bytes:
+    """One whole frame around a finished packet, for what is sent now and then: ICMP, fragments."""
+    kind = ethernet.ETHERTYPE_IPV4 if packet[0] >> 4 == 4 else ethernet.ETHERTYPE_IPV6
+    return virtio.PLAIN + ethernet.header(mac, src_mac, kind) + packet

@@ -1,14 +1,15 @@
 """The host: frames in, frames out, and everything between them found by one look-up.
 
-A host has one interface, its addresses, and tables of what listens and what is connected.  It
-does nothing by itself: a driver hands in batches of frames with the time, and calls back when the
-earliest deadline is due.  A *turn* takes a whole batch; connections that it touched, by packets
-or by their applications' calls, are collected and run `output` once, at the turn's end.
+A host has interfaces, addresses, and tables of what listens and what is connected.  It does nothing
+by itself: a driver hands in batches of frames with the time, and calls back when the earliest
+deadline is due.  A *turn* takes a whole batch; connections that it touched, by packets or by their
+applications' calls, are collected and run `output` once, at the turn's end.
 
-A frame is taken apart by one precompiled Struct over virtio, Ethernet, IPv4 and TCP headers, and
-the twelve octets of addresses and ports, as they stand on the wire, are the key of the table.  A
-frame that does not fit that pattern (options, other protocols, ARP, anything odd) takes the long
-way through `wire`, which checks the same things one by one.
+A frame is taken apart by one precompiled Struct over virtio, Ethernet, IP and TCP headers, and the
+octets of addresses and ports, twelve or thirty-six, as they stand on the wire, are the key of the
+table.  There is one pattern for each Internet Protocol, IPv4's first; a frame that fits neither
+(options, extension headers, other protocols, ARP, anything odd) takes the long way through `wire`,
+which checks the same things one by one.
 
 Bounds are in `Limits`.  It imports everything below it in this folder and no operating system.
 """
@@ -24,15 +25,15 @@ from typing import Final
 
 from appliance.net.checksum import ones_complement_sum
 from appliance.net.counters import Counters
-from appliance.net.network import CHECKED, IP_AT, Network
-from appliance.net.path import TCP, UDP, Ipv4UdpPath, TcpPath
+from appliance.net.link import Ipv6Settings, Link
+from appliance.net.network import CHECKED, IP_AT, Network, Packet
+from appliance.net.path import TCP, UDP, TcpPath, UdpPath
 from appliance.net.syn_queue import Listener
 from appliance.net.tcp import Connection, TcpSettings, TcpUser
 from appliance.net.tcp_table import AUDIT_INTERVAL, Limits, TcpTable
 from appliance.net.udp import UdpSocket, UdpUser
 from appliance.net.udp_table import UdpTable
 from appliance.net.vif.base import Vif
-from appliance.net.wire import ipv4
 
 # flags of virtio | destination MAC | ethertype, version+IHL, TOS | total length | fragment field |
 # protocol | addresses and ports | seq, ack, offset+flags, window, checksum (or UDP's own header)
@@ -41,12 +42,19 @@ _FAST_LEN: Final = _FAST.size
 _IPV4_PLAIN: Final = 0x08004500  # ethertype IPv4, version 4, five words of header
 _NOT_TOS: Final = 0xFFFFFF00
 _TCP_AT: Final = IP_AT + 20
+# flags of virtio | payload length | next header | addresses and ports | seq, ack, offset+flags,
+# window (or UDP's own header and two words of its payload)
+_FAST6: Final = Struct(">B27xHBx36sIIHH")
+_IPV6: Final = 0x86DD6  # ethertype and version
+_TCP6_AT: Final = IP_AT + 40
+_FAST6_LEN: Final = _TCP6_AT + 20
 SPARE_TIMERS: Final = 4_096  # void deadlines that may stay, of 100 octets: no sweep is worth them
 _CE: Final = 3  # congestion experienced; RFC 3168 §5
+_CE6: Final = 3 << 4  # the same where IPv6 has its traffic class
 
 
 class Host:
-    """A sans-I/O internet host on one interface.
+    """A sans-I/O internet host; `vif` is its first interface, and `add_vif` gives it more.
 
     `random` gives ports, secrets and identifications.  The methods that take `now` (monotonic
     seconds) are turns; all others may be called inside or outside a turn.
@@ -60,7 +68,6 @@ class Host:
         limits: Limits | None = None,
     ) -> None:
         self.vif = vif
-        self.mac = vif.mac
         self.gso_max = vif.gso_max
         self.short_of_memory = False
         self.counters = Counters()
@@ -69,10 +76,10 @@ class Host:
         """Called at the end of each turn with the time and the table of flows (`net.trace`)."""
         self.network = Network(vif, self.counters, random, self)
         self.addresses = self.network.addresses
-        self.neighbors = self.network.neighbors
+        self.links = self.network.links
+        self.neighbors = self.links[0].arp
         self.tcp = TcpTable(self, self.network, self.counters, random, limits or Limits())
         self.udp = UdpTable(self, self.network, random, self.tcp.limits.udp_flows)
-        self._vif_send = vif.send
         # Heap of when to look at which flow; void unless it is that connection's `heap_at`.  Keys,
         # not connections: a deadline keeps nobody alive, and the collector does not walk it.
         self._timers: list[tuple[float, bytes]] = []
@@ -83,26 +90,41 @@ class Host:
 
     # ------------------------------------------------------------------ configuration
 
-    def add_address(self, cidr: str) -> None:
+    def add_address(self, cidr: str, link: Link | None = None) -> None:
         """Take the address and network `cidr`, such as "10.0.0.2/24"; ValueError if malformed."""
-        self.network.add_address(cidr)
+        self.network.add_address(cidr, link)
 
-    def add_gateway(self, address: str) -> None:
+    def add_gateway(self, address: str, link: Link | None = None) -> None:
         """Send what lies outside our networks to `address`; ValueError unless it is inside one."""
-        self.addresses.add_gateway(address)
+        self.network.add_gateway(address, link)
+
+    def add_vif(self, vif: Vif) -> Link:
+        """Have one more interface; its frames are handed in with the link that this returns."""
+        self.gso_max = min(self.gso_max, vif.gso_max)
+        return self.network.add_link(vif)
+
+    def use_ipv6(self, settings: Ipv6Settings, link: Link | None = None) -> None:
+        """Speak IPv6 on a link (the first), and take addresses from routers."""
+        (link or self.links[0]).use_ipv6(settings)
+
+    def use_dhcp(self, name: str = "", link: Link | None = None) -> None:
+        """Ask for an IPv4 address on a link (the first)."""
+        (link or self.links[0]).use_dhcp(name)
 
     # ------------------------------------------------------------------ turns
 
-    def receive(self, frames: list[bytes], now: float) -> None:
-        """Take in a batch of frames and send whatever follows from it."""
+    def receive(self, frames: list[bytes], now: float, link: Link | None = None) -> None:
+        """Take in a batch of frames of one link (the first) and send whatever follows from it."""
         self._begin_turn(now)
+        if link is None:
+            link = self.links[0]
         counters = self.counters
         counters.frames_in += len(frames)
-        mac = self.mac
+        mac = link.mac
         flows = self.tcp.flows
         udp_flows = self.udp.flows
         slow = self.network.arrives
-        several = len(self.addresses.local) > 1
+        several = self.addresses.several
         unpack = _FAST.unpack_from
         for frame in frames:
             size = len(frame)
@@ -135,7 +157,7 @@ class Host:
                                 )
                                 is True
                             ):
-                                slow(frame, now)
+                                slow(frame, now, link)
                             continue
                     elif protocol == UDP:
                         udp = udp_flows.get(key)
@@ -149,13 +171,63 @@ class Host:
                                 udp.socket.remember(udp.source, udp.path)
                             udp.socket.user.udp_datagram(frame[_TCP_AT + 8 : end], udp.source)
                             continue
-            slow(frame, now)
+                elif (
+                    kind >> 12 == _IPV6
+                    and to_mac == mac
+                    and size >= _FAST6_LEN
+                    and self._ipv6_fast(frame, size, kind, now)
+                ):
+                    continue
+            slow(frame, now, link)
         self._finish_turn(now)
 
-    def flush(self, now: float) -> None:
+    def _ipv6_fast(self, frame: bytes, size: int, kind: int, now: float) -> bool:
+        """Take a segment or datagram of a known flow over IPv6; False: it needs the long way."""
+        vnet, length, protocol, key, seq, ack, of, wnd = _FAST6.unpack_from(frame)
+        end = _TCP6_AT + length
+        if end > size:
+            return False
+        counters = self.counters
+        if protocol == TCP:
+            flow = self.tcp.flows.get(key)
+            payload_at = _TCP6_AT + (of >> 12) * 4
+            if flow is None or not (
+                _TCP6_AT + 20 <= payload_at <= end
+                and (vnet & CHECKED or self._sum6_holds(frame, end, key, TCP))
+            ):
+                return False
+            counters.tcp_in += 1
+            if kind & _CE6 == _CE6 and type(flow) is Connection:
+                flow.congestion_experienced()
+            return (
+                flow.segment_arrives(now, seq, ack, of, wnd, frame, _TCP6_AT + 20, payload_at, end)
+                is not True
+            )
+        if protocol == UDP:
+            udp = self.udp.flows.get(key)
+            if udp is None or not (
+                length == seq >> 16
+                and seq & 0xFFFF  # RFC 8200 §8.1: over IPv6 there must be a checksum
+                and (vnet & CHECKED or self._sum6_holds(frame, end, key, UDP))
+            ):
+                return False
+            counters.udp_in += 1
+            # The answer leaves from the address that was asked.
+            udp.socket.remember(udp.source, udp.path)
+            udp.socket.user.udp_datagram(frame[_TCP6_AT + 8 : end], udp.source)
+            return True
+        return False
+
+    def flush(self, now: float, link: Link | None = None) -> None:
         """Send what applications queued outside a turn, or what a full link held up."""
         self._begin_turn(now)
-        self._blocked = False
+        if link is None:
+            for each in self.links:
+                each.blocked = False
+            self._blocked = False
+        else:
+            link.blocked = False
+            self._blocked = any(each.blocked for each in self.links)
         self._finish_turn(now)
 
     def run_timers(self, now: float) -> None:
@@ -196,16 +268,30 @@ class Host:
             batch, self._dirty = self._dirty, []
             for connection in batch:
                 connection.output(now)
-        if self.neighbors.deadline() <= now:
-            self.neighbors.advance(now)
+        if self._dirty and len(self.links) > 1:
+            self._finish_elsewhere(now)
+        if self.network.deadline() <= now:
+            self.network.advance(now)
         if self.on_turn is not None:
             self.on_turn(now, self.tcp.flows)
         self._in_turn = False
         self._woken = False
 
+    def _finish_elsewhere(self, now: float) -> None:
+        """One link is full: let the connections on the others speak all the same."""
+        waiting: list[Connection] = []
+        while self._dirty:
+            batch, self._dirty = self._dirty, []
+            for connection in batch:
+                if connection.path.neighbor.cache.link.blocked:
+                    waiting.append(connection)
+                else:
+                    connection.output(now)
+        self._dirty = waiting
+
     def deadline(self) -> float:
         """When `run_timers` has something to do, monotonic seconds; inf: never."""
-        earliest = self.neighbors.deadline()
+        earliest = self.network.deadline()
         timers = self._timers
         if timers and timers[0][0] < earliest:
             earliest = timers[0][0]
@@ -244,12 +330,12 @@ class Host:
         neighbor = path.neighbor
         neighbor.used = True
         if neighbor.mac is None:
-            self.neighbors.enqueue(neighbor, head, payload)
+            neighbor.cache.enqueue(neighbor, head, payload)
             return True
-        if self._vif_send(head, payload):
+        if neighbor.send(head, payload):
             self.counters.frames_out += 1
             return True
-        self._blocked = True
+        neighbor.cache.link.blocked = self._blocked = True
         self.counters.vif_full += 1
         return False
 
@@ -269,20 +355,24 @@ class Host:
         """Put a TIME-WAIT record in the place of `connection`."""
         self.tcp.enter_time_wait(connection, now)
 
-    def udp_transmit(self, path: Ipv4UdpPath, head: bytes, payload: bytes) -> None:
+    def udp_transmit(self, path: UdpPath, head: bytes, payload: bytes) -> None:
         """Send one datagram; a full link loses it, as links do."""
         self.counters.udp_out += 1
         neighbor = path.neighbor
         neighbor.used = True
         if neighbor.mac is None:
-            self.neighbors.enqueue(neighbor, head, payload)
-            if not self._in_turn and not self._woken:
-                self._woken = True
-                self.wake()
-        elif self._vif_send(head, payload):
+            neighbor.cache.enqueue(neighbor, head, payload)
+            self.udp_queued(path)
+        elif neighbor.send(head, payload):
             self.counters.frames_out += 1
         else:
             self.counters.vif_full += 1
+
+    def udp_queued(self, path: UdpPath) -> None:
+        """Have a turn if a neighbour must be asked for, or a timer set."""
+        if not self._in_turn and not self._woken:
+            self._woken = True
+            self.wake()
 
     # ------------------------------------------------------------------ what applications ask for
 
@@ -323,12 +413,12 @@ class Host:
 
     # ------------------------------------------------------------------ what the network hands up
 
-    def tcp_arrives(self, frame: bytes, packet: ipv4.Ipv4Header, now: float, trusted: bool) -> None:
+    def tcp_arrives(self, frame: bytes, packet: Packet, now: float, trusted: bool) -> None:
         """A segment that opens a connection, belongs to none, or came with IP options."""
         self.tcp.arrives(frame, packet, now, trusted)
 
     def udp_arrives(
-        self, frame: bytes, packet: ipv4.Ipv4Header, now: float, trusted: bool, broadcast: bool
+        self, frame: bytes, packet: Packet, now: float, trusted: bool, broadcast: bool
     ) -> bool:
         """A datagram of somebody who has not written before, or to nobody (then False)."""
         return self.udp.arrives(frame, packet, trusted, broadcast)
@@ -339,9 +429,22 @@ class Host:
         """ICMP speaks of a segment of ours; False when it speaks of nothing outstanding."""
         return self.tcp.error(key, sequence, error, mtu, now)
 
-    def udp_error(self, address: bytes, port: int, error: OSError) -> None:
-        """ICMP speaks of a datagram of ours."""
-        self.udp.error(address, port, error)
+    def udp_error(
+        self, local: bytes, port: int, remote: bytes, remote_port: int, error: OSError | None,
+        mtu: int,
+    ) -> bool:  # fmt: skip
+        """ICMP speaks of a datagram of ours; False when we never sent one there."""
+        return self.udp.error(local, port, remote, remote_port, error, mtu)
+
+    def rerouted(self, cache: object, hop: bytes) -> None:
+        """What goes by a neighbour must find its way anew."""
+        self.tcp.rerouted(cache, hop)
+        self.udp.rerouted(cache, hop)
+
+    def address_lost(self, address: bytes) -> None:
+        """An address is ours no longer."""
+        self.tcp.address_lost(address)
+        self.udp.address_lost(address)
 
     def neighbor_failed(self, address: bytes, error: OSError) -> None:
         """Nobody answers at a next hop: who wanted it hears of it (RFC 1122 §2.3.2.1)."""
@@ -350,6 +453,10 @@ class Host:
     def _tcp_sum_holds(self, frame: bytes, end: int, key: bytes) -> bool:
         pseudo = int.from_bytes(key[:8]) + TCP + end - _TCP_AT
         return ones_complement_sum(frame[_TCP_AT:end], pseudo) == 0xFFFF
+
+    def _sum6_holds(self, frame: bytes, end: int, key: bytes, protocol: int) -> bool:
+        pseudo = int.from_bytes(key[:32]) + protocol + end - _TCP6_AT
+        return ones_complement_sum(frame[_TCP6_AT:end], pseudo) == 0xFFFF
 
     def _udp_sum_holds(self, frame: bytes, end: int, key: bytes, length_and_sum: int) -> bool:
         if not length_and_sum & 0xFFFF:

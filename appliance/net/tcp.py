@@ -94,7 +94,9 @@ class TcpSettings:
     sack: bool = True  # RFC 2018
     ecn: bool = True  # RFC 3168: accept when the peer offers it
     ecn_request: bool = False  # offer it ourselves; Linux does not by default either
-    max_segment: int = 0  # largest MSS to announce; 0: what the path's MTU gives
+    max_segment: int = 0  # largest MSS to announce and to send; 0: what the path's MTU gives
+    slow_start_after_idle: bool = True  # False: an idle connection keeps its window (RFC 5681 §4.1)
+    tail_probe: bool = True  # RFC 8985 §7; False: a lost tail waits for the timer
     keepalive: float = 0.0  # idle time before the first probe; 0: none (RFC 9293 §3.8.4)
     keepalive_interval: float = 75.0
     keepalive_count: int = 9
@@ -254,6 +256,7 @@ class Connection:
         self.retransmitted = 0  # segments sent again
         self.sack_on = settings.sack
         self.repair = Repair(settings.congestion, DEFAULT_MSS, settings.sack, host.counters)
+        self.repair.probing = settings.tail_probe
 
         # Timers: absolute times, inf when disarmed.  Disarming is this write and nothing else.
         self._retransmit_at = inf  # RFC 6298, or the tail probe of RFC 8985 §7
@@ -418,6 +421,8 @@ class Connection:
         # RFC 9293 §3.7.1, MUST-14 to MUST-16; RFC 6691: options are deducted by the sender.
         announced = options.mss if options.mss is not None else DEFAULT_MSS
         limit = self.path.mtu - self.path.overhead - 20
+        if settings.max_segment:
+            limit = min(limit, settings.max_segment)
         self._set_mss(max(min(announced, limit), MIN_MSS))
         self.repair.start(self.mss, self.sack_on)
 
@@ -542,14 +547,14 @@ class Connection:
         if flags & ACK:
             if ack <= self.iss or ack > self.snd_nxt:
                 if not flags & RST:
-                    self._send_reset(wire_ack)
+                    self._send_reset(wire_ack, now)
                 return
             acceptable = True
         # RFC 7323 §3.2: an echo of a timestamp that was never sent is not an answer to this SYN.
         if acceptable and self.ts_on and options.timestamp is not None and not flags & RST:
             age = (self._clock(now) - options.timestamp[1]) & MASK
             if age >= HALF:
-                self._send_reset(wire_ack)
+                self._send_reset(wire_ack, now)
                 return
         # Second, the RST bit.
         if flags & RST:
@@ -847,7 +852,7 @@ class Connection:
             # application that has closed is answered with a reset.
             if seq + len(payload) > self.rcv_nxt:
                 self.host.counters.tcp_data_after_close += 1
-                self._send_reset(self.snd_nxt & MASK)
+                self._send_reset(self.snd_nxt & MASK, now)
                 self._finish(ConnectionResetError(104, "data arrived after close"))
             return
         seq, payload = self._trimmed(seq, payload)
@@ -1017,7 +1022,7 @@ class Connection:
                 self._release_held(now)
             return
         if self._reset_pending:
-            self._send_reset(self.snd_nxt & MASK)
+            self._send_reset(self.snd_nxt & MASK, now)
             self._finish(self._error)
             return
         if self._held and not self._paused:
@@ -1061,9 +1066,11 @@ class Connection:
             if self.state in (CLOSED, TIME_WAIT):
                 self._tell_closed(None)
                 return
-        # RFC 9293 §3.8.6.2.2: reopen the window once it can grow by a worthwhile step.
+        # RFC 9293 §3.8.6.2.2: reopen the window once it can grow by a worthwhile step, which is
+        # a segment at least, and (as Linux does) twice what the peer still has.
         room = self.rcv_nxt + self.rcv_buffer - self._held_octets - self.rcv_adv
-        if room >= min(self.rcv_buffer // 2, self.rcv_mss):
+        left = max(self.rcv_adv - self.rcv_nxt, 0)
+        if room >= max(min(self.rcv_buffer // 2, self.rcv_mss), left):
             self._ack_now = True
         self._look_straight()
 
@@ -1152,7 +1159,8 @@ class Connection:
         una, nxt, mss, unsent = self.snd_una, self.snd_nxt, self.mss, self.unsent
         repair = self.repair
         outstanding = nxt - una
-        if outstanding == 0 and now - self.last_sent_at > repair.rtt.rto and self.last_sent_at:
+        idle = outstanding == 0 and now - self.last_sent_at > repair.rtt.rto and self.last_sent_at
+        if idle and self._settings.slow_start_after_idle:
             # RFC 5681 §4.1: after an idle period the window is an old guess.
             repair.cc.idle(int((now - self.last_sent_at) / repair.rtt.rto))
         allowed = repair.allowed(outstanding)  # by the network
@@ -1193,8 +1201,7 @@ class Connection:
         """Send again what is lost, lowest first, as far as the windows allow (RFC 6675 §5)."""
         repair, mss = self.repair, self.mss
         if not repair.recovering():
-            out = self.snd_nxt - self.snd_una
-            repair.enter(now, out, out - repair.flight.sacked, self.snd_nxt)
+            repair.enter_by_time(now, self.snd_una, self.snd_nxt)
         while True:
             outstanding = self.snd_nxt - self.snd_una
             record = repair.next_lost(self.snd_una, self.snd_nxt, self.snd_una + self.snd_wnd)
@@ -1339,12 +1346,14 @@ class Connection:
         self.rcv_adv = max(self.rcv_adv, nxt + (window << shift))
         return window
 
-    def _send_reset(self, wire_seq: int) -> None:
+    def _send_reset(self, wire_seq: int, now: float) -> None:
         """Send a RST with this sequence number (RFC 9293 §3.5.2, §3.10.7)."""
         if self.state == SYN_SENT:
             head = self.path.head(wire_seq, 0, RST, 0, b"", 0)
         else:
-            head = self.path.head(wire_seq, self.rcv_nxt & MASK, RST | ACK, 0, b"", 0)
+            # RFC 7323 §3.2: a RST SHOULD carry the timestamp too.
+            options = self._bare_options(now)
+            head = self.path.head(wire_seq, self.rcv_nxt & MASK, RST | ACK, 0, options, 0)
         self.host.transmit(self.path, head, b"")
         self.host.counters.tcp_resets_out += 1
 
@@ -1559,6 +1568,10 @@ class Connection:
         else:
             self._error = error
 
+    def lose(self, error: OSError) -> None:
+        """The address that this connection has is ours no longer: it ends here, without a word."""
+        self._finish(error)
+
     def path_mtu(self, mtu: int, now: float) -> None:
         """The path carries packets of `mtu` octets at most (RFC 1191 §6.5)."""
         segment = max(mtu - self.path.overhead - 20, MIN_MSS)
@@ -1574,10 +1587,10 @@ class Connection:
         """Octets that this connection makes the host keep, both ways."""
         return len(self._sendq) + self.reassembly.octets + self._held_octets
 
-    def shed(self) -> None:
+    def shed(self, now: float) -> None:
         """Give everything up: the host needs the memory more than this peer its connection."""
         self.host.counters.tcp_memory_shed += 1
-        self._send_reset(self.snd_nxt & MASK)
+        self._send_reset(self.snd_nxt & MASK, now)
         self._finish(ConnectionAbortedError(103, "given up for want of memory"))
 
     def covers(self, wire_seq: int) -> bool:

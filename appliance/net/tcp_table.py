@@ -20,13 +20,12 @@ from appliance.net import syn_cookie
 from appliance.net.counters import Counters
 from appliance.net.ephemeral import claim, free_port
 from appliance.net.isn import SECRET_LENGTH, initial_sequence_number, timestamp_offset
-from appliance.net.network import Network
+from appliance.net.network import Network, Packet
 from appliance.net.path import TcpPath
 from appliance.net.seq import HALF, MASK
 from appliance.net.syn_queue import HalfOpen, Listener, SynQueue
 from appliance.net.tcp import DEFAULT_MSS, Connection, TcpHost, TcpSettings, TcpUser
 from appliance.net.time_wait import TimeWait, TimeWaitQueue
-from appliance.net.wire import ipv4
 from appliance.net.wire import tcp as wire_tcp
 from appliance.net.wire.address import from_text, to_text
 from appliance.net.wire.tcp import ACK, CWR, ECE, FIN, RST, SYN
@@ -124,8 +123,8 @@ class TcpTable:
         there = from_text(remote)
         if not network.reachable(there) or not 0 < port < 65_536:
             raise OSError(errno.EADDRNOTAVAIL, f"cannot connect to {remote} port {port}")
-        here = self._own(local) or network.addresses.source_for(there)
-        if here is None or network.addresses.next_hop(there) is None:
+        here = self._own(local) or network.source_for(there)
+        if here is None or len(here) != len(there) or network.way(there) is None:
             raise OSError(errno.ENETUNREACH, f"no route to {remote}")
         if len(self.flows) >= self.limits.connections:
             raise OSError(errno.ENOBUFS, "too many connections")
@@ -180,7 +179,7 @@ class TcpTable:
 
     # ------------------------------------------------------------------ the long way in
 
-    def arrives(self, frame: bytes, packet: ipv4.Ipv4Header, now: float, trusted: bool) -> None:
+    def arrives(self, frame: bytes, packet: Packet, now: float, trusted: bool) -> None:
         """A segment that opens a connection, belongs to none, or came with IP options."""
         at, end = packet.payload_at, packet.payload_end
         header = wire_tcp.parse(frame, at, end)
@@ -241,7 +240,7 @@ class TcpTable:
         if len(self.flows) - self._time_wait.count >= limits.connections:
             self.counters.tcp_backlog_dropped += 1
             return
-        if self._per_peer.get(key[:4], 0) >= limits.per_peer:
+        if self._per_peer.get(key[: (len(key) - 4) >> 1], 0) >= limits.per_peer:
             self.counters.tcp_per_peer_dropped += 1
             return
         path = self._network.tcp_path(key)
@@ -290,7 +289,7 @@ class TcpTable:
         self, key: bytes, frame: bytes, header: wire_tcp.TcpHeader, now: float
     ) -> Connection | None:
         """Make the connection that a cookie attests; None when it attests none (RFC 4987 §3.6)."""
-        listener = self._listener(key[4:8], header.dst_port)
+        listener = self._listener(key[(len(key) - 4) >> 1 : -4], header.dst_port)
         path = self._network.tcp_path(key) if listener is not None else None
         if listener is None or path is None or len(self.flows) >= self.limits.connections:
             return None
@@ -326,19 +325,21 @@ class TcpTable:
 
     def _connect_half(self, half: HalfOpen) -> Connection:
         key, listener = half.key, half.listener
+        size = (len(key) - 4) >> 1
+        there = key[:size]
         connection = Connection(
             self._host,
             half.path,
             key,
-            (to_text(key[4:8]), int.from_bytes(key[10:12])),
-            (to_text(key[:4]), int.from_bytes(key[8:10])),
+            (to_text(key[size:-4]), int.from_bytes(key[-2:])),
+            (to_text(there), int.from_bytes(key[-4:-2])),
             listener.settings,
             _NOBODY,
             half.iss,
             half.ts_offset,
         )
         self.flows[key] = connection
-        self._count_peer(key[:4], 1)
+        self._count_peer(there, 1)
         connection.accept(
             half.irs,
             half.options,
@@ -351,7 +352,7 @@ class TcpTable:
         return connection
 
     def _timestamp_offset(self, key: bytes) -> int:
-        return timestamp_offset(self._secret, key[:8])
+        return timestamp_offset(self._secret, key[:-4])
 
     def emit(self, path: TcpPath, head: bytes) -> None:
         """Send a segment without data, which may be lost."""
@@ -384,6 +385,27 @@ class TcpTable:
         for flow in list(self.flows.values()):
             if isinstance(flow, Connection) and flow.path.neighbor.address == address:
                 flow.unreachable(error)
+
+    def rerouted(self, cache: object, hop: bytes) -> None:
+        """Send what went by the neighbour `hop` of `cache` by whoever is the next hop now."""
+        for flow in self.flows.values():
+            if isinstance(flow, Connection):
+                path = flow.path
+                if path.neighbor.address == hop and path.neighbor.cache is cache:
+                    way = self._network.way(path.remote)
+                    if way is not None:
+                        path.neighbor = way[1]
+
+    def address_lost(self, address: bytes) -> None:
+        """End the connections from an address that is ours no longer (RFC 5227 §2.4)."""
+        error = OSError(errno.EADDRNOTAVAIL, f"{to_text(address)} is no longer ours")
+        for key, flow in list(self.flows.items()):
+            if key[(len(key) - 4) >> 1 : -4] != address:
+                continue
+            if isinstance(flow, Connection):
+                flow.lose(error)
+            elif isinstance(flow, HalfOpen):
+                self.drop_half_open(flow)
 
     # ------------------------------------------------------------------ ends of connections
 
@@ -461,7 +483,7 @@ class TcpTable:
             for octets, connection in holding:
                 if total <= limit * 3 // 4:
                     break
-                connection.shed()
+                connection.shed(now)
                 total -= octets
         self._host.short_of_memory = total > limit // 2
 

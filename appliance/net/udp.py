@@ -10,9 +10,10 @@ It imports the path and its host's interface.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Final, Protocol
 
-from appliance.net.path import Ipv4UdpPath
+from appliance.net.path import UdpPath
 
 # Correspondents remembered by one socket: a busy authoritative server's resolvers of a few
 # minutes, at about 700 octets each.
@@ -34,12 +35,15 @@ class UdpUser(Protocol):
 class UdpHost(Protocol):
     """What a socket asks of its host."""
 
-    def udp_path(self, socket: UdpSocket, destination: Endpoint) -> Ipv4UdpPath:
+    def udp_path(self, socket: UdpSocket, destination: Endpoint) -> UdpPath:
         """Find the way to `destination`; OSError(ENETUNREACH) when there is none."""
         ...
 
-    def udp_transmit(self, path: Ipv4UdpPath, head: bytes, payload: bytes) -> None:
+    def udp_transmit(self, path: UdpPath, head: bytes, payload: bytes) -> None:
         """Send one datagram."""
+
+    def udp_cut(self, path: UdpPath, payload: bytes) -> None:
+        """Send one datagram that does not fit a packet, in fragments; OSError(EMSGSIZE)."""
 
     def udp_close(self, socket: UdpSocket) -> None:
         """Give the port back."""
@@ -55,14 +59,14 @@ class UdpSocket:
         self.address = address
         self.port = port
         self.user = user
-        self._paths: dict[Endpoint, Ipv4UdpPath] = {}
+        self._paths: dict[Endpoint, UdpPath] = {}
         self.flows: set[bytes] = set()  # the host's keys of who writes to us; it bounds them
         self._closed = False
 
     def send(self, data: bytes, destination: Endpoint) -> None:
         """Send one datagram now.
 
-        Raises OSError(EMSGSIZE) when it does not fit one packet, OSError(ENETUNREACH) without a
+        Raises OSError(EMSGSIZE) when no packet can carry it, OSError(ENETUNREACH) without a
         route, ValueError for what is not an address.
         """
         path = self._paths.get(destination)
@@ -72,16 +76,33 @@ class UdpSocket:
             path = self._host.udp_path(self, destination)
             self.remember(destination, path)
         length = len(data)
-        if length + 28 > path.mtu:
-            raise OSError(errno.EMSGSIZE, f"a datagram of {length} octets; {path.mtu - 28} fit")
+        if length + path.overhead > path.mtu:
+            self._host.udp_cut(path, data)
+            return
         self._host.udp_transmit(path, path.head(length), data)
 
-    def remember(self, source: Endpoint, path: Ipv4UdpPath) -> None:
+    def remember(self, source: Endpoint, path: UdpPath) -> None:
         """Send to `source` by `path` from now on."""
         paths = self._paths
         if len(paths) >= MAX_PATHS and source not in paths:
             del paths[next(iter(paths))]
         paths[source] = path
+
+    def knows(self, remote: Endpoint) -> bool:
+        """Tell whether datagrams have been sent to `remote`, as far as remembered."""
+        return remote in self._paths
+
+    def lower_mtu(self, remote: bytes, mtu: int) -> None:
+        """Send no packets of more than `mtu` octets to `remote` from now on."""
+        for path in self._paths.values():
+            if path.remote == remote and mtu < path.mtu:
+                path.mtu = mtu
+
+    def forget(self, wanted: Callable[[UdpPath], bool]) -> None:
+        """Find the way anew to those whose path `wanted` picks."""
+        gone = [endpoint for endpoint, path in self._paths.items() if wanted(path)]
+        for endpoint in gone:
+            del self._paths[endpoint]
 
     def close(self) -> None:
         """Give the port back; nothing more arrives."""
@@ -96,7 +117,7 @@ class UdpFlow:
 
     __slots__ = ("path", "socket", "source")
 
-    def __init__(self, socket: UdpSocket, source: Endpoint, path: Ipv4UdpPath) -> None:
+    def __init__(self, socket: UdpSocket, source: Endpoint, path: UdpPath) -> None:
         self.socket = socket
         self.source = source
         self.path = path  # back, from the address that was asked

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import errno
 import random as random_module
+from collections.abc import Callable
 from typing import Protocol
 
 from appliance.net.ephemeral import claim
-from appliance.net.network import Network
-from appliance.net.path import Ipv4UdpPath
+from appliance.net.network import Network, Packet
+from appliance.net.path import UDP, UdpPath
 from appliance.net.udp import Endpoint, UdpFlow, UdpSocket, UdpUser
-from appliance.net.wire import ipv4
 from appliance.net.wire import udp as wire_udp
 from appliance.net.wire.address import from_text, to_text
 
@@ -24,8 +24,11 @@ from appliance.net.wire.address import from_text, to_text
 class UdpSender(Protocol):
     """Who puts datagrams on the link."""
 
-    def udp_transmit(self, path: Ipv4UdpPath, head: bytes, payload: bytes) -> None:
+    def udp_transmit(self, path: UdpPath, head: bytes, payload: bytes) -> None:
         """Send one datagram; a full link loses it."""
+
+    def udp_queued(self, path: UdpPath) -> None:
+        """Something for `path` was sent, or waits for its neighbour."""
 
 
 class UdpTable:
@@ -63,24 +66,34 @@ class UdpTable:
             if flow is not None and flow.socket is socket:
                 del self.flows[key]
 
-    def udp_path(self, socket: UdpSocket, destination: Endpoint) -> Ipv4UdpPath:
+    def udp_path(self, socket: UdpSocket, destination: Endpoint) -> UdpPath:
         """Find the way from `socket` to `destination`; OSError(ENETUNREACH) without one."""
         network = self._network
         there = from_text(destination[0])
-        here = from_text(socket.address) if socket.address else network.addresses.source_for(there)
-        if here is not None and network.reachable(there):
+        here = from_text(socket.address) if socket.address else network.source_for(there)
+        if here is not None and len(here) == len(there) and network.reachable(there):
             path = network.udp_path(here, there, socket.port, destination[1])
             if path is not None:
                 return path
         raise OSError(errno.ENETUNREACH, f"no route to {destination[0]}")
 
-    def udp_transmit(self, path: Ipv4UdpPath, head: bytes, payload: bytes) -> None:
+    def udp_transmit(self, path: UdpPath, head: bytes, payload: bytes) -> None:
         """Send one datagram."""
         self._host.udp_transmit(path, head, payload)
 
-    def arrives(
-        self, frame: bytes, packet: ipv4.Ipv4Header, trusted: bool, broadcast: bool
-    ) -> bool:
+    def udp_cut(self, path: UdpPath, payload: bytes) -> None:
+        """Send one datagram in fragments; OSError(EMSGSIZE) for more than a datagram can be."""
+        size = len(path.remote)
+        # RFC 768, RFC 791 §3.1: lengths have 16 bits; RFC 8200 §3 does not count its own header.
+        room = (65_535 if size == 16 else 65_515) - wire_udp.HEADER_LEN
+        if len(payload) > room:
+            raise OSError(errno.EMSGSIZE, f"a datagram of {len(payload)} octets; {room} fit")
+        self.counters.udp_out += 1
+        body = wire_udp.build(path.local, path.remote, path.local_port, path.remote_port, payload)
+        self._network.send(path.local, path.remote, UDP, body)
+        self._host.udp_queued(path)
+
+    def arrives(self, frame: bytes, packet: Packet, trusted: bool, broadcast: bool) -> bool:
         """Hand a datagram up; False when nobody receives on its port.  Raises WireError."""
         at = packet.payload_at
         header = wire_udp.parse(frame, at, packet.payload_end)
@@ -101,7 +114,7 @@ class UdpTable:
         socket.user.udp_datagram(frame[header.payload_at : header.payload_end], source)
         return True
 
-    def _remember(self, key: bytes, socket: UdpSocket, source: Endpoint, path: Ipv4UdpPath) -> None:
+    def _remember(self, key: bytes, socket: UdpSocket, source: Endpoint, path: UdpPath) -> None:
         if len(self.flows) >= self._max_flows:
             oldest = next(iter(self.flows))
             self.flows.pop(oldest).socket.flows.discard(oldest)
@@ -109,11 +122,39 @@ class UdpTable:
         socket.flows.add(key)
         socket.remember(source, path)
 
-    def error(self, address: bytes, port: int, error: OSError) -> None:
-        """Tell the socket that sent from `address` and `port`."""
-        socket = self.socket(address, port)
-        if socket is not None:
+    def error(
+        self, local: bytes, port: int, remote: bytes, remote_port: int, error: OSError | None,
+        mtu: int,
+    ) -> bool:  # fmt: skip
+        """Tell the socket of an error, or of a path MTU; False if it never wrote there."""
+        socket = self.socket(local, port)
+        # RFC 5927 §4.2: of what was sent only the addresses and ports are remembered.
+        if socket is None or not socket.knows((to_text(remote), remote_port)):
+            return False
+        if error is not None:
             socket.user.udp_error(error)
+        elif mtu:
+            for each in self._sockets.values():
+                each.lower_mtu(remote, mtu)
+        return True
+
+    def rerouted(self, cache: object, hop: bytes) -> None:
+        """Find the way anew to whoever was reached by the neighbour `hop` of `cache`."""
+
+        def gone(path: UdpPath) -> bool:
+            return path.neighbor.address == hop and path.neighbor.cache is cache
+
+        self._forget(gone)
+
+    def address_lost(self, address: bytes) -> None:
+        """Answer no longer from an address that is not ours."""
+        self._forget(lambda path: path.local == address)
+
+    def _forget(self, wanted: Callable[[UdpPath], bool]) -> None:
+        for socket in self._sockets.values():
+            socket.forget(wanted)
+        for key in [key for key, flow in self.flows.items() if wanted(flow.path)]:
+            self.flows.pop(key).socket.flows.discard(key)
 
     def socket(self, address: bytes, port: int) -> UdpSocket | None:
         """Return who receives datagrams to `address` and `port`."""

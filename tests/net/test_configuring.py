@@ -421,7 +421,7 @@ def test_groups_are_bounded() -> None:
     for number in range(mld.MAX_GROUPS):
         groups.join(GROUP[:14] + number.to_bytes(2), 0.0)
     with pytest.raises(ValueError, match="more than"):
-        groups.join(OTHER_GROUP, 0.0)
+        groups.join(from_text("ff02::99"), 0.0)
 
 
 # ---------------------------------------------------------------------- routes, RFC 1122 §3.3.1

@@ -136,13 +136,19 @@ def test_a_neighbour_that_does_not_answer() -> None:
 
 
 def test_too_long_for_a_packet() -> None:
-    """RFC 1122 §4.1.4 without fragmentation: EMSGSIZE, and the largest that fits goes."""
+    """RFC 791 §3.2: what fits goes whole, more goes in fragments, 65,508 octets not at all."""
     scene = Scene()
     socket, _ = bound(scene)
     socket.do(lambda s: s.send(bytes(1472), (PEER_ADDRESS, 99)))
     assert len(sent(scene)[0][4]) == 1472
-    with pytest.raises(OSError, match="1472 fit") as raised:
-        socket.do(lambda s: s.send(bytes(1473), (PEER_ADDRESS, 99)))
+    socket.do(lambda s: s.send(bytes(1473), (PEER_ADDRESS, 99)))
+    pieces = [ipv4.parse(packet, 0, len(packet)) for packet in scene.others]
+    assert [(p.total_len, p.flags, p.fragment_offset) for p in pieces] == [
+        (1500, ipv4.FLAG_MF, 0), (21, 0, 1480),
+    ]  # fmt: skip
+    scene.others.clear()
+    with pytest.raises(OSError, match="65507 fit") as raised:
+        socket.do(lambda s: s.send(bytes(65_508), (PEER_ADDRESS, 99)))
     assert raised.value.errno == errno.EMSGSIZE
 
 

@@ -32,7 +32,9 @@ def traces(seed: int, name: str, settings: TcpSettings, *, offload: bool = True)
             server.conn.resume()
     world.settle()
     taken = [node.host.counters.tcp_fast_path for node in world.nodes]
-    assert any(taken) == settings.fast_path
+    # On a bad wire there may be no two segments in a row that are in order.
+    assert settings.fast_path or not any(taken)
+    assert any(taken) or name != "perfect" or not settings.fast_path
     return [node.trace for node in world.nodes]
 
 

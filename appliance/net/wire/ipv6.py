@@ -102,7 +102,7 @@ class Ipv6Packet(NamedTuple):
     `protocol` is the first header that is not an extension header, and `payload_at` where it
     begins; for a fragment `fragment_at` is where its header stands (else -1), `protocol` what that
     header names, and `payload_at` where the fragment's octets begin. `named_at` is the octet that
-    named `protocol`.
+    named `protocol`, or that named the fragment header.
     """
 
     header_at: int
@@ -296,7 +296,7 @@ def _walk(
         if protocol == FRAGMENT:
             # RFC 6946 §4, RFC 8200 §4.5: offset 0 and nothing to follow is a whole packet.
             if int.from_bytes(data[at + 2 : at + 4]) & 0xFFF9:
-                return data[at], at + size, at, at
+                return data[at], at + size, at, named_at
         elif protocol == ROUTING:
             # RFC 8200 §4.4, RFC 5095 §3: no type is known here; with segments left it is an error.
             if data[at + 3]:

@@ -1,0 +1,235 @@
+"""Where a flow's packets go over IPv6: `path`'s header templates, poured the other way.
+
+Shorter work than IPv4's: there is no header checksum, and a flow's label is part of the constants
+(RFC 6437). It imports `path`'s constants, `wire`, `checksum` and the neighbour that it sends to.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+from appliance.net.checksum import pseudo_header_sum
+from appliance.net.neighbor import Neighbor
+from appliance.net.path import (
+    ECT_0,
+    ETHERNET_LEN,
+    TCP,
+    TCP_LEN,
+    TIMESTAMP_WORD,
+    UDP,
+    UDP_LEN,
+)
+from appliance.net.wire import ethernet, ipv6, virtio
+
+IPV6_LEN: Final = 40
+
+# virtio_net_hdr | dst MAC | src MAC, ethertype, version+class+label | payload length | next header,
+# hop limit, addresses and ports | seq, ack, offset+flags, window, checksum, urgent
+_TCP6: Final = Struct(">10s6s12sH38sIIHHHH")
+_TCP6_TIMESTAMP: Final = Struct(">10s6s12sH38sIIHHHHIII")
+_UDP6: Final = Struct(">10s6s12sH38sHH")
+
+_NO_MAC: Final = bytes(6)
+
+
+def _front(src_mac: bytes, label: int, traffic_class: int) -> bytes:
+    first = 6 << 28 | traffic_class << 20 | label
+    return src_mac + ethernet.ETHERTYPE_IPV6.to_bytes(2) + first.to_bytes(4)
+
+
+class Ipv6Path:
+    """Header template of one TCP connection over IPv6; `label` has 20 bits."""
+
+    __slots__ = (
+        "_ect",
+        "_flow",
+        "_front",
+        "_not_ect",
+        "_plain",
+        "_pseudo",
+        "_segment",
+        "_super",
+        "_super_timestamp",
+        "local",
+        "mtu",
+        "neighbor",
+        "overhead",
+        "remote",
+    )
+
+    def __init__(
+        self,
+        neighbor: Neighbor,
+        src_mac: bytes,
+        local: bytes,
+        remote: bytes,
+        local_port: int,
+        remote_port: int,
+        mtu: int,
+        hop_limit: int,
+        label: int,
+    ) -> None:
+        self.neighbor = neighbor
+        self.local = local
+        self.remote = remote
+        self.mtu = mtu
+        self.overhead = IPV6_LEN
+        self._flow = (
+            bytes((TCP, hop_limit))
+            + local
+            + remote
+            + local_port.to_bytes(2)
+            + remote_port.to_bytes(2)
+        )
+        self._pseudo = pseudo_header_sum(local, remote, TCP, 0)
+        self._plain = virtio.pack(
+            flags=virtio.NEEDS_CSUM,
+            csum_start=ETHERNET_LEN + IPV6_LEN,
+            csum_offset=16,
+        )
+        self.set_segment(mtu - IPV6_LEN - TCP_LEN)
+        self._ect = _front(src_mac, label, ECT_0)
+        self._not_ect = self._front = _front(src_mac, label, 0)
+
+    def set_segment(self, payload: int) -> None:
+        """Segments carry `payload` octets from now on; longer ones are super-segments."""
+        self._segment = payload
+        for_headers = ETHERNET_LEN + IPV6_LEN + TCP_LEN
+        self._super, self._super_timestamp = (
+            virtio.pack(
+                flags=virtio.NEEDS_CSUM,
+                gso_type=virtio.GSO_TCPV6,
+                hdr_len=for_headers + options,
+                gso_size=payload,
+                csum_start=ETHERNET_LEN + IPV6_LEN,
+                csum_offset=16,
+            )
+            for options in (0, 12)
+        )
+
+    def set_ect(self, on: bool) -> None:
+        """Let packets to come say, or not say, that marks will be answered (RFC 3168 §5)."""
+        self._front = self._ect if on else self._not_ect
+
+    def head_timestamp(
+        self, seq: int, ack: int, flags: int, window: int, tsval: int, tsecr: int, length: int
+    ) -> bytes:
+        """Headers of a segment whose only option is the timestamp."""
+        tcp_length = length + 32
+        tcp_sum = self._pseudo + tcp_length
+        return _TCP6_TIMESTAMP.pack(
+            self._plain if length <= self._segment else self._super_timestamp,
+            self.neighbor.mac or _NO_MAC,
+            self._front,
+            tcp_length,
+            self._flow,
+            seq,
+            ack,
+            0x8000 | flags,
+            window,
+            (tcp_sum & 0xFFFF) + (tcp_sum >> 16),
+            0,
+            TIMESTAMP_WORD,
+            tsval,
+            tsecr,
+        )
+
+    def head(
+        self, seq: int, ack: int, flags: int, window: int, options: bytes, length: int
+    ) -> bytes:
+        """Headers of a segment with `options` (a multiple of 4) before `length` octets."""
+        header = TCP_LEN + len(options)
+        tcp_sum = self._pseudo + length + header
+        vnet = self._plain
+        if length > self._segment:
+            vnet = self._super[:2] + (ETHERNET_LEN + IPV6_LEN + header).to_bytes(2, "little")
+            vnet += self._super[4:]
+        return (
+            _TCP6.pack(
+                vnet,
+                self.neighbor.mac or _NO_MAC,
+                self._front,
+                length + header,
+                self._flow,
+                seq,
+                ack,
+                (header << 10) | flags,
+                window,
+                (tcp_sum & 0xFFFF) + (tcp_sum >> 16),
+                0,
+            )
+            + options
+        )
+
+
+class Ipv6UdpPath:
+    """Header template of the datagrams from one local port to one remote port over IPv6."""
+
+    __slots__ = (
+        "_flow",
+        "_front",
+        "_pseudo",
+        "local",
+        "local_port",
+        "mtu",
+        "neighbor",
+        "overhead",
+        "remote",
+        "remote_port",
+    )
+
+    _VNET: Final = virtio.pack(
+        flags=virtio.NEEDS_CSUM, csum_start=ETHERNET_LEN + IPV6_LEN, csum_offset=6
+    )
+
+    def __init__(
+        self,
+        neighbor: Neighbor,
+        src_mac: bytes,
+        local: bytes,
+        remote: bytes,
+        local_port: int,
+        remote_port: int,
+        mtu: int,
+        hop_limit: int,
+        label: int,
+    ) -> None:
+        self.neighbor = neighbor
+        self.local = local
+        self.remote = remote
+        self.local_port = local_port
+        self.remote_port = remote_port
+        self.mtu = mtu
+        self.overhead = IPV6_LEN + UDP_LEN
+        self._front = _front(src_mac, label, 0)
+        self._flow = (
+            bytes((UDP, hop_limit))
+            + local
+            + remote
+            + local_port.to_bytes(2)
+            + remote_port.to_bytes(2)
+        )
+        self._pseudo = pseudo_header_sum(local, remote, UDP, 0)
+
+    def head(self, length: int) -> bytes:
+        """Headers of a datagram of `length` octets."""
+        udp = length + UDP_LEN
+        udp_sum = self._pseudo + udp
+        return _UDP6.pack(
+            self._VNET,
+            self.neighbor.mac or _NO_MAC,
+            self._front,
+            udp,
+            self._flow,
+            udp,
+            (udp_sum & 0xFFFF) + (udp_sum >> 16),
+        )
+
+
+def label_of(digest: int) -> int:
+    """Twenty bits of flow label that are not nought (RFC 6437 §3)."""
+    return (digest & 0xFFFFF) or 1
+
+
+assert ipv6.HEADER_LEN == IPV6_LEN
