@@ -8,11 +8,12 @@ BIN := $(VENV)/bin
 BUILD := build/compiled
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench probes clean
+.PHONY: help run test test-compiled check format bench probes clean
 
 help:
 	@echo 'make run    serve openmirage.org on 127.0.0.1, without any privilege (ARGS="--link tap:NAME ...")'
 	@echo 'make test   all tests (ARGS="-k tcp"); as root with the tools of .ci/run, interop too'
+	@echo 'make test-compiled  the tests of the stack, on the packet path compiled'
 	@echo 'make check  lint, format and types'
 	@echo 'make bench  side by side with nginx and NSD, as root (ROWS="dns-mixed http-1k-c32" ROUNDS=5 JSON=FILE)'
 	@echo 'make probes ask 200 questions of our web server, and of nginx and Caddy where they are installed'
@@ -30,6 +31,11 @@ run: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+# The same tests on what a wheel has; without a C compiler there is nothing to test.
+test-compiled: $(STAMP) $(BUILD)/.built
+	cd $(BUILD) && $(abspath $(BIN))/python -m appliance --version | grep -F '(compiled)'
+	$(BIN)/python -m pytest -o pythonpath='$(BUILD) .' tests/net tests/sim $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
