@@ -46,12 +46,15 @@ class Repair:
     __slots__ = (
         "_algorithm",
         "_counters",
+        "_peak",
+        "_peak_end",
         "_prr",
         "_reno_dups",
         "_tlp_is_retransmission",
         "cc",
         "flight",
         "mss",
+        "probing",
         "rack",
         "recover",
         "reorder_at",
@@ -71,10 +74,13 @@ class Repair:
         self.state = OPEN
         self.recover = 0  # SND.NXT when the repair began; it ends when all below is acknowledged
         self.reorder_at = inf  # when RACK wants to look again; inf: not
+        self.probing = True  # a tail that is not acknowledged is probed for (RFC 8985 §7)
         self.tlp_end = -1  # SND.NXT when a tail probe left; -1: none is under way
         self._tlp_is_retransmission = False
         self._prr: Prr | None = None  # while in RECOVERY
         self._reno_dups = 0  # duplicate acknowledgments in a row, without SACK
+        self._peak = 0  # most octets out in this round, ...
+        self._peak_end = 0  # ... which ends when this number is acknowledged
         self.start(mss, sack_on)
 
     def start(self, mss: int, sack_on: bool) -> None:
@@ -119,6 +125,7 @@ class Repair:
         rtt = self.rtt
         if (
             self.sack_on
+            and self.probing
             and rtt.srtt > 0.0
             and self.state == OPEN
             and self.tlp_end < 0
@@ -179,12 +186,21 @@ class Repair:
         sent_at = self.flight.acknowledge(ack)
         if sent_at >= 0.0:
             self.rtt.sample(now - sent_at)
-        cc = self.cc
-        # RFC 7661, RFC 9438 §5.8: the window grows only while it is what holds us back.  In slow
-        # start half of it in use suffices, since it may double within the round.
-        used, cwnd = nxt - una, cc.cwnd
-        if used + self.mss > cwnd or (used * 2 >= cwnd and cwnd < cc.ssthresh):
-            cc.acked(ack - una, now, self.rtt, ack, nxt)
+        if self._held_back(una, nxt):
+            self.cc.acked(ack - una, now, self.rtt, ack, nxt)
+
+    def _held_back(self, una: int, nxt: int) -> bool:
+        """Tell whether the window, and not the application, limited what was out in this round.
+
+        RFC 7661, RFC 9438 §5.8: only then does it grow.  In slow start more than half of it in use
+        suffices, since it may double within the round.
+        """
+        used = nxt - una
+        if used > self._peak or una >= self._peak_end:
+            self._peak = used
+            self._peak_end = nxt
+        peak, cwnd = self._peak, self.cc.cwnd
+        return peak + self.mss > cwnd or (peak * 2 > cwnd and cwnd < self.cc.ssthresh)
 
     def acknowledged(
         self,
@@ -340,10 +356,11 @@ class Repair:
         if self._prr is not None:
             pipe = nxt - ack - flight.sacked - flight.reno_sacked - flight.lost
             cc.cwnd = self._prr.window(delivered, pipe, self.mss, safe and progress > 0)
-        elif progress and not recovered:
-            cwnd = cc.cwnd
-            if used + self.mss > cwnd or (used * 2 >= cwnd and cwnd < cc.ssthresh):
-                cc.acked(progress, now, self.rtt, ack, nxt)
+        elif progress and not recovered and self._held_back(una, nxt):
+            # RFC 5681 §3.1: what was sacked before has left the pipe, and counted, already.
+            newly = min(progress, delivered)
+            if newly:
+                cc.acked(newly, now, self.rtt, ack, nxt)
 
     # ------------------------------------------------------------------ states
 
@@ -359,6 +376,15 @@ class Repair:
         # The window that met the loss: never more than was in use (RFC 9438 §4.6).
         self.cc.lost(min(flight_size, self.cc.cwnd), now)
         self._prr = Prr(recover_fs, self.cc.ssthresh)
+
+    def enter_by_time(self, now: float, una: int, nxt: int) -> None:
+        """Begin a RECOVERY because a timer found the loss: no acknowledgment paces it yet."""
+        flight, out = self.flight, nxt - una
+        self.enter(now, out, out - flight.sacked, nxt)
+        if self._prr is not None:
+            # RFC 9937 §6: the first retransmission leaves, the rest by what will be delivered.
+            pipe = out - flight.sacked - flight.reno_sacked - flight.lost
+            self.cc.cwnd = self._prr.window(0, pipe, self.mss, False)
 
     def marked(self, now: float, in_flight: int) -> None:
         """The peer echoes a congestion mark: reduce, repair nothing (RFC 3168 §6.1.2)."""

@@ -53,7 +53,7 @@ class RttEstimator:
             if rtt < self.minimum:
                 self.minimum = rtt
         spread = self.rttvar * 4.0
-        rto = srtt + (spread if spread > MIN_RTO else MIN_RTO)
+        rto = srtt + max(spread, MIN_RTO)
         if rto > MAX_RTO:
             rto = MAX_RTO
         self.rto = rto

@@ -204,14 +204,14 @@ def test_our_shift_expresses_the_whole_buffer(buffer: int) -> None:
 
 
 def test_timestamps_are_on_when_both_offer_them() -> None:
-    """RFC 7323 §3.2: then in every segment that is not a RST."""
+    """RFC 7323 §3.2: then in every segment, and a RST SHOULD carry it too."""
     _, peer, app = passive()
     app.send(b"x")
     assert peer.expects("P.").options.timestamp is not None
     peer.sends("P.", data=b"y")
     assert peer.expects(".").options.timestamp is not None
     app.abort()
-    assert peer.expects("R.").options.timestamp is None
+    assert peer.expects("R.").options.timestamp is not None
 
 
 @pytest.mark.parametrize("ours", [True, False])
@@ -469,3 +469,10 @@ def test_large_transfer_both_ways_with_the_plainest_options() -> None:
         peer.sends(".", data=sent[at : at + 536])
     assert app.data == sent
     assert peer.expects(".").options == tcp.NO_OPTIONS
+
+
+def test_a_bound_of_segments_holds_for_what_we_send() -> None:
+    """TCP_MAXSEG: announced to the peer, and heeded by ourselves (RFC 9293 §3.7.1)."""
+    _, peer, app = passive(settings=TcpSettings(max_segment=1000, timestamps=False))
+    app.send(bytes(3000))
+    assert [len(s.data) for s in peer.drain()] == [1000, 1000, 1000]

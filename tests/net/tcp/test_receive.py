@@ -376,6 +376,17 @@ def test_window_opens_by_worthwhile_steps_only() -> None:
     assert opened >= min(2 * FULL, FULL)
 
 
+def test_a_window_that_is_large_enough_is_not_announced_again() -> None:
+    """RFC 1122 §4.2.3.3 aims at few segments: an update says at least twice what is on offer."""
+    _, peer, app = small(64 * FULL)
+    app.pause()
+    peer.sends(".", data=bytes(FULL))
+    peer.sends(".", data=bytes(FULL))
+    peer.drain()
+    app.resume()
+    peer.expects_nothing()
+
+
 def test_window_of_the_trickle_fed() -> None:
     """RFC 9293 §3.8.6.2.2 MUST-39: while little is free, the edge stays where it was."""
     _, peer, app = small(4 * FULL)

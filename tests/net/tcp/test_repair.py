@@ -7,6 +7,8 @@ from math import inf
 
 import pytest
 
+from appliance.net.counters import Counters
+from appliance.net.repair import Repair
 from appliance.net.tcp import TcpSettings
 from tests.net.tcp.harness import FULL, App, Peer, Scene, active, passive, pattern
 
@@ -606,6 +608,80 @@ def test_the_window_grows_only_while_it_limits() -> None:
         peer.drain()
         peer.sends(".")
     assert cwnd_in_use(peer, app) <= 11
+
+
+def test_a_round_in_slow_start_counts_whole() -> None:
+    """RFC 7661 §4: the most that was out in a round is what was needed, not what is left of it."""
+    scene, peer, app = passive(rtt=RTT, window=1 << 19)
+    app.send(bytes(10 * FULL))
+    scene.advance(RTT)
+    peer.drain()
+    for n in range(2, 11, 2):
+        peer.sends(".", ack=1 + n * FULL)
+    assert app.connection.repair.cc.cwnd == 20 * FULL
+
+
+def test_half_a_window_in_use_grows_nothing() -> None:
+    """RFC 7661 §4: five segments of ten prove nothing about ten."""
+    scene, peer, app = passive(rtt=RTT, window=1 << 19)
+    app.send(bytes(5 * FULL))
+    scene.advance(RTT)
+    peer.drain()
+    peer.sends(".")
+    assert app.connection.repair.cc.cwnd == 10 * FULL
+
+
+def test_growth_counts_what_newly_arrived() -> None:
+    """RFC 5681 §3.1: octets that were sacked before have been counted out of the pipe already."""
+    scene, peer, app = passive(rtt=RTT, window=1 << 19)
+    app.send(bytes(40 * FULL))
+    scene.advance(RTT)
+    peer.drain()
+    sacks(peer, 0, span(1, 2))
+    peer.drain()
+    before = app.connection.repair.cc.cwnd
+    peer.sends(".", ack=1 + 2 * FULL)
+    assert app.connection.repair.cc.cwnd == before + FULL
+
+
+def test_a_loss_found_by_time_is_repaired_one_by_one() -> None:
+    """RFC 9937 §6: when a timer finds the loss, one segment leaves and ACKs pace the others."""
+    repair = Repair("newreno", FULL, True, Counters())
+    for n in range(10):
+        repair.sent_new(n * FULL, (n + 1) * FULL, 0.0)
+    for record in repair.flight.records[:7]:
+        repair.flight.mark_lost(record)
+    repair.enter_by_time(0.2, 0, 10 * FULL)
+    record = repair.next_lost(0, 10 * FULL, 100 * FULL)
+    assert record is not None
+    repair.sent_again(record, FULL, 0.2, 0)
+    assert repair.next_lost(0, 10 * FULL, 100 * FULL) is None
+
+
+def test_an_idle_window_may_be_kept() -> None:
+    """RFC 5681 §4.1 is a SHOULD; who knows the path may keep its window."""
+    settings = TcpSettings(slow_start_after_idle=False)
+    scene, peer, app = passive(rtt=RTT, window=1 << 19, settings=settings)
+    app.send(bytes(70 * FULL))
+    for _ in range(5):
+        scene.advance(RTT)
+        peer.drain()
+        peer.sends(".")
+    scene.advance(30)
+    assert cwnd_in_use(peer, app) > 20
+
+
+def test_without_tail_probes_the_timer_repairs() -> None:
+    """RFC 8985 §7 is optional: then the tail waits for RFC 6298's timer."""
+    scene, peer, app = passive(rtt=RTT, settings=TcpSettings(tail_probe=False))
+    app.send(bytes(FULL))
+    scene.advance(RTT)
+    peer.drain()
+    sent_at = scene.now - RTT
+    scene.advance(RTT + 0.05)  # two round trips and a half: a probe would have left
+    assert peer.drain() == []
+    scene.advance(2.0)
+    assert peer.drain()[0].at - sent_at >= RTT + 0.2
 
 
 def everything(peer: Peer, app: App) -> None:

@@ -22,7 +22,7 @@ def test_what_was_lost_stays_lost_until_it_arrives() -> None:
     app.send(bytes(5 * FULL))
     peer.drain()
     scene.advance(0.1)
-    peer.sends(".", sack=[(1 + FULL, 1 + 5 * FULL)])
+    peer.sends(".", ack=1, sack=[(1 + FULL, 1 + 5 * FULL)])
     assert [s.seq for s in peer.drain()] == [1]
     seen = info(scene, app)
     assert (seen.tcpi_lost, seen.tcpi_retrans, seen.tcpi_sacked) == (1, 1, 4)
