@@ -41,7 +41,7 @@ def options_text(options: Sequence[TcpOption] | None) -> str:
 
 def _option(option: TcpOption) -> str:
     numbers = option.numbers
-    if option.name == "TS":
+    if option.name == "TS" and numbers:
         return f"TS val {numbers[0]} ecr {numbers[1]}"
     if option.name == "sack":
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
