@@ -21,8 +21,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 COMPILED = (
     "seq", "checksum", "counters", "rtt", "hystart", "congestion", "newreno", "cubic", "flight",
     "rack", "prr", "sack", "repair", "reassembly", "sendq", "isn", "syn_cookie", "wire/tcp",
-    "path", "path6", "tcp", "syn_queue", "time_wait", "ip", "udp", "ephemeral", "network", "tcp_table",
-    "udp_table", "stack",
+    "agenda", "path", "path6", "tcp", "syn_queue", "time_wait", "ip", "udp", "ephemeral", "network",
+    "tcp_table", "udp_table", "stack",
 )  # fmt: skip
 
 _SETUP = """

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from appliance.net import dhcp, linklocal
 from appliance.net.acd import Claim
+from appliance.net.agenda import Agenda
 from appliance.net.counters import Counters
 from appliance.net.ip import Local
 from appliance.net.mld import Listener
@@ -38,6 +39,7 @@ class LinkNetwork(Protocol):
 
     counters: Counters
     routes: Routes
+    agenda: Agenda
     now: float
 
     def address_taken(self, own: Local) -> None:
@@ -80,7 +82,7 @@ class Link:
         self.send = vif.send
         self.blocked = False
         """The interface has refused a frame; cleared when it has room."""
-        self.due = -inf
+        self.due = inf
         """When `advance` has something to do besides the neighbours, seconds."""
         self.on_duplicate: list[str] = []
         """Addresses that turned out to be somebody else's, for those who report."""
@@ -93,6 +95,7 @@ class Link:
             random=random,
             on_unreachable=network.unreachable,
             link=self,
+            agenda=network.agenda,
         )
         self.nd = NeighborCache6(
             vif.mac,
@@ -102,6 +105,7 @@ class Link:
             on_unreachable=network.unreachable,
             on_lost=self._lost,
             link=self,
+            agenda=network.agenda,
         )
         self.groups = Listener(self._report, random)
         self.slaac: Slaac | None = None
@@ -111,7 +115,6 @@ class Link:
         self._conflicts = 0  # of link-local addresses (RFC 3927)
         self._fallback: bytes = b""  # the link-local address that is claimed or held
         self._pending: list[tuple[bytes, int]] = []  # IPv6 addresses to take at the first turn
-        self._started = False
 
     # ------------------------------------------------------------------ beginning
 
@@ -129,24 +132,28 @@ class Link:
                 autonomous=settings.autonomous,
                 detect=settings.detect,
             )
-            self.due = -inf
+            self._at_once()
 
     def use_dhcp(self, name: str = "") -> None:
         """Ask for an IPv4 address from the next turn on, and take a link-local one without."""
         if self.dhcp is None:
             self.dhcp = dhcp.Client(self, self.mac, random=self._random, name=name)
-            self.due = -inf
+            self._at_once()
 
     def add_static(self, address: bytes, prefix_len: int) -> None:
         """Take an address that the operator gave; `use_ipv6` first, for one of IPv6."""
         if len(address) == 16:
             self._pending.append((address, prefix_len))
-            self.due = -inf
+            self._at_once()
             return
         self._take(address, prefix_len, "static")
         # Deviates from RFC 5227 §2.1, which would probe first: the operator's word is taken at
         # once, announced, and defended for as long as the appliance runs (§2.4 (c)).
         self._claim(address, keep=True, probe=False)
+
+    def _at_once(self) -> None:
+        self.due = -inf
+        self._network.agenda.lower(-inf)
 
     def _start(self, now: float) -> None:
         if self.slaac is not None and not self.slaac.addresses:
@@ -195,6 +202,7 @@ class Link:
         for claim in self._claims.values():
             due = min(due, claim.deadline())
         self.due = due
+        self._network.agenda.lower(due)
 
     def close(self, now: float) -> None:
         """Give back what was lent."""
@@ -397,6 +405,7 @@ class Link:
         self._claims[address] = claim
         claim.start(self._network.now, probe=probe)
         self.due = min(self.due, claim.deadline())
+        self._network.agenda.lower(self.due)
 
     def _send_arp(self, packet: bytes) -> None:
         head = PLAIN + ethernet.header(ethernet.BROADCAST, self.mac, ethernet.ETHERTYPE_ARP)

@@ -21,6 +21,7 @@ from heapq import heappop, heappush
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+from appliance.net.agenda import Agenda
 from appliance.net.wire import arp, ethernet
 from appliance.net.wire.virtio import PLAIN, VNET_HDR_LEN
 
@@ -185,6 +186,7 @@ class NeighborCache:
         counters: NeighborCounters | None = None,
         capacity: int = CAPACITY,
         link: Any = None,
+        agenda: Agenda | None = None,
     ) -> None:
         self.counters = counters if counters is not None else NeighborCounters()
         self._own_mac = own_mac
@@ -192,6 +194,7 @@ class NeighborCache:
         self.link = link
         """Whatever the cache was told that it belongs to."""
         self._source_for = source_for
+        self._agenda = agenda if agenda is not None else Agenda()
         self._random = random
         self._on_unreachable = on_unreachable
         self._capacity = capacity
@@ -367,6 +370,7 @@ class NeighborCache:
         if len(heap) > 4 * self._capacity:
             heap[:] = sorted(entry for entry in heap if entry[1].due == entry[0])
         heappush(heap, (due, neighbor))
+        self._agenda.lower(due)
 
     def _lifetime(self) -> float:
         return self._random.uniform(REACHABLE_MIN, REACHABLE_MAX)

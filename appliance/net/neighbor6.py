@@ -20,6 +20,7 @@ import random as random_module
 from collections.abc import Callable
 from typing import Any, Final
 
+from appliance.net.agenda import Agenda
 from appliance.net.neighbor import (
     ATTEMPTS,
     CAPACITY,
@@ -65,6 +66,7 @@ class NeighborCache6(NeighborCache):
         on_lost: Callable[[bytes], None],
         capacity: int = CAPACITY,
         link: Any = None,
+        agenda: Agenda | None = None,
     ) -> None:
         super().__init__(
             own_mac,
@@ -74,6 +76,7 @@ class NeighborCache6(NeighborCache):
             on_unreachable=on_unreachable,
             capacity=capacity,
             link=link,
+            agenda=agenda,
         )
         self.base_reachable = REACHABLE_TIME
         """Seconds, as the router wants it (RFC 4861 §6.3.4)."""

@@ -13,12 +13,21 @@ from __future__ import annotations
 
 import errno
 import random as random_module
+from math import inf
 from typing import Final, Protocol
 
+from appliance.net.agenda import Agenda
 from appliance.net.checksum import checksum
 from appliance.net.counters import Counters
 from appliance.net.errors import WireError
-from appliance.net.fragments import Identifications, Reassembler, cut_ipv4, cut_ipv6
+from appliance.net.fragments import (
+    TIMEOUT_V4,
+    TIMEOUT_V6,
+    Identifications,
+    Reassembler,
+    cut_ipv4,
+    cut_ipv6,
+)
 from appliance.net.icmp_errors import Errors
 from appliance.net.ip import Addresses, Local
 from appliance.net.isn import keyed_hash
@@ -94,6 +103,7 @@ class Network:
         self.counters = counters
         self.addresses = Addresses()
         self.routes = Routes()
+        self.agenda = Agenda()
         self.now = 0.0
         self.upper = upper
         self.on_change: list[object] = []
@@ -196,6 +206,8 @@ class Network:
                 self.counters.ip_fragment_timeout += 1
                 if expired.quote:
                     self.errors.reassembly_timeout(expired.family, expired.quote, now)
+        self.agenda.at = inf
+        self.agenda.lower(self.deadline())
 
     # ------------------------------------------------------------------ ways out
 
@@ -405,6 +417,7 @@ class Network:
     def _ipv4_fragment(self, frame: bytes, header: ipv4.Ipv4Header, now: float) -> bytes | None:
         """Keep a fragment; the whole datagram's frame when it was the last. Raises WireError."""
         self.counters.ip_fragments_in += 1
+        self.agenda.lower(now + TIMEOUT_V4)
         at, end = header.payload_at, header.payload_end
         whole = self.fragments.add(
             (header.src, header.dst, header.ident, header.protocol),
@@ -523,6 +536,7 @@ class Network:
     ) -> bytes | None:
         """Keep a fragment; the whole packet's frame when it was the last. Raises WireError."""
         self.counters.ip_fragments_in += 1
+        self.agenda.lower(now + TIMEOUT_V6)
         header = ipv6.parse_fragment(frame, packet.fragment_at)
         at, end = packet.payload_at, packet.payload_end
         pointer, code = -1, ipv6.ERRONEOUS_FIELD

@@ -76,6 +76,7 @@ class Host:
         """Called at the end of each turn with the time and the table of flows (`net.trace`)."""
         self.network = Network(vif, self.counters, random, self)
         self.addresses = self.network.addresses
+        self._agenda = self.network.agenda
         self.links = self.network.links
         self.neighbors = self.links[0].arp
         self.tcp = TcpTable(self, self.network, self.counters, random, limits or Limits())
@@ -270,7 +271,7 @@ class Host:
                 connection.output(now)
         if self._dirty and len(self.links) > 1:
             self._finish_elsewhere(now)
-        if self.network.deadline() <= now:
+        if self._agenda.at <= now:
             self.network.advance(now)
         if self.on_turn is not None:
             self.on_turn(now, self.tcp.flows)
@@ -291,7 +292,7 @@ class Host:
 
     def deadline(self) -> float:
         """When `run_timers` has something to do, monotonic seconds; inf: never."""
-        earliest = self.network.deadline()
+        earliest = self._agenda.at
         timers = self._timers
         if timers and timers[0][0] < earliest:
             earliest = timers[0][0]
