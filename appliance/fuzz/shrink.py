@@ -23,20 +23,22 @@ def shrink(
     scenario: Scenario, fails: Callable[[Scenario], bool], *, tries: int = MAX_TRIES
 ) -> tuple[Scenario, int]:
     """The smallest scenario found that `fails` as `scenario` does, and how many were tried."""
-    done = 0
-    better = True
-    while better and done < tries:
-        better = False
-        for candidate in simpler(scenario):
-            if done >= tries:
-                break
-            if not _usable(candidate):
-                continue
+    done = place = idle = 0
+    candidates = list(simpler(scenario))
+    seen = {scenario}
+    # Round and round, from where the last step helped: what did not help before seldom does now.
+    while idle < len(candidates) and done < tries:
+        candidate = candidates[place % len(candidates)]
+        if candidate not in seen and _usable(candidate):
+            seen.add(candidate)
             done += 1
             if fails(candidate):
                 scenario = candidate
-                better = True
-                break
+                candidates = list(simpler(scenario))
+                idle = 0
+                continue
+        place += 1
+        idle += 1
     return scenario, done
 
 
@@ -79,8 +81,9 @@ def _nearer(entry: Any, default: Any) -> Iterator[Any]:
         whole = int(middle)
         if whole not in (entry, default):
             yield whole
-        if entry > 1 and entry - 1 != default:
-            yield entry - 1
+        step = (entry - default) // 8
+        if step > 0 and entry - step not in (whole, default):
+            yield entry - step
     elif abs(entry - default) > 1e-3:
         yield round(middle, 3)
 

@@ -1,0 +1,202 @@
+"""Hostile octets: mutators that reach deep, targets whose rules can be broken, attackers."""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.cli import main
+from appliance.fuzz import assault, attack, mutate
+from appliance.fuzz.attack import OffPath, in_between, off_path
+from appliance.fuzz.targets import TARGETS, BrokenRuleError, Frames
+from appliance.net.tcp import Connection
+from tests.fuzz.test_loopback import sabotage
+
+INPUTS = 2_000
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_mutated_input_breaks_nothing(name: str) -> None:
+    target = TARGETS[name]()
+    source = random.Random(1)
+    seeds = target.seeds()
+    for data in seeds:
+        target.try_one(data)
+    for _ in range(INPUTS):
+        data = source.choice(seeds)
+        for _ in range(source.choice((1, 1, 2, 4))):
+            data = target.mutate(data, source)
+        target.try_one(data)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_octets_without_any_sense_break_nothing(name: str) -> None:
+    target = TARGETS[name]()
+    source = random.Random(2)
+    for size in (0, 1, 2, 11, 12, 13, 14, 15, 34, 53, 54, 55, 200, 1500):
+        for _ in range(10):
+            target.try_one(source.randbytes(size))
+
+
+def test_mutators_give_something_for_anything() -> None:
+    source = random.Random(3)
+    for make in (mutate.frame, mutate.dns, mutate.http, mutate.octets):
+        for size in (0, 1, 13, 14, 20, 33, 34, 54, 60):
+            for _ in range(100):
+                assert isinstance(make(source.randbytes(size), source), bytes)
+
+
+def test_most_mutated_frames_get_past_the_sums() -> None:
+    """What dies at a checksum tries nothing else."""
+    target = Frames()
+    source = random.Random(4)
+    seeds = target.seeds()
+    host = target._host.host
+    for _ in range(120):
+        target.try_one(target.mutate(source.choice(seeds), source))
+        assert target._host.host is host
+    counts = host.counters
+    died = counts.tcp_checksum + counts.ip_checksum + counts.udp_checksum + counts.icmp_checksum
+    assert counts.frames_in > 120
+    assert died < 25
+    assert counts.tcp_in > 25
+    moved = [name for name, value in counts.as_dict().items() if value]
+    assert len(moved) > 20
+
+
+# ---------------------------------------------------------------------- rules can be broken
+
+
+def test_a_frame_that_no_counter_tells_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Frames()
+    frame = next(data for data in target.seeds() if data[13:15] == b"\x08\x06")
+    target.try_one(frame)
+    sabotage(
+        monkeypatch, type(target._host.host.neighbors), "arp_arrives", lambda _: lambda *a: None
+    )
+    with pytest.raises(BrokenRuleError, match="accounting"):
+        target.try_one(frame)
+
+
+def test_an_off_path_reset_that_is_believed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RFC 5961 §3.2: only the exact number resets; RFC 793 would have taken any in the window."""
+    with monkeypatch.context() as patch:
+
+        def make(whole: Any) -> Any:
+            def gullible(self: Connection, now: float, seq: int) -> None:
+                whole(self, now, self.rcv_nxt)
+
+            return gullible
+
+        sabotage(patch, Connection, "_reset_arrives", make)
+        seed = next(seed for seed in range(9) if off_path(seed).findings)
+        finding = off_path(seed).findings[0]
+        assert finding.rule == "error"
+        assert "ConnectionResetError" in finding.text
+        numbers = attack.fewest(seed, "error")
+        assert len(numbers) == 1
+        again = OffPath(seed, numbers)
+        again.go()
+        assert [kind for *_, kind in again.forged] == ["reset in the window"]
+
+        words = ["--target", "off-path", "--runs", "9", "--seed", "0", "--into", str(tmp_path)]
+        assert main(["fuzz", "wire", *words]) == 1
+        (directory,) = tmp_path.iterdir()
+        case = str(directory / "case.toml")
+        assert assault.command(directory) in (directory / "findings.txt").read_text()
+        assert main(["fuzz", "wire", "--case", case]) == 1
+        assert "reset" in capsys.readouterr().out
+    assert main(["fuzz", "wire", "--case", case]) == 0
+
+
+def test_failing_inputs_are_few_and_found_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    with monkeypatch.context() as patch:
+
+        def make(whole: Any) -> Any:
+            def stumble(self: Any, query: bytes, **how: Any) -> Any:
+                if len(query) > 5 and query[4:6] == b"\xff\xff":
+                    raise KeyError("a slip")
+                return whole(self, query, **how)
+
+            return stumble
+
+        from appliance.dns import Catalog
+
+        sabotage(patch, Catalog, "answer", make)
+        made = assault.Assault(5, ["dns"], tmp_path, 1, told.append)
+        damage = made.go(runs=3_000, seconds=None)
+        assert damage.broken
+        (directory,) = damage.failures
+        case = tomllib.loads((directory / "case.toml").read_text())
+        assert case["target"] == "dns"
+        assert len(case["inputs"]) == 1
+        assert "KeyError" in assault.again(directory / "case.toml")[0]
+    assert assault.again(directory / "case.toml") == []
+
+
+# ---------------------------------------------------------------------- attackers
+
+
+def test_off_path_attackers_hurt_nobody() -> None:
+    """RFC 5961, RFC 5927: forged segments and errors that miss leave every octet in place."""
+    kinds = set()
+    challenged = 0
+    for seed in range(25):
+        run = OffPath(seed)
+        outcome = run.go()
+        assert outcome.findings == [], f"seed {seed}"
+        kinds |= {kind for *_, kind in run.forged}
+        challenged += outcome.counters["tcp_challenge_acks"]
+    assert len(kinds) == 11
+    assert challenged > 25
+
+
+def test_liars_in_between_hurt_no_host() -> None:
+    for seed in range(40):
+        assert in_between(seed).findings == [], f"seed {seed}"
+
+
+# ---------------------------------------------------------------------- the command
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["fuzz", "wire", "--runs", "30", "--seed", "1", "--into", str(tmp_path)]
+    assert main([*words, "--target", "dns", "--target", "http"]) == 0
+    assert "tried dns 30" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--target", "nothing"],
+        ["--guided"],
+        ["--guided", "--target", "off-path"],
+        ["--case", "/nowhere.toml"],
+        ["--seed", "-1"],
+    ],
+)
+def test_misuse(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fuzz", "wire", *words]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["target = ", 'target = "none"', 'target = "dns"\ninputs = ["zz"]', ""]
+)
+def test_cases_that_cannot_be_used(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "case.toml"
+    path.write_text(text)
+    assert main(["fuzz", "wire", "--case", str(path)]) == 2
+    assert "case.toml" in capsys.readouterr().err
