@@ -2,6 +2,8 @@
 
     appliance serve    serve the site and the zones
     appliance check    every problem of settings, site and zones, with file and line
+    appliance dig      ask the name server, and hear why
+    appliance zone     compare, lay out and fetch zones
     appliance fuzz     the stack against itself, against liars, and against scripts
 
 A command is a module of its own in commands/, imported when it is named and not before; it takes
@@ -26,6 +28,11 @@ from appliance.commands import MISUSED
 COMMANDS: Final[Mapping[str, str]] = {
     "serve": "serve the site and the zones",
     "check": "tell every problem of settings, site and zones",
+    "configure": "check what an image is built of, and write it down",
+    "build": "make an image for QEMU, a disk or containers",
+    "run": "start the image under QEMU, or define it in libvirt",
+    "dig": "ask the running name server, and say why it answers as it does",
+    "zone": "compare, lay out and fetch zones",
     "trace": "draw what a connection did, from a trace or a packet capture",
     "fuzz": "try the stack: random scenarios, hostile packets, packetdrill scripts",
 }

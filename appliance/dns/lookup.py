@@ -185,6 +185,8 @@ class Lookup:
         result.zone = zone
         result.aa = True
         owner = qname
+        if trace is not None:
+            _note_zone(trace, zone, qtype, name)
         seen = {name}
         for hop in range(MAX_CHAIN + 1):
             target = self._step(result, zone, owner, name, qtype, hop, trace)
@@ -202,6 +204,8 @@ class Lookup:
                 break
             if hop == MAX_CHAIN:
                 _note(trace, "RFC 1034 §3.6.2", f"{MAX_CHAIN} aliases are enough: stop here")
+            if found is not zone:
+                _note(trace, "RFC 1034 §4.3.2 step 2", f"on in our zone {found.name}")
             zone = found
         return result
 
@@ -219,6 +223,8 @@ class Lookup:
         node = zone.closest(name)
         exact = len(node.name) == len(name)
         cover = node.cover
+        if trace is not None:
+            _note_node(trace, node, name)
         if cover is not None:
             at_cover = exact and node is cover
             if NS in cover.rrsets and cover.name != zone.origin:
@@ -357,6 +363,25 @@ def _one_of(rrsets: Mapping[int, RRset]) -> RRset:
         rrsets.values(),
         key=lambda rrset: (rrset.rtype == RRSIG, sum(map(len, rrset.rdatas)), rrset.rtype),
     )
+
+
+def _note_zone(trace: Trace, zone: Zone, qtype: int, name: bytes) -> None:
+    if qtype == DS and name != zone.origin:
+        _note(trace, "RFC 4035 §3.1.4.1", f"DS is the parent's: the zone is {zone.name}")
+    else:
+        text = f"the deepest zone of ours that holds the name is {zone.name}"
+        _note(trace, "RFC 1034 §4.3.2 step 2", text)
+
+
+def _note_node(trace: Trace, node: Node, name: bytes) -> None:
+    shown, at = names.to_text(name), names.to_text(node.name)
+    if len(node.name) != len(name):
+        _note(trace, "RFC 4592 §3.3.1", f"{shown} does not exist; what exists of it is {at}")
+    elif not node.rrsets:
+        text = f"{at} exists without records, because names below it do"
+        _note(trace, "RFC 4592 §2.2.2", text)
+    else:
+        _note(trace, "RFC 1034 §4.3.2 step 3", f"{at} exists")
 
 
 def _note(trace: Trace | None, section: str, text: str) -> None:

@@ -355,8 +355,12 @@ def test_explain_names_the_steps() -> None:
     """The path of decisions, with sections."""
     answer, steps = CORNER.explain("todname.corner.test", 16)
     assert [text for text, _ in steps] == [
+        "RFC 1034 §4.3.2 step 2",
+        "RFC 1034 §4.3.2 step 3",
         "RFC 1034 §3.6.2",
+        "RFC 4592 §3.3.1",
         "RFC 6672 §3.2",
+        "RFC 1034 §4.3.2 step 3",
         "RFC 1034 §4.3.2 step 3a",
     ]
     assert answer.rcode == 0
