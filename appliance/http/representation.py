@@ -137,6 +137,20 @@ class Redirect:
         self.status = status
 
 
+def is_coded(body: bytes, content_type: str) -> bool:
+    """Say whether codings of a body are worth trying."""
+    return len(body) >= MIN_CODED and is_compressible(content_type)
+
+
+def code(
+    body: bytes, coders: Mapping[bytes, Callable[[bytes], bytes]] = CODERS
+) -> dict[bytes, bytes]:
+    """Return the codings of a body that are smaller than it."""
+    coded = {coding: coder(body) for coding, coder in coders.items()}
+    most = len(body) - MIN_CODED // 4
+    return {coding: octets for coding, octets in coded.items() if len(octets) < most}
+
+
 def build(
     body: bytes | LargeFile,
     content_type: str,
@@ -146,25 +160,29 @@ def build(
     cache_control: bytes = CACHE_ASSETS,
     extra: bytes = b"",
     coders: Mapping[bytes, Callable[[bytes], bytes]] = CODERS,
+    coded: Mapping[bytes, bytes] | None = None,
 ) -> Resource:
     """Make a resource with every coding that is smaller than the identity.
 
-    A large file must bring its `etag`; an empty `cache_control` leaves the field out; `extra`
-    holds further field lines, each ended by CRLF.
+    `coded` are those codings of the body, if they were made before (`code`).  A large file must
+    bring its `etag`; an empty `cache_control` leaves the field out; `extra` holds further field
+    lines, each ended by CRLF.
     """
     bodies: list[tuple[bytes, bytes | LargeFile]] = [(b"", body)]
-    if isinstance(body, bytes) and len(body) >= MIN_CODED and is_compressible(content_type):
-        for coding, coder in coders.items():
-            coded = coder(body)
-            if len(coded) + MIN_CODED // 4 < len(body):
-                bodies.append((coding, coded))
+    if coded is None:
+        wanted = isinstance(body, bytes) and is_coded(body, content_type)
+        coded = code(body, coders) if wanted and isinstance(body, bytes) else {}
+    bodies += coded.items()
     bodies.sort(key=lambda pair: len(pair[1]))
     # RFC 9110 §12.5.5: every variant says what chose it, the identity as well.
     vary = b"Vary: Accept-Encoding\r\n" if len(bodies) > 1 else b""
     variants = []
     for coding, octets in bodies:
-        tag = content_hash([octets]) if isinstance(octets, bytes) else etag
-        if tag is None:
+        if etag is not None and not coding:
+            tag = etag
+        elif isinstance(octets, bytes):
+            tag = content_hash([octets])
+        else:
             raise ValueError("a large file comes with its entity-tag")
         kept = b"%sETag: %s\r\n%s%s%s%s" % (
             SERVER,

@@ -2,8 +2,11 @@
 
 Sources are Markdown pages, static files, and the theme's; what is made of them is described in
 `docs` of the site itself.  Loading either finds a thing in order or says what is wrong with it,
-and goes on, so that one run shows every problem.  Nothing is read later but large files.  Imports
-this package and Jinja2.
+and goes on, so that one run shows every problem.  Nothing is read later but large files.
+
+What takes long is done on all processors and remembered between starts (`cache`): Markdown is
+rendered in processes, bodies are coded in threads while templates run.  Imports this package and
+Jinja2.
 """
 
 from __future__ import annotations
@@ -11,18 +14,37 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import TemplateError, TemplateSyntaxError
 
 from appliance.http import feeds
+from appliance.http.cache import Cache, digest, makers
+from appliance.http.history import changes
 from appliance.http.largefile import LargeFile
+from appliance.http.live import with_script
+from appliance.http.making import (
+    Coder,
+    Draft,
+    pack_codings,
+    pack_page,
+    parse_all,
+    unpack_codings,
+    unpack_page,
+)
 from appliance.http.media import media_type
-from appliance.http.pages import Page, parse_page
+from appliance.http.pages import Page
 from appliance.http.problem import Problem
-from appliance.http.representation import Redirect, Resource, build, cache_policy
+from appliance.http.representation import (
+    Redirect,
+    Resource,
+    build,
+    cache_policy,
+    content_hash,
+    is_coded,
+)
 from appliance.http.rules import HeaderRules, Rule, parse_headers, parse_redirects
 from appliance.http.served import Site
 from appliance.http.target import location
@@ -35,6 +57,9 @@ _NOT_FOUND = (
     b'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Not found</title>\n'
     b"<h1>Not found</h1>\n<p>There is no such page here.</p>\n</html>\n"
 )
+
+
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +84,35 @@ def load_site(
     theme: str | os.PathLike[str] = THEME,
     security: Security | None = None,
     now: float | None = None,
+    cache: Path | None = None,
+    live: bool = False,
+    progress: Progress | None = None,
 ) -> LoadedSite:
     """Load a site from a directory; never raises for what it finds there.
 
     `figures` are drawings by name, `theme` a directory of templates and `static/`, `security`
-    what `/.well-known/security.txt` says, `now` seconds since the epoch.
+    what `/.well-known/security.txt` says, `now` seconds since the epoch, `cache` a directory for
+    what was made before, `live` puts a script into pages that reloads them, `progress` is told
+    what is being done, how much of it is done and how much there is.
     """
     loader = _Loader(Path(directory), base_url, title, figures or {}, Path(theme), now)
-    return loader.load(security)
+    loader.live = live
+    loader.progress = progress or (lambda _what, _done, _total: None)
+    loader.cache = Cache(cache)
+    with loader.coder:
+        return loader.load(security)
+
+
+@dataclass(slots=True)
+class _Planned:
+    """A resource to be, while its codings are being made."""
+
+    body: bytes | LargeFile
+    url: str
+    name: str
+    mtime: int | None
+    tag: bytes | None
+    content_type: str
 
 
 class _Loader:
@@ -88,7 +134,12 @@ class _Loader:
         self.now = int(time.time() if now is None else now)
         self.today = dt.datetime.fromtimestamp(self.now, dt.UTC).date()
         self.problems: list[Problem] = []
+        self.live = False
+        self.progress: Progress
+        self.cache: Cache
+        self.coder = Coder()
         self.resources: dict[bytes, Resource | Redirect] = {}
+        self.planned: dict[bytes, _Planned] = {}  # of the resources, those not built yet
         self.origins: dict[bytes, str] = {}  # path → file it came from
         self.pages: list[Page] = []
         self.waiting: list[str] = []
@@ -102,21 +153,29 @@ class _Loader:
     def load(self, security: Security | None) -> LoadedSite:
         self.headers = parse_headers(*self._own("_headers"), self.problems)
         walk = Walk(self.root, self.problems)
+        times = changes(self.root)
+        drafts: list[tuple[Source, Draft]] = []
         for source in walk.sources():
+            if source.name in times:
+                source = replace(source, mtime=times[source.name])
             if source.name.endswith(".md"):
-                self._page(source)
+                drafts += self._draft(source)
             else:
                 self._file(source, "/" + source.name)
+        self._parse(drafts)
         for directory in self.theme.static:
             if directory.is_dir():
                 for source in Walk(directory, self.problems).sources():
-                    if os.fsencode("/static/" + source.name) not in self.resources:
+                    if os.fsencode("/static/" + source.name) not in self.planned:
                         self._file(source, "/static/" + source.name)
         context = self._render_pages()
         self._feeds(context)
         if security is not None:
             self._security(security)
-        not_found = self._render_not_found(context)
+        lost = self._render_not_found(context)
+        self._build_all()
+        not_found = self._build(lost, self.coder.result(b"", lost.body, lost.content_type))
+        self.cache.close()
         self._aliases()
         rules = parse_redirects(*self._own("_redirects"), self.problems)
         site = Site(
@@ -156,14 +215,14 @@ class _Loader:
     def _problem(self, file: str | Path, line: int, message: str) -> None:
         self.problems.append(Problem(str(file), line, "error", message))
 
-    def _page(self, source: Source) -> None:
+    def _draft(self, source: Source) -> Iterator[tuple[Source, Draft]]:
+        """Read a page's text, or say why not."""
         name = str(source.path)
         if source.size > LARGE:
             self._problem(name, 0, f"a page of more than {LARGE} octets")
             return
         try:
-            octets = read(source)
-            text = octets.decode("utf-8-sig")
+            text = read(source).decode("utf-8-sig")
         except OSError as error:
             self._problem(name, 0, error.strerror or str(error))
             return
@@ -172,17 +231,31 @@ class _Loader:
             self._problem(name, line, f"not UTF-8: octet 0x{error.object[error.start]:02x}")
             return
         section = source.name.partition("/")[0] if "/" in source.name else ""
-        url = _page_url(source.name)
-        page = parse_page(
-            text,
-            url=url,
-            section=section,
-            source=name,
-            figures=self.figures,
-            problems=self.problems,
-        )
-        if page is None:
-            return
+        yield source, Draft(text, _page_url(source.name), section, name)
+
+    def _parse(self, drafts: list[tuple[Source, Draft]]) -> None:
+        """Make pages of texts: those made before from the cache, the others together."""
+        made_by = digest(makers(), *(f"{k}={v}" for k, v in sorted(self.figures.items())))
+        keys = [digest(made_by, *draft) for _, draft in drafts]
+        self.cache.prefetch(keys)
+        pages: dict[int, Page | None] = {}
+        for number, key in enumerate(keys):
+            octets = self.cache.get(key)
+            if octets is not None:
+                pages[number] = unpack_page(octets, drafts[number][1])
+        left = [number for number in range(len(drafts)) if number not in pages]
+        results = parse_all([drafts[number][1] for number in left], self.figures, self.progress)
+        for number, (page, problems) in zip(left, results, strict=True):
+            pages[number] = page
+            self.problems += problems
+            if page is not None and not problems:
+                self.cache.put(keys[number], pack_page(page))
+        for number, (source, _) in enumerate(drafts):
+            page = pages[number]
+            if page is not None:
+                self._page(source, page)
+
+    def _page(self, source: Source, page: Page) -> None:
         self.modified = max(self.modified, source.mtime)
         if page.draft or (page.date is not None and page.date > self.today):
             self.waiting.append(source.name)
@@ -205,35 +278,77 @@ class _Loader:
             self._problem(source.path, 0, error.strerror or str(error))
             return
         mtime = min(source.mtime, self.now)
-        if self._put(path, self._build(path, body, source.name, mtime, tag), str(source.path)):
+        planned = self._plan(path, body, source.name, mtime, tag)
+        if self._put(path, planned, str(source.path)):
             self.files += 1
 
-    def _build(
+    def _plan(
         self, url: str, body: bytes | LargeFile, name: str, mtime: int | None, tag: bytes | None
-    ) -> Resource:
-        """Make a resource as its name and the site's `_headers` want it."""
-        wanted = self.headers.apply(os.fsencode(url))
-        content_type = wanted.content_type or media_type(name)
+    ) -> _Planned:
+        """Begin a resource as its name and the site's `_headers` want it."""
+        content_type = self.headers.apply(os.fsencode(url)).content_type or media_type(name)
+        if self.live and isinstance(body, bytes) and content_type.startswith("text/html"):
+            body = with_script(body)
+        if isinstance(body, bytes):
+            tag = content_hash([body])
+        return _Planned(body, url, name, mtime, tag, content_type)
+
+    def _build(self, planned: _Planned, coded: Mapping[bytes, bytes]) -> Resource:
+        """Make the resource, once its codings are there."""
+        wanted = self.headers.apply(os.fsencode(planned.url))
         cache_control = wanted.cache_control
         if cache_control is None:
-            cache_control = cache_policy(name, content_type)
+            cache_control = cache_policy(planned.name, planned.content_type)
         return build(
-            body,
-            content_type,
-            etag=tag,
-            last_modified=mtime,
+            planned.body,
+            planned.content_type,
+            etag=planned.tag,
+            last_modified=planned.mtime,
             cache_control=cache_control,
             extra=wanted.extra,
+            coded=coded,
         )
 
-    def _put(self, url: str, resource: Resource, origin: str) -> bool:
+    def _build_all(self) -> None:
+        """Code what is worth it, from the cache where that was done before, and build."""
+        made_by = makers()
+        keys = {
+            path: digest(made_by, b"codings", planned.tag or b"")
+            for path, planned in self.planned.items()
+            if isinstance(planned.body, bytes) and is_coded(planned.body, planned.content_type)
+        }
+        self.cache.prefetch(keys.values())
+        coded: dict[bytes, Mapping[bytes, bytes]] = {}
+        for path, key in keys.items():
+            octets = self.cache.get(key)
+            body = self.planned[path].body
+            if octets is not None:
+                coded[path] = unpack_codings(octets)
+            elif isinstance(body, bytes):
+                self.coder.begin(path, body)
+        total = len(keys) - len(coded)
+        done = 0
+        for path, planned in self.planned.items():
+            codings = coded.get(path)
+            if codings is None:
+                codings = self.coder.result(path, planned.body, planned.content_type)
+                if path in keys:
+                    self.cache.put(keys[path], pack_codings(codings))
+                    done += 1
+                    self.progress("coding", done, total)
+            self.resources[path] = self._build(planned, codings)
+
+    def _put(self, url: str, planned: _Planned, origin: str) -> bool:
         path = os.fsencode(url)
-        if path in self.resources:
+        if path in self.planned:
             self._problem(origin, 0, f"{url} is taken by {self.origins[path]}")
             return False
-        self.resources[path] = resource
+        self.planned[path] = planned
         self.origins[path] = origin
-        self.octets += resource.identity.length
+        body = planned.body
+        self.octets += len(body)
+        if self.cache.is_new and isinstance(body, bytes) and is_coded(body, planned.content_type):
+            self.coder.begin(path, body)  # while templates run
         return True
 
     # -- what is made of them -----------------------------------------------------------------
@@ -247,17 +362,32 @@ class _Loader:
         for pages in sections.values():
             pages.sort(key=_rank)
         context = SiteContext(self.title, self.base_url, sections)
-        for page in list(self.pages):
-            body = self._apply(context, page)
+        # A template may show anything of any page, so a document is known by all of them.
+        everything = digest(
+            makers(), self.title, self.base_url, *self.theme.texts(),
+            *(part for page in self.pages for part in (page.url, pack_page(page))),
+        )  # fmt: skip
+        keys = {page.url: digest(everything, page.url) for page in self.pages}
+        self.cache.prefetch(keys.values())
+        failed = set()
+        for done, page in enumerate(self.pages, 1):
+            body = self.cache.get(keys[page.url])
+            if body is None:
+                body = self._apply(context, page)
+                if body is not None:
+                    self.cache.put(keys[page.url], body)
+                self.progress("templates", done, len(self.pages))
             if body is None or not self._put(
                 page.url, self._document(page.url, body, "page.html"), page.source
             ):
-                self.pages.remove(page)
+                failed.add(id(page))
+        if failed:
+            self.pages = [page for page in self.pages if id(page) not in failed]
         return context
 
-    def _document(self, url: str, body: bytes, name: str) -> Resource:
+    def _document(self, url: str, body: bytes, name: str) -> _Planned:
         # A page shows other pages' titles and the theme, so it is as new as the newest of them.
-        return self._build(url, body, name, self.modified or None, None)
+        return self._plan(url, body, name, self.modified or None, None)
 
     def _apply(self, context: SiteContext, page: Page) -> bytes | None:
         try:
@@ -286,7 +416,7 @@ class _Loader:
                 )
                 url = f"/{section}/atom.xml"
                 self._put(url, self._document(url, body, "feed.atom"), "the Atom feed")
-        if b"/sitemap.xml" not in self.resources:
+        if b"/sitemap.xml" not in self.planned:
             body = feeds.sitemap(self.pages, self.base_url)
             url = "/sitemap.xml"
             self._put(url, self._document(url, body, url), "the sitemap")
@@ -295,17 +425,17 @@ class _Loader:
         faults = security.faults(self.today)
         for fault in faults:
             self._problem("configuration", 0, fault)
-        if not faults and os.fsencode(SECURITY) not in self.resources:
+        if not faults and os.fsencode(SECURITY) not in self.planned:
             body = security.text(self.base_url, self.today)
-            self._put(SECURITY, self._build(SECURITY, body, SECURITY, self.now, None), "settings")
+            self._put(SECURITY, self._plan(SECURITY, body, SECURITY, self.now, None), "settings")
 
-    def _render_not_found(self, context: SiteContext) -> Resource:
+    def _render_not_found(self, context: SiteContext) -> _Planned:
         body = _NOT_FOUND
         if self.not_found_page is not None:
             body = self._apply(context, self.not_found_page) or body
-        elif isinstance(custom := self.resources.pop(b"/404", None), Resource):
+        elif (custom := self.planned.pop(b"/404", None)) is not None:
             return custom
-        return self._build("/404", body, "404.html", None, None)
+        return self._plan("/404", body, "404.html", None, None)
 
     def _aliases(self) -> None:
         """Let the other spellings of a path lead to the one that is served."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -20,14 +19,51 @@ from appliance.http.pages import Page
 THEME = Path(__file__).parent / "theme"
 
 
-@dataclass(frozen=True, slots=True)
-class SiteContext:
-    """What templates know as `site`."""
+# Pages that a page of a section shows beside itself; more would be a list that nobody reads.
+MAX_AROUND = 60
 
-    title: str
-    base_url: str  # ends with "/"
-    sections: Mapping[str, Sequence[Page]]  # without the index pages, in the order to show
-    lang: str = "en"
+
+class SiteContext:
+    """What templates know as `site`; what they ask for on each page costs the same on any site."""
+
+    __slots__ = ("_places", "base_url", "feeds", "lang", "menu", "sections", "title")
+
+    def __init__(
+        self, title: str, base_url: str, sections: Mapping[str, Sequence[Page]], lang: str = "en"
+    ) -> None:
+        self.title = title
+        self.base_url = base_url  # ends with "/"
+        self.sections = sections  # without the index pages, in the order to show
+        self.lang = lang
+        # Sections that have a feed, and pages of the top that say where they want to stand.
+        self.feeds = [
+            name
+            for name, pages in sections.items()
+            if name and any(page.date is not None for page in pages)
+        ]
+        self.menu = [page for page in sections.get("", ()) if page.order is not None]
+        self._places = {
+            page.url: place for pages in sections.values() for place, page in enumerate(pages)
+        }
+
+    def around(self, page: Page) -> Sequence[Page]:
+        """Return the pages of a page's section, those next to it if there are too many."""
+        pages = self.sections.get(page.section, ())
+        if len(pages) <= MAX_AROUND:
+            return pages
+        first = max(self._places.get(page.url, 0) - MAX_AROUND // 2, 0)
+        return pages[first : first + MAX_AROUND]
+
+    def beside(self, page: Page) -> tuple[Page | None, Page | None]:
+        """Return the pages before and after a page in its section."""
+        place = self._places.get(page.url)
+        if place is None:
+            return None, None
+        pages = self.sections[page.section]
+        return (
+            pages[place - 1] if place else None,
+            pages[place + 1] if place + 1 < len(pages) else None,
+        )
 
 
 class Theme:
@@ -55,6 +91,14 @@ class Theme:
             ),
             default=0,
         )
+
+    def texts(self) -> list[str]:
+        """Return all that the templates are made of, for whoever wants to know when they change."""
+        return [
+            f"{path.name}\n{path.read_text('utf-8', 'replace')}"
+            for directory in self._directories
+            for path in sorted(directory.glob("*.html"))
+        ]
 
     def render(self, site: SiteContext, page: Page) -> bytes:
         """Render a page; raises jinja2.TemplateError, or whatever a template raises."""

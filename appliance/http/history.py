@@ -1,0 +1,80 @@
+"""When files last changed, by the site's own history.
+
+A clone has the time of its making on every file; git knows better.  Asked for once, when a site is
+loaded from a work tree; files that git does not have, or that were changed since, keep the time
+that the disk gives them.  Imports the standard library; runs `git` where there is one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+# Seconds that git may take; a history as long as that is cut where it is.
+PATIENCE = 10.0
+# Octets of git's lists that are read: names of 200,000 files.
+MAX_LIST = 64 * 1024 * 1024
+
+
+def changes(root: Path) -> dict[str, int]:
+    """Return seconds since the epoch of the last commit by name under `root`; {} without a history.
+
+    Names have "/" between their parts, as git has them.
+    """
+    git = shutil.which("git")
+    inside = any((parent / ".git").exists() for parent in (root.resolve(), *root.resolve().parents))
+    if git is None or not inside:
+        return {}
+    # Nothing that a repository's own settings could make git run.
+    base = [git, "-C", str(root), "-c", "core.fsmonitor=false", "--literal-pathspecs"]
+    tracked = _names([*base, "ls-files", "-z", "--", "."])
+    dirty = _names(
+        [*base, "diff", "--no-ext-diff", "--name-only", "-z", "--relative", "HEAD", "--", "."]
+    )
+    if tracked is None or dirty is None:
+        return {}
+    wanted = tracked - dirty
+    if not wanted:
+        return {}
+    return _log([*base, "log", "--format=%x01%ct", "--name-only", "--no-renames", "-z",
+                 "--relative", "-m", "--first-parent", "--", "."], wanted)  # fmt: skip
+
+
+def _names(command: list[str]) -> set[str] | None:
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {os.fsdecode(name) for name in done.stdout[:MAX_LIST].split(b"\0") if name}
+
+
+def _log(command: list[str], wanted: set[str]) -> dict[str, int]:
+    """Read a log, newest first, until each of the names was in it."""
+    found: dict[str, int] = {}
+    with subprocess.Popen(  # noqa: S603
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        timer = threading.Timer(PATIENCE, process.kill)
+        timer.start()
+        assert process.stdout is not None
+        time, rest = 0, b""
+        try:
+            while len(found) < len(wanted) and (
+                octets := os.read(process.stdout.fileno(), 1 << 16)
+            ):
+                *words, rest = (rest + octets).split(b"\0")
+                for word in words:
+                    word = word.lstrip(b"\n")
+                    if word.startswith(b"\1"):
+                        time = int(word[1:])
+                    elif word and (name := os.fsdecode(word)) in wanted:
+                        found.setdefault(name, time)
+        finally:
+            timer.cancel()
+            process.kill()
+    return found
