@@ -111,6 +111,7 @@ def snapshot(connection: Connection, now: float) -> TcpInfo:
         ca_state = CA_DISORDER if flight.sacked or flight.reno_sacked else CA_OPEN
     else:
         ca_state = CA_LOSS if repair.state == LOSS else CA_RECOVERY
+    limit = c.path.mtu - c.path.overhead - 20
     again = sum(r.end - r.start for r in flight.in_flight() if r.retransmitted)
     options = OPT_TIMESTAMPS if c.ts_on else 0
     options |= OPT_SACK if c.sack_on else 0
@@ -144,7 +145,7 @@ def snapshot(connection: Connection, now: float) -> TcpInfo:
             INFINITE_SSTHRESH if repair.cc.ssthresh >= INFINITE else repair.cc.ssthresh // mss
         ),
         tcpi_snd_cwnd=repair.cc.cwnd // mss,
-        tcpi_advmss=c.path.mtu - c.path.overhead - 20,
+        tcpi_advmss=min(c._settings.max_segment or limit, limit),
         tcpi_reordering=max(DUP_THRESH, segments(repair.rack.displaced)),
         tcpi_rcv_space=c.rcv_buffer,
         tcpi_total_retrans=c.retransmitted,
