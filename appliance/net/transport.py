@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from appliance.net.counters import Counters
+from appliance.net.link import Ipv6Settings, Link
 from appliance.net.stack import Host
 from appliance.net.syn_queue import Listener
 from appliance.net.tcp import Connection
@@ -27,6 +28,7 @@ from appliance.net.transport_driver import Driver
 from appliance.net.transport_stream import ProtocolFactory, StreamTransport
 from appliance.net.vif.base import Vif
 from appliance.net.vif.offload import equip
+from appliance.net.wire.address import to_text
 
 BACKLOG = 100
 """Connections that wait for accept(); asyncio's default."""
@@ -174,23 +176,33 @@ class Server(asyncio.AbstractServer):
 
 
 class Stack:
-    """An internet host on one interface, with asyncio's way to make servers and connections.
+    """An internet host, with asyncio's way to make servers and connections.
 
-    `addresses` are like "10.0.0.2/24", `gateways` like "10.0.0.1"; a malformed one is a ValueError.
-    `random` is the source of sequence numbers and ports; the operating system's by default. The
-    stack owns the interface and closes it.
+    `addresses` are like "10.0.0.2/24" or "2001:db8::2/64", `gateways` like "10.0.0.1"; a malformed
+    one is a ValueError. `vif` is the first link. `ipv6` has it take addresses from routers, `dhcp`
+    from a server; `configured` waits for them. `random` is the source of sequence numbers and
+    ports; the operating system's by default. The stack owns its interfaces and closes them.
     """
 
     def __init__(
         self,
         vif: Vif,
         *,
-        addresses: Sequence[str],
+        addresses: Sequence[str] = (),
         gateways: Sequence[str] = (),
         random: random_module.Random | None = None,
+        ipv6: Ipv6Settings | None = None,
+        dhcp: bool = False,
     ) -> None:
         self.vif = equip(vif)
+        self.vifs = [self.vif]
         self.host = Host(self.vif, random=random or random_module.SystemRandom())
+        self.host.network.on_change.append(self._addresses_changed)
+        self._changed: asyncio.Event | None = None
+        if ipv6 is not None:
+            self.host.use_ipv6(ipv6)
+        if dhcp:
+            self.host.use_dhcp()
         for cidr in addresses:
             self.host.add_address(cidr)
         for gateway in gateways:
@@ -201,6 +213,51 @@ class Stack:
         self._transports: set[StreamTransport] = set()
         self._datagrams: set[DatagramTransport] = set()
         self._last_one: asyncio.Future[None] | None = None  # close() awaits the last transport
+
+    def add_vif(
+        self,
+        vif: Vif,
+        *,
+        addresses: Sequence[str] = (),
+        ipv6: Ipv6Settings | None = None,
+        dhcp: bool = False,
+    ) -> Link:
+        """Have one more interface, with addresses and configuration of its own."""
+        vif = equip(vif)
+        link = self.host.add_vif(vif)
+        self.vifs.append(vif)
+        if ipv6 is not None:
+            self.host.use_ipv6(ipv6, link)
+        if dhcp:
+            self.host.use_dhcp(link=link)
+        for cidr in addresses:
+            self.host.add_address(cidr, link)
+        if self._driver is not None:
+            self._driver.more(vif, link)
+        return link
+
+    def addresses(self) -> list[str]:
+        """Our addresses now, with prefix lengths: those given, then those found."""
+        local = self.host.addresses.local.values()
+        return [f"{to_text(own.address)}/{own.prefix_len}" for own in local]
+
+    async def configured(
+        self, timeout: float, wanted: Callable[[list[str]], bool] = bool
+    ) -> list[str]:
+        """Wait, at most `timeout` seconds, until the addresses are `wanted`; what there is then."""
+        self._changed = changed = asyncio.Event()
+        try:
+            async with asyncio.timeout(timeout):
+                while not wanted(self.addresses()):
+                    changed.clear()
+                    await changed.wait()
+        except TimeoutError:
+            pass
+        return self.addresses()
+
+    def _addresses_changed(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
 
     @property
     def counters(self) -> Counters:
@@ -225,6 +282,8 @@ class Stack:
             raise RuntimeError("the stack is closed")
         if self._driver is None:
             self._driver = Driver(asyncio.get_running_loop(), self.host, self.vif)
+            for vif, link in zip(self.vifs[1:], self.host.links[1:], strict=True):
+                self._driver.more(vif, link)
             self._driver.start()
 
     async def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
@@ -244,8 +303,10 @@ class Stack:
             datagram.close()
         for transport in transports:
             transport.close()
+        for link in self.host.links:
+            link.close(self.host.network.now)
         if self._driver is None:
-            self.vif.close()
+            self._close_vifs()
             return
         try:
             await asyncio.wait_for(self._drained(), timeout)
@@ -257,7 +318,11 @@ class Stack:
             await self._drained()
         finally:
             self._driver.stop()
-            self.vif.close()
+            self._close_vifs()
+
+    def _close_vifs(self) -> None:
+        for vif in self.vifs:
+            vif.close()
 
     async def _drained(self) -> None:
         """Wait until the last connection_lost() has been called."""

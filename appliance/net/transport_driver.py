@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable
 
+from appliance.net.link import Link
 from appliance.net.stack import Host
 from appliance.net.vif.base import Vif
 
@@ -30,6 +31,9 @@ TIMER_GRAIN = 0.001
 class Driver:
     """Runs one host on one event loop; `clock` gives monotonic seconds.
 
+    A host with several links has a driver for each: the others are made by `more` of the first,
+    which keeps the host's one timer and hears its wake-ups.
+
     Invariant: while `_armed` is finite, `_timer` is a pending handle for that time.
     """
 
@@ -38,7 +42,10 @@ class Driver:
         "_clock",
         "_fd",
         "_host",
+        "_link",
         "_loop",
+        "_main",
+        "_others",
         "_receiving",
         "_running",
         "_timer",
@@ -52,11 +59,17 @@ class Driver:
         host: Host,
         vif: Vif,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        link: Link | None = None,
+        main: Driver | None = None,
     ) -> None:
         self._loop = loop
         self._host = host
         self._vif = vif
         self._clock = clock
+        self._link = link  # of the host; None: its first
+        self._main = main if main is not None else self
+        self._others: list[Driver] = []
         self._fd = vif.fileno()
         self._timer: asyncio.TimerHandle | None = None
         self._armed = math.inf  # monotonic seconds at which _timer fires
@@ -67,7 +80,8 @@ class Driver:
     def start(self) -> None:
         """Begin to poll the link and to answer the host's calls for a turn."""
         self._running = True
-        self._host.wake = self._wake
+        if self._main is self:
+            self._host.wake = self._wake
         if self._fd >= 0:
             self._loop.add_reader(self._fd, self._readable)
         else:
@@ -75,9 +89,20 @@ class Driver:
             self._vif.on_writable = self._room_soon
             self._receive_soon()  # frames may have come before the first turn
         self._wake()
+        for other in self._others:
+            other.start()
+
+    def more(self, vif: Vif, link: Link) -> None:
+        """Poll one more link of the host, from now on if this runs."""
+        other = Driver(self._loop, self._host, vif, self._clock, link=link, main=self)
+        self._others.append(other)
+        if self._running:
+            other.start()
 
     def stop(self) -> None:
-        """Leave the link and the host alone from now on; the link stays open."""
+        """Leave the links and the host alone from now on; the links stay open."""
+        for other in self._others:
+            other.stop()
         self._running = False
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
@@ -88,14 +113,15 @@ class Driver:
             self._timer.cancel()
             self._timer = None
             self._armed = math.inf
-        self._host.wake = _nothing
+        if self._main is self:
+            self._host.wake = _nothing
 
     # Turns.
 
     def _readable(self) -> None:
         frames = self._vif.receive(BATCH)
         if frames:
-            self._host.receive(frames, self._clock())
+            self._host.receive(frames, self._clock(), self._link)
             self._after_turn()
 
     def _receive_queued(self) -> None:
@@ -107,12 +133,12 @@ class Driver:
         if len(frames) == BATCH:
             self._receive_soon()  # before the turn, which might raise
         if frames:
-            self._host.receive(frames, self._clock())
+            self._host.receive(frames, self._clock(), self._link)
             self._after_turn()
 
     def _flush(self) -> None:
         if self._running:
-            self._host.flush(self._clock())
+            self._host.flush(self._clock(), self._link)
             self._after_turn()
 
     def _room(self) -> None:
@@ -130,14 +156,27 @@ class Driver:
         self._after_turn()
 
     def _after_turn(self) -> None:
+        if self._main is not self:
+            self._main._after_turn()
+            return
         host = self._host
         deadline = host.deadline()
         if deadline < self._armed:
             self._arm(deadline)
-        if host.blocked() and not self._waiting_for_room:
-            self._waiting_for_room = True
-            if self._fd >= 0:
-                self._loop.add_writer(self._fd, self._room)
+        if host.blocked():
+            self._wait_for_room(not self._others)
+            for other in self._others:
+                other._wait_for_room(False)
+
+    def _wait_for_room(self, alone: bool) -> None:
+        """Have the loop tell when the link has room, if it was full; `alone`: if any was."""
+        if self._waiting_for_room:
+            return
+        if not alone and not (self._link or self._host.links[0]).blocked:
+            return
+        self._waiting_for_room = True
+        if self._fd >= 0:
+            self._loop.add_writer(self._fd, self._room)
 
     def _arm(self, deadline: float) -> None:
         if not self._running:

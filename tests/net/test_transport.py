@@ -51,12 +51,12 @@ class FakeHost:
         self.full = False
         self.fail = False
 
-    def receive(self, frames: list[bytes], now: float) -> None:
+    def receive(self, frames: list[bytes], now: float, link: object = None) -> None:
         self.turns.append(("receive", len(frames), now))
         if self.fail:
             raise LookupError("a bug")
 
-    def flush(self, now: float) -> None:
+    def flush(self, now: float, link: object = None) -> None:
         self.turns.append(("flush", 0, now))
 
     def run_timers(self, now: float) -> None:
