@@ -28,6 +28,7 @@ from appliance.net.congestion import INFINITE
 from appliance.net.repair import LOSS, RECOVERY
 from appliance.net.seq import unwrap
 from appliance.net.tcp import Connection
+from appliance.net.time_wait import TimeWait
 from appliance.net.vif.base import Vif
 from appliance.net.wire import ethernet
 from appliance.net.wire.address import to_text
@@ -213,7 +214,7 @@ class Trace:
 
     def _begin(self, key: bytes, flows: Mapping[bytes, object]) -> Flow | None:
         """Follow a flow that the host knows, unless that is but its TIME-WAIT."""
-        if key not in flows or type(flows[key]).__name__ == "TimeWait":
+        if key not in flows or isinstance(flows[key], TimeWait):
             return None
         if len(self._flows) >= MAX_FLOWS:
             for old in [old for old in self._flows if old not in flows]:
@@ -242,7 +243,7 @@ class Trace:
                 lines += [{**line, "c": number} for line in flow.pending]
                 flow.pending = []
             lines.append({"t": at, "c": flow.number, "e": "state", **state_of(entry)})
-        elif entry is None or type(entry).__name__ == "TimeWait":
+        elif entry is None or isinstance(entry, TimeWait):
             del self._flows[key]
             if flow.number:
                 lines.append({"t": at, "c": flow.number, "e": "end"})

@@ -31,7 +31,9 @@ def test_rows_and_json(tmp_path: Path) -> None:
     """The answers agree with the peers', and each row says what its readers rely on."""
     require(*TOOLS)
     target = tmp_path / "out.json"
-    with start("--seconds", "1", "--json", str(target), "dns-mixed", "http-conn") as process:
+    with start(
+        "--seconds", "1", "--json", str(target), "dns-mixed", "http-conn", "upload-1g"
+    ) as process:
         table, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "dns-mixed" in table
@@ -39,6 +41,7 @@ def test_rows_and_json(tmp_path: Path) -> None:
     assert [(row["row"], row["peer_name"]) for row in rows] == [
         ("dns-mixed", "nsd"),
         ("http-conn", "nginx"),
+        ("upload-1g", "kernel"),
     ]
     for row in rows:
         assert len(row["rounds"]) == 1
