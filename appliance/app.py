@@ -133,6 +133,10 @@ class Appliance:
         self._rest = partial(_others, settings, web, authority)
         if not patient:
             self._parts += self._rest()
+        if settings.site.watch:
+            from appliance.parts.watch import Watch
+
+            self._parts.append(Watch(settings, web, self._told_to_reload))
         if settings.metrics.port:
             from appliance.parts.metrics import Metrics
 

@@ -28,6 +28,7 @@ from appliance.commands import MISUSED
 COMMANDS: Final[Mapping[str, str]] = {
     "serve": "serve the site and the zones",
     "check": "tell every problem of settings, site and zones",
+    "new": "make a site, a zone and settings for a domain",
     "configure": "check what an image is built of, and write it down",
     "build": "make an image for QEMU, a disk or containers",
     "run": "start the image under QEMU, or define it in libvirt",

@@ -29,6 +29,7 @@ FILE: Final = "appliance.toml"
 
 OPTIONS: Final[Mapping[str, str]] = {
     "site.directory": "--site",
+    "site.watch": "--watch",
     "dns.zones": "--zones",
     "net.link": "--link",
     "net.address": "--address",

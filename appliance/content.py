@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from appliance.banner import plural
+from appliance.progress import Bar
 
 if TYPE_CHECKING:
     from appliance.config import Problem
@@ -77,10 +78,12 @@ def load_content(
     from appliance.http import load_site
 
     figures = {"tcp-states": tcp_states()}
-    shared: dict[str, Any] = {
-        "figures": figures, "security": _security(settings), "now": now,
-    }  # fmt: skip
+    bar = Bar()
     main = settings.site
+    shared: dict[str, Any] = {
+        "figures": figures, "security": _security(settings), "now": now, "live": main.watch,
+        "cache": main.cache, "progress": bar,
+    }  # fmt: skip
     site = load_site(main.directory, main.base_url, title=main.title, **shared)
     others = [
         load_site(
@@ -91,6 +94,7 @@ def load_content(
         )
         for host in settings.host
     ]
+    bar.end()
     hosting, faults = _hosting(settings, site.site, [other.site for other in others])
     known = {zone.files[0]: (zone, zone.digest) for zone in before.loaded.zones} if before else {}
     zones = load_zones(settings.dns.zones, known=known)

@@ -91,7 +91,7 @@ def _url(value: str) -> str:
     raise ValueError("not a base URL")
 
 
-def _host_name(value: str) -> str:
+def host_name(value: str) -> str:
     try:
         name = value.encode("idna").decode().lower().removesuffix(".")
     except UnicodeError:
@@ -145,7 +145,7 @@ Seconds = Annotated[
     float, Field(gt=0, le=3600, description="a number of seconds above 0, up to 3600")
 ]
 Network = Annotated[Text, AfterValidator(_network)]
-HostName = Annotated[Text, AfterValidator(_host_name)]
+HostName = Annotated[Text, AfterValidator(host_name)]
 DomainName = Annotated[Text, AfterValidator(_domain)]
 Uri = Annotated[Text, AfterValidator(_uri)]
 Interface = Annotated[Text, AfterValidator(_interface)]
@@ -170,7 +170,8 @@ class Site(_Table):
     aliases: tuple[HostName, ...] = Field(
         default=(), description='a list of host names, like ["www.example.org"]'
     )
-    cache: AnyPath | None = Field(default=None, description="a path, as text")
+    cache: AnyPath = Field(default=Path(".cache"), description="a path, as text")
+    watch: bool = Field(default=False, strict=True, description="true or false")
 
 
 class DnsKey(_Table):

@@ -51,6 +51,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dns-port", metavar="PORT", type=int, help="on 127.0.0.1, with a pair (default: 5353)"
     )
+    parser.add_argument(
+        "--watch",
+        action="store_const",
+        const=True,
+        help="load pages and zones again when they change, and the open page with them",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="say more")
 
 

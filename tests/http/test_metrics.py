@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,89 +16,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from appliance.parts.taster import MAX_NAMES, RATE, Taster, shown
-from appliance.ports import bind_near
-
-PAGE = "---\ntitle: Home\n---\nWelcome. [About](/about)\n"
-ZONE = "$ORIGIN example.org.\n$TTL 60\n@ SOA ns a 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n"
-
-
-def free_port() -> int:
-    import socket
-
-    (sock,), _ = bind_near("127.0.0.1", 20_000 + os.getpid() % 20_000, [socket.SOCK_STREAM])
-    port: int = sock.getsockname()[1]
-    sock.close()
-    return port
-
-
-@contextlib.contextmanager
-def appliance(folder: Path, settings: str) -> Iterator[list[str]]:
-    """Run `appliance serve` until the banner's last line; gives the lines."""
-    (folder / "site").mkdir()
-    (folder / "site/index.md").write_text(PAGE)
-    (folder / "zones").mkdir()
-    (folder / "zones/example.org.zone").write_text(ZONE)
-    (folder / "appliance.toml").write_text(settings)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "appliance", "serve"],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    watchdog = threading.Timer(30, process.kill)
-    watchdog.start()
-    try:
-        lines: list[str] = []
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            if "Ctrl-C" in line:
-                break
-        watchdog.cancel()
-        assert process.poll() is None, lines
-        yield lines
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
-    assert process.returncode == 0
-
-
-def get(url: str) -> tuple[int, bytes, Any]:
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return answer.status, answer.read(), answer.headers
-    except urllib.error.HTTPError as error:
-        return error.code, error.read(), error.headers
-
-
-def url_of(lines: list[str], word: str = "") -> str:
-    found = next(line for line in lines if "http://" in line and word in line)
-    match = re.search(r"http://[^ ]+", found)
-    assert match is not None
-    return match[0]
-
-
-SETTINGS = """
-[site]
-title = "Example"
-base_url = "http://example.org"
-[tls]
-port = 0
-dot_port = 0
-[metrics]
-port = 9090
-[gateway]
-http = {}
-dns = {}
-metrics = {}
-"""
-
-
-def settings() -> str:
-    begin = free_port()
-    return SETTINGS.format(begin, begin + 10, begin + 20)
+from tests.http.whole import appliance, get, material, settings, url_of
 
 
 def test_what_is_answered_is_counted_and_shown(tmp_path: Path) -> None:
-    with appliance(tmp_path, settings()) as lines:
+    material(tmp_path, settings())
+    with appliance(tmp_path) as lines:
         site, metrics = url_of(lines), url_of(lines, "dashboard")
         for path in ("", "", "", "nope"):
             get(site + path)
@@ -134,7 +50,8 @@ def test_the_dashboard_lives_in_a_browser(tmp_path: Path) -> None:
         if os.environ.get("CI") == "true":
             pytest.fail("needs chromium")
         pytest.skip("needs chromium")
-    with appliance(tmp_path, settings()) as lines:
+    material(tmp_path, settings())
+    with appliance(tmp_path) as lines:
         site, metrics = url_of(lines), url_of(lines, "dashboard")
         get(site)
         get(site + "lost")
