@@ -37,6 +37,7 @@ LEAVES = {
     "net.isn",
     "net.newreno",
     "net.pacing",
+    "net.plpmtud",
     "net.prr",
     "net.rack",
     "net.reassembly",

@@ -86,6 +86,7 @@ class Counters:
     # TCP: opening and closing
     tcp_accepted: int = 0
     tcp_backlog_dropped: int = 0
+    tcp_black_holes_suspected: int = 0
     tcp_per_peer_dropped: int = 0
     tcp_connected: int = 0
     tcp_connections_refused: int = 0
@@ -124,6 +125,7 @@ class Counters:
     tcp_timeouts: int = 0
     tcp_window_probes: int = 0
     tcp_ecn_reductions: int = 0
+    tcp_path_mtu_raised: int = 0
     tcp_path_mtu_reduced: int = 0
 
     def count(self, name: str) -> None:

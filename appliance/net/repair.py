@@ -421,6 +421,10 @@ class Repair:
         self.rack.reordering_seen = True
         self._leave()
 
+    def raise_mss(self, mss: int) -> None:
+        """The path carries larger segments than we thought; the window stays what it is."""
+        self.mss = self.cc.mss = mss
+
     def set_mss(self, mss: int) -> None:
         """Segments carry `mss` octets from now on; what is out was too large (RFC 1191 §6.5)."""
         self.mss = mss

@@ -28,9 +28,10 @@ from math import inf
 from struct import Struct
 from typing import Final, Protocol
 
-from appliance.net import sack
+from appliance.net import plpmtud, sack
 from appliance.net.counters import Counters
 from appliance.net.path import TIMESTAMP_WORD, TcpPath
+from appliance.net.plpmtud import BLACK_HOLE_TIMEOUTS, PathMtuSearch
 from appliance.net.reassembly import SMALL_PIECE, ReassemblyQueue
 from appliance.net.repair import Repair
 from appliance.net.sendq import SendQueue
@@ -168,14 +169,14 @@ class Connection:
         "_dsack_out", "_ece", "_end_at", "_eof_told", "_error", "_fin_seq", "_held",
         "_held_octets", "_keepalive_at", "_keepalive_sent", "_last_ack_sent", "_orphan",
         "_paused", "_peer_fin", "_persist_at", "_quick_acks", "_recent", "_reorder_at",
-        "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_sendq", "_settings", "_shown",
-        "_silent_since", "_straight", "_syn_repeats", "_ts_offset", "_tune_at", "_tune_from",
-        "_unacked", "_unacked_since", "_unanswered", "dirty", "ecn_on", "heap_at", "host", "irs",
-        "iss", "key", "last_heard", "last_sent_at", "local", "max_snd_wnd", "mss", "nodelay",
-        "notify_below", "passive", "path", "probes", "rcv_adv", "rcv_buffer", "rcv_mss",
-        "rcv_nxt", "rcv_wscale", "reassembly", "remote", "repair", "retransmitted", "sack_on",
-        "scaling", "snd_nxt", "snd_una", "snd_wl1", "snd_wl2", "snd_wnd", "snd_wscale", "state",
-        "ts_on", "ts_recent", "ts_recent_at", "unsent", "user",
+        "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_search", "_sendq",
+        "_settings", "_shown", "_silent_since", "_straight", "_syn_repeats", "_ts_offset",
+        "_tune_at", "_tune_from", "_unacked", "_unacked_since", "_unanswered", "dirty", "ecn_on",
+        "heap_at", "host", "irs", "iss", "key", "last_heard", "last_sent_at", "local",
+        "max_snd_wnd", "mss", "nodelay", "notify_below", "passive", "path", "probes", "rcv_adv",
+        "rcv_buffer", "rcv_mss", "rcv_nxt", "rcv_wscale", "reassembly", "remote", "repair",
+        "retransmitted", "sack_on", "scaling", "snd_nxt", "snd_una", "snd_wl1", "snd_wl2",
+        "snd_wnd", "snd_wscale", "state", "ts_on", "ts_recent", "ts_recent_at", "unsent", "user",
     )  # fmt: skip
 
     def __init__(
@@ -281,6 +282,7 @@ class Connection:
         self._eof_told = False
         self._reset_pending = False
         self._error: Exception | None = None
+        self._search: PathMtuSearch | None = None  # once the path turned out narrower
         self._straight = False  # the fast path may be taken
 
     def __lt__(self, other: Connection) -> bool:
@@ -528,6 +530,7 @@ class Connection:
             and self._dsack_out is None
             and self._persist_at == inf
             and self._keepalive_sent == 0
+            and (self._search is None or self._search.probe_start < 0)
         )
 
     def _in_syn_sent(
@@ -815,6 +818,8 @@ class Connection:
         if ack > una:
             self.snd_una = ack
             self._sendq.acknowledge(ack)
+        if self._search is not None and self._search.probe_start >= 0:
+            self._judge_path_probe(self._search, now)
         # RFC 6298 §5.2, §5.3.
         if ack == self.snd_nxt:
             self._retransmit_at = self._reorder_at = inf
@@ -1130,7 +1135,8 @@ class Connection:
     def _send_new(self, now: float) -> bool:
         """Send one (super-)segment of new data, or the FIN; False when nothing may leave."""
         nxt, unsent = self.snd_nxt, self.unsent
-        length = self._sendable(now)
+        probe = self._path_probe(now) if self._search is not None else 0
+        length = probe or self._sendable(now)
         carries_fin = self._fin_seq >= 0 and length == unsent
         if length <= 0 and not carries_fin:
             return False
@@ -1140,8 +1146,16 @@ class Connection:
                 flags |= PSH
             if carries_fin:
                 flags |= FIN
-        if not self._transmit(nxt, length, flags, now):
+        if probe:
+            self.path.set_segment(probe)
+        sent = self._transmit(nxt, length, flags, now)
+        if probe:
+            self.path.set_segment(self.mss)
+        if not sent:
             return False
+        if probe and self._search is not None:
+            self._search.sent(probe + self._option_octets, nxt, nxt + length)
+            self._straight = False
         self.unsent = unsent - length
         end = nxt + length
         if carries_fin:
@@ -1153,6 +1167,36 @@ class Connection:
         self._persist_at = inf
         self._arm_retransmit(now)
         return True
+
+    @property
+    def _option_octets(self) -> int:
+        return 12 if self.ts_on else 0
+
+    def _path_probe(self, now: float) -> int:
+        """Return the octets of a segment that tries what the path carries; 0: none (RFC 4821)."""
+        search = self._search
+        if search is None or self.repair.recovering():
+            return 0
+        length = search.next_size(now) - self._option_octets
+        room = min(
+            self.snd_una + self.snd_wnd - self.snd_nxt,
+            self.repair.allowed(self.snd_nxt - self.snd_una),
+        )
+        return length if 0 < length < min(self.unsent, room) else 0
+
+    def _judge_path_probe(self, search: PathMtuSearch, now: float) -> None:
+        """Did the larger segment arrive?  A second copy of it, in pieces, proves nothing."""
+        for record in self.repair.flight.records:
+            if record.start >= search.probe_end:
+                break
+            if record.end > search.probe_start:
+                if record.lost or record.retransmitted:
+                    search.lost(now)
+                return
+        if self.snd_una >= search.probe_end:
+            self._set_mss(search.arrived())
+            self.repair.raise_mss(self.mss)
+            self.host.counters.tcp_path_mtu_raised += 1
 
     def _sendable(self, now: float) -> int:
         """Return how many octets of new data may leave as one segment now; -1: wait."""
@@ -1441,10 +1485,25 @@ class Connection:
             rtt.back_off()
             flight.mark_all_lost()
             return
+        if self._search is not None and self._search.probe_start >= 0:
+            self._search.lost(now)
+        elif rtt.backoffs + 1 >= BLACK_HOLE_TIMEOUTS:
+            self._suspect_black_hole(now)
         self.repair.timed_out(now, self.snd_una, self.snd_nxt)
         self._reorder_at = inf
         self._straight = False
         self._arm_retransmit(now)
+
+    def _suspect_black_hole(self, now: float) -> None:
+        """Timeouts in a row: perhaps full segments are what the path drops (RFC 4821 §7.7)."""
+        segment = self.mss + self._option_octets
+        smaller = plpmtud.shrunk(segment)
+        if smaller < segment:
+            self.host.counters.tcp_black_holes_suspected += 1
+            high = self._search.high if self._search is not None else segment
+            self._search = PathMtuSearch(smaller, high, now)
+            self._set_mss(smaller)
+            self.repair.set_mss(self.mss)
 
     def _tail_probe(self, now: float) -> None:
         """Send new data if there is any, else the last segment again (RFC 8985 §7.3)."""
@@ -1575,8 +1634,20 @@ class Connection:
     def path_mtu(self, mtu: int, now: float) -> None:
         """The path carries packets of `mtu` octets at most (RFC 1191 §6.5)."""
         segment = max(mtu - self.path.overhead - 20, MIN_MSS)
-        if self.state > SYN_RECEIVED and segment < self.mss + (12 if self.ts_on else 0):
+        current = self.mss + self._option_octets
+        search = self._search
+        if search is not None and search.probe_start >= 0 and current <= segment < search.size:
+            for record in self.repair.flight.records:
+                if record.start == search.probe_start:
+                    self.repair.flight.mark_lost(record)
+                    break
+            search.lost(now, segment)
+            self._straight = False
+            self.host.touch(self)
+        elif self.state > SYN_RECEIVED and segment < current:
             self.host.counters.tcp_path_mtu_reduced += 1
+            # RFC 1191 §6.3: after a while something larger is tried again.
+            self._search = PathMtuSearch(segment, search.high if search else current, now)
             self.path.mtu = mtu
             self._set_mss(segment)
             self.repair.set_mss(self.mss)

@@ -1,0 +1,136 @@
+"""Paths that carry less than their first link, whether a router says so or not (RFC 4821)."""
+
+from __future__ import annotations
+
+from appliance.net.plpmtud import BASE, LEAST, RAISE_AFTER, PathMtuSearch, shrunk
+from tests.net.tcp.harness import FULL, App, Peer, Scene, passive
+
+RTT = 0.1
+
+
+def narrow(scene: Scene, peer: Peer, limit: int, rounds: int) -> bytes:
+    """A path that drops segments of more than `limit` octets of data; the peer reads the rest."""
+    got: dict[int, bytes] = {}
+    read = b""
+    for _ in range(rounds):
+        scene.advance(RTT)
+        arrived = [s for s in peer.drain() if len(s.data) <= limit]
+        for segment in arrived:
+            got[segment.seq] = segment.data
+        while 1 + len(read) in got:
+            read += got[1 + len(read)]
+        if arrived:
+            ack = 1 + len(read)
+            beyond = sorted((q, q + len(d)) for q, d in got.items() if q > ack)
+            peer.sends(".", ack=ack, sack=beyond[:1])
+    return read
+
+
+def test_a_black_hole_is_found_and_left() -> None:
+    """RFC 4821 §7.7: full segments vanish, nobody says why; smaller ones carry everything."""
+    scene, peer, app = passive(rtt=RTT, window=1 << 18)
+    data = bytes(range(250)) * 200
+    app.send(data)
+    assert narrow(scene, peer, 1200, 60) == data
+    assert scene.counter("tcp_black_holes_suspected") == 1
+    assert app.connection.mss == shrunk(FULL + 12) - 12
+
+
+def test_a_narrower_hole_takes_another_step() -> None:
+    """RFC 4821 §7.7: down to what every host must take."""
+    scene, peer, app = passive(rtt=RTT, window=1 << 18)
+    data = bytes(range(250)) * 40
+    app.send(data)
+    assert narrow(scene, peer, 540, 400) == data
+    assert app.connection.mss == LEAST - 12
+
+
+def test_a_silent_peer_is_no_reason_to_go_below_the_least() -> None:
+    """RFC 9293 §3.7.1: 536 octets fit every path."""
+    scene, peer, app = passive(rtt=RTT)
+    app.send(bytes(3 * FULL))
+    scene.advance(200)
+    assert peer.drain()
+    assert app.connection.mss == LEAST - 12
+
+
+def raised(scene: Scene, peer: Peer, app: App, data: bytes, limit: int) -> bytes:
+    """After ten minutes of quiet, send `data` over a path of `limit`; return what arrived."""
+    scene.advance(RAISE_AFTER + 1)
+    peer.drain()
+    before = peer.got
+    app.send(data)
+    read = b""
+    got: dict[int, bytes] = {}
+    for _ in range(80):
+        scene.advance(RTT)
+        for segment in peer.drain():
+            if len(segment.data) <= limit:
+                got[segment.seq] = segment.data
+        while before + len(read) in got:
+            read += got[before + len(read)]
+        ack = before + len(read)
+        beyond = sorted((q, q + len(d)) for q, d in got.items() if q > ack)
+        peer.sends(".", ack=ack, sack=beyond[:1])
+    return read
+
+
+def test_a_path_that_widened_is_used_again() -> None:
+    """RFC 4821 §7.3, RFC 1191 §6.3: after ten minutes one larger segment tries it."""
+    scene, peer, app = passive(rtt=RTT, window=1 << 18)
+    narrow_data = bytes(20_000)
+    app.send(narrow_data)
+    assert narrow(scene, peer, 1200, 60) == narrow_data
+    data = bytes(range(250)) * 80
+    peer.got = 1 + len(narrow_data)
+    assert raised(scene, peer, app, data, 1500) == data
+    assert app.connection.mss == FULL
+    assert scene.counter("tcp_path_mtu_raised") == 1
+
+
+def test_a_path_that_stayed_narrow_costs_one_segment() -> None:
+    """RFC 4821 §7.6.2: the probe is repaired in smaller pieces, and nothing else changes."""
+    scene, peer, app = passive(rtt=RTT, window=1 << 18)
+    narrow_data = bytes(20_000)
+    app.send(narrow_data)
+    assert narrow(scene, peer, 1200, 60) == narrow_data
+    small = app.connection.mss
+    data = bytes(range(250)) * 80
+    peer.got = 1 + len(narrow_data)
+    assert raised(scene, peer, app, data, 1200) == data
+    assert app.connection.mss == small
+    assert scene.counter("tcp_path_mtu_raised") == 0
+
+
+def test_the_search_halves_what_is_left() -> None:
+    """RFC 4821 §7.3: the top first, then the middle, until the gain is not worth a probe."""
+    search = PathMtuSearch(730, 1460, 0.0)
+    assert search.next_size(RAISE_AFTER - 1) == 0
+    now = RAISE_AFTER
+    assert search.next_size(now) == 1460
+    search.sent(1460, 1, 1449)
+    assert search.next_size(now) == 0
+    search.lost(now)
+    assert search.next_size(now) == 0
+    now += RAISE_AFTER
+    assert search.next_size(now) == 1095
+    search.sent(1095, 1, 1084)
+    assert search.arrived() == 1095
+    assert search.next_size(now) == 1277
+
+
+def test_a_router_that_answers_the_probe_sets_the_top() -> None:
+    """RFC 4821 §7.6.3: no need to search what has been said."""
+    search = PathMtuSearch(730, 1460, 0.0)
+    search.sent(1460, 1, 1449)
+    search.lost(RAISE_AFTER, 1200)
+    assert search.next_size(RAISE_AFTER) == (730 + 1200 + 1) // 2
+
+
+def test_what_a_black_hole_falls_back_to() -> None:
+    """RFC 4821 §7.2: not below what every path carries, not at all when small already."""
+    assert shrunk(65_000) == BASE
+    assert shrunk(1460) == 730
+    assert shrunk(730) == LEAST
+    assert shrunk(LEAST) == LEAST
+    assert shrunk(300) == 300
