@@ -1,0 +1,142 @@
+"""`appliance configure`: check everything that an image is built of, and write it down.
+
+Asks nothing. What it makes beside the lock are keys that the settings name and that are not there
+yet, readable by their owner alone; they stay outside images.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appliance.commands import FAILED, MISUSED, OK, complain, config_path, say
+
+if TYPE_CHECKING:
+    from appliance.image.project import Project
+    from appliance.settings import Settings
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The words that it takes."""
+    parser.add_argument("-c", "--config", metavar="FILE", type=Path, help="settings")
+    parser.add_argument(
+        "--target", choices=("qemu", "disk", "oci"), help="what to build (default: qemu)"
+    )
+    parser.add_argument(
+        "--kernel",
+        choices=("debian", "own"),
+        help="Debian's for clouds (default), or our own without an IP stack, compiled once",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check, make keys, write the lock, tell what others need to know."""
+    from appliance.config import ConfigError
+    from appliance.image import lock as locks
+    from appliance.image.graph import BuildError
+    from appliance.image.project import load
+
+    path = config_path(options)
+    if path is None:
+        return MISUSED
+    try:
+        project = load(path)
+        if _faulty(project.settings):
+            return FAILED
+        before = locks.read(project.lock_path) if project.lock_path.exists() else None
+        target = options.target or (before.target if before else "qemu")
+        kind = options.kernel or (before.kernel["kind"] if before else "debian")
+        locked = dict(before.kernel) if before else {}
+        # A container brings none.
+        kernel = {"kind": kind} | locked if target == "oci" else _kernel(kind, locked)
+        made = locks.Lock(
+            target,
+            kernel,
+            locks.python_facts(),
+            locks.package_facts(),
+            before.content if before else {},
+        )
+        made = locks.with_content(made, project.content_digest())
+        locks.write(project.lock_path, made)
+    except ConfigError as exc:
+        for problem in exc.problems:
+            complain(str(problem))
+        return MISUSED
+    except BuildError as exc:
+        complain(str(exc))
+        return FAILED
+    for line in _keys(project):
+        say(line)
+    for line in _neighbours(project):
+        say(line)
+    kernel_text = " ".join(
+        v for k, v in made.kernel.items() if k in ("package", "version", "source")
+    )
+    say(f"target {target}; kernel {kind} {kernel_text}".rstrip())
+    say(f"locked in {project.lock_path.name}; next: appliance build")
+    return OK
+
+
+def _faulty(settings: Settings) -> bool:
+    """Tell every problem of site and zones; whether one is an error."""
+    from appliance.content import load_content
+
+    content = load_content(settings)
+    for problem in content.problems:
+        say(f"{problem.severity}: {problem}")
+    return bool(content.errors)
+
+
+def _kernel(kind: str, before: dict[str, str]) -> dict[str, str]:
+    """The kernel to lock; the newest there is. Raises BuildError."""
+    from appliance.image import kernel
+
+    if kind == "own":
+        source = kernel.newest_source()
+        return {"kind": "own", "source": str(source)}
+    return kernel.newest_debian(before)
+
+
+def _keys(project: Project) -> list[str]:
+    """Make the secrets that the settings name and that are missing."""
+    import base64
+    import os
+    import secrets
+
+    lines = []
+    for key in project.settings.dns.key:
+        if not key.file.exists():
+            key.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fd = os.open(key.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(base64.b64encode(secrets.token_bytes(32)) + b"\n")
+            lines.append(f"made {key.file}, readable by its owner: the secret of {key.name}")
+        elif key.file.stat().st_mode & 0o077:
+            lines.append(f"warning: others can read {key.file}: chmod 600")
+    return lines
+
+
+def _neighbours(project: Project) -> list[str]:
+    """What the parent zones and the secondaries need to know."""
+    from ipaddress import IPv4Address
+
+    from appliance.dns import load_zones, names
+    from appliance.dns.consts import NS, A
+
+    dns = project.settings.dns
+    address = project.settings.net.address[0].partition("/")[0]
+    lines = []
+    for zone in load_zones(dns.zones).zones:
+        servers = zone.apex.rrsets[NS].rdatas
+        lines.append(f"{zone.name} (serial {zone.serial}), for its parent:")
+        for server in servers:
+            lines += [f"  {zone.name} NS {names.to_text(server)}"]
+            node = zone.nodes.get(server.lower())  # glue, where the name is the zone's own
+            for glue in node.rrsets[A].rdatas if node is not None and A in node.rrsets else ():
+                lines.append(f"  {names.to_text(server)} A {IPv4Address(glue)}")
+        lines.append(f"  its secondaries have it from {address}, port {dns.port}")
+    for secondary in dns.secondary:
+        key = f" with key {secondary.key}" if secondary.key else ""
+        lines.append(f"secondary {secondary.address or secondary.networks} may transfer{key}")
+    return lines

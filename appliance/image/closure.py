@@ -1,0 +1,168 @@
+"""Which files an image needs of Python: the standard library's, the dependencies', the shared
+objects.
+
+The standard library is walked from the imports in the source of what is to run, so a module that
+nobody names stays outside. Dependencies are what the package's own metadata requires, and what that
+requires; each whole, but for what is only read by people and type checkers. Imports the standard
+library.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from appliance.image.graph import BuildError
+from appliance.image.tools import run
+
+EXTENSION: Final = sysconfig.get_config_var("EXT_SUFFIX")
+"""How the file of an extension module ends, as .cpython-311-x86_64-linux-gnu.so."""
+
+OMITTED: Final = frozenset((
+    "cgi", "curses", "dbm", "distutils", "doctest", "ensurepip", "ftplib", "idlelib", "imaplib",
+    "lib2to3", "multiprocessing", "nntplib", "pdb", "poplib", "pydoc", "setuptools", "smtplib",
+    "sqlite3", "telnetlib", "test", "tkinter", "turtle", "unittest", "venv", "webbrowser",
+    "wsgiref", "xmlrpc",
+))  # fmt: skip
+"""Named by modules of the library for people at a terminal, or for protocols that go by sockets."""
+ENCODINGS: Final = frozenset((
+    "__init__", "aliases", "ascii", "idna", "latin_1", "punycode", "unicode_escape", "utf_8",
+    "utf_16", "utf_32",
+))  # fmt: skip
+"""Of a hundred encodings, those that the web and the domain name system use."""
+ALWAYS: Final = ("encodings", "ctypes", "importlib", "traceback", "tarfile", "site")
+"""Named by the interpreter itself, or by PID 1."""
+
+_REQUIRED = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def standard_library(names: Iterable[str]) -> dict[str, Path]:
+    """The library's files that importing `names` needs, by their place among modules."""
+    top = Path(sysconfig.get_paths()["stdlib"])
+    found: dict[str, Path] = {}
+    wanted = [*ALWAYS, *names]
+    seen: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        head = name.partition(".")[0]
+        if head in seen or head in OMITTED:
+            continue
+        seen.add(head)
+        for place, path in _files_of(top, head):
+            if place in found:
+                continue
+            found[place] = path
+            if path.suffix == ".py":
+                wanted += imported(path)
+    return found
+
+
+def _files_of(top: Path, name: str) -> Iterator[tuple[str, Path]]:
+    """The files of a module or package of the library."""
+    single, package = top / f"{name}.py", top / name
+    if package.is_dir() and (package / "__init__.py").exists():
+        for path in sorted(package.rglob("*.py")):
+            inner = path.relative_to(top)
+            if "test" in inner.parts or "tests" in inner.parts or inner.name == "__main__.py":
+                continue
+            if name == "encodings" and inner.stem not in ENCODINGS:
+                continue
+            yield str(inner), path
+    elif single.exists():
+        yield single.name, single
+    for path in sorted((top / "lib-dynload").glob(f"{name}.*so")):
+        yield path.name, path
+
+
+def imported(source: Path) -> Iterator[str]:
+    """Every name that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(source.read_bytes())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+def dependencies(name: str) -> list[importlib.metadata.Distribution]:
+    """The distributions that one requires to run, and theirs, in the order of names.
+
+    Raises BuildError when one is not installed.
+    """
+    found: dict[str, importlib.metadata.Distribution] = {}
+    wanted = [(name, "")]
+    while wanted:
+        wish, by = wanted.pop()
+        key = re.sub(r"[-_.]+", "-", wish).lower()  # PEP 503
+        if key in found:
+            continue
+        try:
+            distribution = importlib.metadata.distribution(wish)
+        except importlib.metadata.PackageNotFoundError:
+            raise BuildError(f"{by} requires {wish}, which is not installed") from None
+        found[key] = distribution
+        for line in distribution.requires or ():
+            requirement, _, marker = line.partition(";")
+            wish_name = _REQUIRED.match(requirement.strip())
+            if wish_name is not None and not _foreign(marker):
+                wanted.append((wish_name[0], wish))
+    del found[re.sub(r"[-_.]+", "-", name).lower()]
+    return [found[key] for key in sorted(found)]
+
+
+def _foreign(marker: str) -> bool:
+    """Whether a requirement is for an extra, another system or another Python."""
+    if "extra" in marker:
+        return True
+    version = re.search(r"python_(?:full_)?version\s*<=?\s*['\"]3\.(\d+)", marker)
+    if version is not None and int(version[1]) <= sys.version_info.minor:
+        return True
+    system = re.search(r"(sys_platform|platform_system|os_name)\s*==\s*['\"](\w+)", marker)
+    if system is not None and system[2].lower() not in ("linux", "posix"):
+        return True
+    return "PyPy" in marker and "==" in marker.partition("PyPy")[0][-6:]
+
+
+def distribution_files(distribution: importlib.metadata.Distribution) -> dict[str, Path]:
+    """A distribution's modules and data, by their place below site-packages."""
+    found = {}
+    for file in distribution.files or ():
+        name = str(file)
+        inner = name.split("/")
+        if (
+            inner[0] == ".."
+            or inner[0].endswith((".dist-info", ".egg-info"))
+            or "__pycache__" in inner
+            or "tests" in inner
+            or inner[0] == "bin"
+            or name.endswith((".pyi", ".pth", ".typed", ".h", ".c", ".pyx", ".pxd", ".pyc"))
+        ):
+            continue
+        found[name] = Path(str(file.locate()))
+    return dict(sorted(found.items()))
+
+
+def shared_objects(file: Path) -> dict[str, Path]:
+    """What a program or extension module is linked with, beside itself, by file name.
+
+    Raises BuildError when something is linked with what is not there.
+    """
+    found: dict[str, Path] = {}
+    for line in run(["ldd", file]).splitlines():
+        if "not found" in line:
+            raise BuildError(f"{file} is linked with {line.split()[0]}, which is not there")
+        path = re.search(r"(?:=> )?(/\S+) \(0x", line)
+        if path is not None:
+            found[Path(path[1]).name] = Path(path[1]).resolve()
+    return found
+
+
+def facts() -> Mapping[str, str]:
+    """What there is to say about the interpreter, for keys and locks."""
+    return {"python": sys.version.split()[0], "extension": str(EXTENSION)}

@@ -1,0 +1,81 @@
+"""The appliance of an image: settings and content made at build time, and what the boot overrides.
+
+    /lib/appliance/content.pickle     settings, site and catalog, made by `freeze`
+    --link, --address, ...            the kernel's command line behind `--`: as for `appliance
+    serve` a seed disk                       settings that replace the image's (seed.py)
+
+HTTP and DNS begin first. What they do not need is imported and begun when they have been serving
+for a moment: TLS and its kin, the power button, the clock. Without overrides nothing is validated
+again, so nothing that validates is imported. Imports the composition root.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+from appliance.app import Appliance, StartError
+from appliance.image.guest import machine
+
+CONTENT = "/lib/appliance/content.pickle"
+LATER = 0.3
+"""Seconds of serving before the rest begins."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Serve until told to end; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    with open(CONTENT, "rb") as file:
+        settings, content = pickle.load(file)  # noqa: S301 - part of the image, as the code is
+    machine.note("content read")
+    try:
+        if words or machine.seed():
+            from appliance.image.guest.overrides import override
+
+            settings, content = override(settings, content, words)
+        if machine.state_disk():
+            from appliance.image.guest import state
+
+            state.mount(machine.state_disk())
+        kind, _, name = settings.net.link.partition(":")
+        if kind == "packet":
+            machine.link_up(name)
+        asyncio.run(_serve(settings, content))
+    except StartError as error:
+        machine.say(f"appliance: {error}")
+        return 1
+    except OSError as error:
+        machine.say(f"appliance: {error.strerror or error}")
+        return 1
+    return 0
+
+
+async def _serve(settings: Any, content: Any) -> None:
+    appliance = Appliance(settings, machine.say, content=content, patient=True)
+    loop = asyncio.get_running_loop()
+    rest: list[asyncio.Task[None]] = []
+    loop.call_later(LATER, lambda: rest.append(loop.create_task(_rest(appliance))))
+    machine.note("appliance made")
+    try:
+        await appliance.run()
+    finally:
+        for task in rest:
+            task.cancel()
+
+
+async def _rest(appliance: Appliance) -> None:
+    """What could wait: the machine's own duties first, since certificates want a state disk."""
+    machine.say(f"init: HTTP and DNS serve, {machine.since_boot()}")
+    machine.tell_notes()
+    try:
+        if not machine.in_container():
+            from appliance.image.guest import attend
+
+            await attend.begin(appliance)
+        await appliance.begin_rest()
+    except Exception as error:
+        machine.say(f"appliance: HTTP and DNS serve on without the rest: {error!r}")
+    machine.say(f"init: all serve, {machine.since_boot()}")

@@ -1,0 +1,115 @@
+"""What a boot puts over the settings of the image: words of the command line, and a seed disk.
+
+    ... -- --address 192.0.2.7/24 --gateway 192.0.2.1     on the kernel's command line
+    appliance_seed=/dev/vdb                               a tar archive, written to a disk as it is
+
+A seed may hold `appliance.toml` (only the keys that differ), `site/` and `zones/`, which replace
+the image's. All of it is validated as `appliance serve` would, which is why this is a module of its
+own: what validates lies in the cold part of the image. Imports everything.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+from appliance.app import StartError
+from appliance.image.guest import machine
+
+SEED: Final = "/tmp/seed"  # noqa: S108 - a machine without users
+LARGEST_SEED: Final = 64 << 20
+"""Octets of a seed's files together: it is unpacked into memory."""
+
+
+def override(settings: Any, content: Any, words: Sequence[str]) -> tuple[Any, Any]:
+    """Settings and content with seed and words put over them; raises StartError."""
+    from appliance.config import OPTIONS, ConfigError, _validated
+
+    document = as_document(settings)
+    seeded = read_seed(machine.seed()) if machine.seed() else frozenset()
+    if "appliance.toml" in seeded:
+        merge(document, tomllib.loads(Path(SEED, "appliance.toml").read_text(encoding="utf-8")))
+    for name, table, key in (("site", "site", "directory"), ("zones", "dns", "zones")):
+        if name in seeded:
+            document[table][key] = f"{SEED}/{name}"
+    given: dict[str, Any] = {}
+    keys = {option: key for key, option in OPTIONS.items()}
+    for option, value in pairs(words):
+        if option not in keys:
+            raise StartError(f"no such option: {option}; known are {', '.join(sorted(keys))}")
+        key = keys[option]
+        if isinstance(_at(document, key), list):
+            given.setdefault(key, []).append(value)
+        else:
+            given[key] = value
+    try:
+        made = _validated(document, given, Path("/appliance.toml"), "")
+    except ConfigError as error:
+        raise StartError("; ".join(problem.message for problem in error.problems)) from error
+    if seeded & {"site", "zones"}:
+        from appliance.content import load_content
+
+        content = load_content(made)
+        for problem in content.problems:
+            machine.say(f"{problem.severity}: {problem}")
+    return made, content
+
+
+def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+    """`--key value` and `--key=value` as pairs; raises StartError."""
+    found: list[tuple[str, str]] = []
+    rest = list(words)
+    while rest:
+        option, sign, value = rest.pop(0).partition("=")
+        if not sign:
+            if not rest:
+                raise StartError(f"{option} needs a value")
+            value = rest.pop(0)
+        found.append((option, value))
+    return found
+
+
+def as_document(value: Any) -> Any:
+    """Settings as TOML would have them."""
+    if isinstance(value, SimpleNamespace):
+        inner = {key: as_document(item) for key, item in vars(value).items()}
+        return {key: item for key, item in inner.items() if item is not None}
+    if isinstance(value, tuple | list):
+        return [as_document(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def merge(document: dict[str, Any], over: dict[str, Any]) -> None:
+    """Put tables over tables and values over values."""
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(document.get(key), dict):
+            merge(document[key], value)
+        else:
+            document[key] = value
+
+
+def _at(document: dict[str, Any], key: str) -> Any:
+    table, _, name = key.partition(".")
+    return document.get(table, {}).get(name)
+
+
+def read_seed(device: str) -> frozenset[str]:
+    """Unpack a seed; returns what it has at its top. Raises StartError."""
+    machine.mount_kernel()
+    machine.load_modules("later")
+    try:
+        data = Path(device).read_bytes()[: LARGEST_SEED + 1]
+        if len(data) > LARGEST_SEED:
+            raise StartError(f"{device}: a seed holds at most {LARGEST_SEED >> 20} MB")
+        os.makedirs(SEED, exist_ok=True)
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            archive.extractall(SEED, filter="data")
+    except (OSError, tarfile.TarError) as error:
+        raise StartError(f"{device} is no seed (a tar archive): {error}") from error
+    return frozenset(os.listdir(SEED))

@@ -1,0 +1,160 @@
+"""The steps of an image, from sources to something that boots.
+
+    app-names ──┬─ library ──────┬───────────────┐
+    deps-names ─┘                ├─ objects ─────┤
+                  dependencies ──┴┬─ content ─ hot ─┬─ cold ─ base ─┬─ initramfs
+                  application ────┘         └───────┴──────── page ─┤
+                  kernel ───────────────────────────────────────────┘
+
+The initramfs has two parts, one behind the other: `base` changes when Python or a library does, and
+`page` when a page does, so an edit costs the making of the content and the writing of a few
+megabytes. What the first answer does not need is a squashfs inside it, read from memory a page at a
+time. Imports the standard library and this package; nothing in an image imports it.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from appliance.image import closure
+from appliance.image.graph import Step, files_below
+from appliance.image.make_content import FREEZER, make_content, make_hot
+from appliance.image.make_initramfs import (
+    make_base,
+    make_cold,
+    make_initramfs,
+    make_packed,
+    make_page,
+)
+from appliance.image.make_python import (
+    COMPILER,
+    make_library,
+    make_names,
+    make_objects,
+    place_modules,
+)
+
+HERE: Final = Path(__file__).parent
+PACKAGE: Final = HERE.parent
+INIT: Final = HERE / "guest" / "init.py"
+GUEST: Final = "appliance/image/guest/"
+APP_OMITTED: Final = ("appliance/image/", "appliance/fuzz/", "appliance/commands/")
+"""Of our own package: what makes images, tests and command lines. `GUEST` is kept."""
+BASE_LEVEL: Final = 19
+PAGE_LEVEL: Final = 9
+"""Of zstd: the base is packed once, the page at every edit."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is to be served."""
+
+    folders: Mapping[str, Path]
+    """Folders by the names that they have in a build: site, zones, host/NAME."""
+    text: str
+    """appliance.toml as the image has it."""
+    date: int
+    """Of every page, in seconds since the epoch."""
+
+
+def application_files() -> dict[str, Path]:
+    """Our own modules and data that an image has."""
+    return {
+        name: path
+        for name, path in files_below(PACKAGE, "appliance").items()
+        if not name.startswith(APP_OMITTED)
+        or (name.startswith(GUEST) and path != INIT)
+        or name == "appliance/image/__init__.py"
+    }
+
+
+def dependency_files() -> dict[str, Path]:
+    """The files of the distributions that we require."""
+    files: dict[str, Path] = {}
+    for distribution in closure.dependencies("appliance"):
+        files |= closure.distribution_files(distribution)
+    return files
+
+
+def python_steps() -> dict[str, Step]:
+    """The steps that depend on Python, the libraries and our own source alone, by name."""
+    app, deps = application_files(), dependency_files()
+    facts = dict(closure.facts())
+    names = []
+    for name, files in (("app-names", app), ("deps-names", deps)):
+        sources = {place: path for place, path in files.items() if place.endswith(".py")}
+        names.append(Step(name, partial(make_names, sources), files=sources, values=facts))
+    compiler = {"compiler": COMPILER}
+    library = Step(
+        "library",
+        make_library,
+        needs=tuple(names),
+        files=_library_files() | compiler | {"closure": HERE / "closure.py"},
+        values=facts,
+    )
+    steps = [
+        library,
+        Step("dependencies", partial(place_modules, deps), files=deps | compiler, values=facts),
+        Step("application", partial(place_modules, app), files=app | compiler, values=facts),
+    ]
+    program = {"python": Path(sys.executable).resolve()}
+    steps.append(Step("objects", make_objects, needs=tuple(steps[:2]), files=program))
+    return {step.name: step for step in steps}
+
+
+def content_steps(wanted: Content, python: Mapping[str, Step], link: str = "") -> dict[str, Step]:
+    """The steps that depend on what is served, by name.
+
+    `link` is what the image opens unless told otherwise; empty: the first network card.
+    """
+    files: dict[str, Path] = {}
+    for name, folder in wanted.folders.items():
+        files |= files_below(folder, name)
+    suffix = f"-{link}" if link else ""
+    content = Step(
+        f"content{suffix}",
+        partial(make_content, files, wanted.text, wanted.date, link),
+        needs=(python["application"], python["dependencies"]),
+        files=files | {"freeze": FREEZER},
+        values={"date": str(wanted.date), "appliance.toml": wanted.text},
+    )
+    hot = Step(f"hot{suffix}", make_hot, needs=(content,))
+    return {"content": content, "hot": hot}
+
+
+def initramfs_steps(
+    python: Mapping[str, Step], content: Mapping[str, Step], kernel: Step
+) -> dict[str, Step]:
+    """The two parts of the initramfs, as they are and packed, by name."""
+    native = (python["library"], python["dependencies"], python["objects"], content["hot"])
+    cold = Step("cold", make_cold, needs=native)
+    base = Step("base", make_base, needs=(*native, cold, kernel), files={"cpio": HERE / "cpio.py"})
+    page = Step(
+        "page",
+        partial(make_page, INIT),
+        needs=(python["application"], content["content"]),
+        files={"init": INIT, "cpio": HERE / "cpio.py"},
+    )
+    packed = [
+        Step(f"{part.name}-packed", partial(make_packed, level), needs=(part,))
+        for part, level in ((base, BASE_LEVEL), (page, PAGE_LEVEL))
+    ]
+    whole = Step("initramfs", make_initramfs, needs=(base, page))
+    return {step.name: step for step in (cold, base, page, whole, *packed)}
+
+
+def _library_files() -> dict[str, Path]:
+    """Every file of the standard library that could be needed."""
+    top = Path(sysconfig.get_paths()["stdlib"])
+    omitted = closure.OMITTED | {"tests", "site-packages"}
+    return {
+        f"library/{name}": path
+        for name, path in files_below(top).items()
+        if name.endswith((".py", ".so")) and not omitted & set(Path(name).parts)
+    }
