@@ -333,7 +333,7 @@ def _secure(settings: Settings, web: Web, authority: Authority) -> list[Part]:
         from appliance.parts.acme import Keeper
         from appliance.parts.overlay import Overlay
 
-        keeper = Keeper(settings, certificates, Overlay(authority.catalog))
+        keeper = Keeper(settings, certificates, Overlay(authority.catalog, authority.tell))
         web.hooks.update(keeper.hooks)
         parts.append(keeper)
     return parts
