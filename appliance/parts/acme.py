@@ -27,7 +27,6 @@ from appliance.tls.dane import owner, tlsa
 from appliance.tls.errors import CredentialError
 
 if TYPE_CHECKING:
-    from appliance.content import Content
     from appliance.net.transport import Stack
     from appliance.parts.certificates import Certificates
     from appliance.parts.overlay import Overlay
@@ -48,6 +47,8 @@ LONGEST_WAIT: Final = 86400.0
 """Seconds: five failures an hour for a name is what Let's Encrypt takes, and a day is patient."""
 ASK_AGAIN: Final = 6 * 3600.0
 """Seconds between questions for renewal information: RFC 9773 §4.3.3's default."""
+LAY_AGAIN: Final = 2.0
+"""Seconds; a look costs microseconds, and a proof has to be there when it is asked for."""
 THREAD_SECONDS: Final = 60.0
 """For what a thread asks of the loop."""
 
@@ -64,7 +65,7 @@ class Keeper(Part):
         self._certificates = certificates
         self._overlay = overlay
         self._tokens: dict[bytes, bytes] = {}  # http-01, one for each name under way
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._stack: Stack | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failures = 0
@@ -130,18 +131,23 @@ class Keeper(Part):
         self._loop = asyncio.get_running_loop()
         if self.held.credential is not None:
             self._publish_tlsa([self.held.credential])
-        self._task = self._loop.create_task(self._look_after())
-
-    def reload(self, content: Content) -> None:
-        """The zones are new: proofs and TLSA records have to be laid over them again."""
-        self._overlay.lay()
+        self._tasks = [
+            self._loop.create_task(self._look_after()),
+            self._loop.create_task(self._lay_again()),
+        ]
 
     async def end(self) -> None:
         """Stop; an order under way is left to its deadline."""
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+                await task
+
+    async def _lay_again(self) -> None:
+        """Zones are loaded again and updated: what is laid over them has to stay."""
+        while True:
+            await asyncio.sleep(LAY_AGAIN)
+            self._overlay.lay()
 
     async def _look_after(self) -> None:
         while True:

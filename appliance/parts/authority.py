@@ -23,6 +23,7 @@ from appliance.parts.holder import BACKLOG
 
 if TYPE_CHECKING:
     from appliance.content import Content
+    from appliance.dns import Zone
     from appliance.net.transport import Stack
     from appliance.settings import Settings
 
@@ -94,6 +95,11 @@ class Authority(Part):
     def answer_http(self, message: bytes, address: str) -> bytes | None:
         """The answer to a message that came over HTTPS (RFC 8484)."""
         return self.server.answer_http(message, (address, 0))
+
+    def tell(self, zone: Zone) -> None:
+        """Tell secondaries of a version that was not loaded; they get it whole."""
+        self.server.options.transfers.histories.pop(zone.origin, None)
+        self.server.changed(zone)
 
     def reload(self, content: Content) -> None:
         """Answer from other zones, as soon as it is clear what has changed."""

@@ -8,8 +8,8 @@ itself is hidden meanwhile, and comes back.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import dns.exception
 import dns.message
@@ -24,19 +24,28 @@ from appliance.dns.serial import Difference, successor, with_serial
 if TYPE_CHECKING:
     from dns.rdata import Rdata
 
-    from appliance.dns import Catalog, Zone
+    from appliance.dns import Zone
     from appliance.dns.zone import RRset
-    from appliance.parts.holder import Holder
 
 Set = tuple[int, tuple[bytes, ...]]
 """TTL in seconds, rdatas in wire form."""
 
 
+class Current(Protocol):
+    """Whatever has the catalog of the moment."""
+
+    @property
+    def current(self) -> Any:
+        """The catalog to ask now."""
+
+
 class Overlay:
     """A few sets of records: one for each proof under way, and one for each service with TLSA."""
 
-    def __init__(self, catalog: Holder[Catalog]) -> None:
+    def __init__(self, catalog: Current, told: Callable[[Zone], None] = lambda _zone: None) -> None:
+        """`catalog.current` answers; `told` hears of each new version, to tell secondaries."""
         self._catalog = catalog
+        self._told = told
         self._wanted: dict[tuple[bytes, int], Set] = {}
         self._hidden: dict[tuple[bytes, int], Set] = {}  # what the zones have there themselves
 
@@ -88,19 +97,22 @@ class Overlay:
         return list(found or ())
 
     def lay(self) -> None:
-        """Lay everything over the zones that were just loaded."""
-        self._hidden.clear()
+        """Lay everything over zones that were loaded or updated meanwhile."""
         for key, wanted in self._wanted.items():
             zone = self._zone(key[0])
             if zone is None:
                 continue
             old = _present(zone, key)
+            if old is not None and (old.ttl, old.rdatas) == wanted:
+                continue
+            self._hidden.pop(key, None)
             if old is not None:
                 self._hidden[key] = (old.ttl, old.rdatas)
             self._set(zone, key, wanted)
 
     def _zone(self, name: bytes) -> Zone | None:
-        return self._catalog.current.zones.find(name)
+        found: Zone | None = self._catalog.current.zones.find(name)
+        return found
 
     def _set(self, zone: Zone, key: tuple[bytes, int], wanted: Set | None) -> None:
         name, kind = key
@@ -117,7 +129,9 @@ class Overlay:
             with_serial(soa.rdatas[0], successor(zone.serial, today)),
         )
         change = Difference(before, after, removed, tuple((name, kind, ttl, r) for r in rdatas))
-        self._catalog.current.edit(apply(zone, change, lenient=True))
+        edited = apply(zone, change, lenient=True)
+        self._catalog.current.edit(edited)
+        self._told(edited.zone)
 
 
 def _present(zone: Zone, key: tuple[bytes, int]) -> RRset | None:

@@ -9,17 +9,19 @@ import asyncio
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
 
 from appliance.dns.protocol import DnsStreamProtocol
 from appliance.http import web_protocol
+from appliance.http.hosts import Elsewhere
+from appliance.links import PAIR
 from appliance.parts.base import Part
 from appliance.parts.certificates import fingerprints
 from appliance.parts.doh import Doh
-from appliance.parts.holder import BACKLOG
+from appliance.parts.holder import BACKLOG, Holder
 from appliance.tls.protocol import TlsServer
 
 if TYPE_CHECKING:
-    from appliance.dns import Catalog
     from appliance.http import HttpServer
     from appliance.net.transport import Stack
     from appliance.parts.authority import Authority
@@ -50,7 +52,15 @@ class Secure(Part):
         self.https: HttpServer | None = None
         self.doh = Doh(self._ask)
         self.listeners: dict[str, TlsServer] = {}
+        if settings.tls.redirect and settings.tls.port and certificates.ready:
+            port = settings.gateway.https if settings.net.link == PAIR else settings.tls.port
+            web.redirect = Holder(self._elsewhere(port))
         self._places: dict[str, tuple[str, int]] = {}  # on the gateway, by name
+
+    def _elsewhere(self, port: int) -> Elsewhere:
+        """Where plain HTTP is sent."""
+        name = urlsplit(self._settings.site.base_url).hostname or "localhost"
+        return Elsewhere("https", port, name)
 
     async def begin(self, stack: Stack) -> None:
         """Listen, if there is something to be trusted by."""
@@ -64,14 +74,13 @@ class Secure(Part):
             await self._listen(stack, "dot", tls.dot_port, DOT_PROTOCOLS, self._dot_protocol)
 
     def _web_server(self) -> HttpServer:
-        tls, web = self._settings.tls, self._web
-        usual = web.hooks
-        if tls.doh:  # RFC 8484 §5: over https only
-            web.hooks = {**usual, tls.doh.encode(): self.doh}
-        try:
-            return web.server(scheme="https", hsts=f"max-age={tls.hsts}" if tls.hsts else "")
-        finally:
-            web.hooks = usual
+        tls = self._settings.tls
+        return self._web.server(
+            scheme="https",
+            hsts=f"max-age={tls.hsts}" if tls.hsts else "",
+            # RFC 8484 §5: over https only.
+            hooks={tls.doh.encode(): self.doh} if tls.doh else {},
+        )
 
     async def _listen(
         self, stack: Stack, service: str, port: int, protocols: tuple[bytes, ...], factory: Any
@@ -94,8 +103,7 @@ class Secure(Part):
 
     def _ask(self, query: bytes, address: str) -> bytes | None:
         """RFC 8484 §4.2.1: no limit of UDP's applies."""
-        catalog: Catalog = self._authority.catalog.current
-        return catalog.answer(query, transport="tcp", peer=(address, 0))
+        return self._authority.answer_http(query, address)
 
     def offers(self) -> list[tuple[str, int, int]]:
         """HTTPS and DNS over TLS, on the gateway."""
@@ -106,8 +114,10 @@ class Secure(Part):
         return [offer for offer in wanted if offer[2]]
 
     def offered(self, name: str, address: str, port: int) -> None:
-        """Remember where they are, for the banner."""
+        """Remember where they are, for the banner; a redirect leads to the port that was got."""
         self._places[name] = (address, port)
+        if name == HTTPS and self._web.redirect is not None:
+            self._web.redirect.current = self._elsewhere(port)
 
     def notes(self) -> list[str]:
         """Where to look, what the certificate is, and how to trust it."""

@@ -19,6 +19,8 @@ from appliance.parts.base import Part
 from appliance.parts.holder import BACKLOG, Holder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from appliance.content import Content
     from appliance.http.accesslog import AccessLog
     from appliance.http.server import Hook
@@ -45,20 +47,29 @@ class Web(Part):
         )
         self.hosting: Holder[Any] = Holder(_hosting(content))
         self.hooks: dict[bytes, Hook] = {}
+        self.redirect: Holder[Any] | None = None  # where plain HTTP leads, if not to the sites
         self.http: list[HttpServer] = []  # one for each kind of listener, the plain one first
         self._log: AccessLog | None = None
 
     def server(
-        self, hosting: Holder[Any] | None = None, *, scheme: str = "http", hsts: str = ""
+        self,
+        hosting: Holder[Any] | None = None,
+        *,
+        scheme: str = "http",
+        hsts: str = "",
+        hooks: Mapping[bytes, Hook] | None = None,
     ) -> HttpServer:
-        """Make the shared half of a listener; once the part has begun, as the log has."""
+        """Make the shared half of a listener; once the part has begun, as the log has.
+
+        `hooks` are this listener's own, beside those of all.
+        """
         server = HttpServer(
             hosting or self.hosting,
             limits=self.limits,
             on_request=self._log,
             scheme=scheme,
             hsts=hsts,
-            hooks=self.hooks,
+            hooks={**self.hooks, **(hooks or {})},
         )
         self.http.append(server)
         return server
@@ -66,7 +77,7 @@ class Web(Part):
     async def begin(self, stack: Stack) -> None:
         """Listen for HTTP."""
         self._open_log()
-        server = self.server()
+        server = self.server(self.redirect)
         self.servers.append(
             await stack.create_server(
                 lambda: web_protocol(server), None, self._settings.port, backlog=BACKLOG
