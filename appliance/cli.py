@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "run": "start the image under QEMU, or define it in libvirt",
     "dig": "ask the running name server, and say why it answers as it does",
     "zone": "compare, lay out and fetch zones",
+    "tls": "tell each certificate's names, end, next renewal and last error",
     "trace": "draw what a connection did, from a trace or a packet capture",
     "fuzz": "try the stack: random scenarios, hostile packets, packetdrill scripts",
 }
