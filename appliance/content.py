@@ -7,6 +7,7 @@ Imports the rooms that read it, when it is read; the rooms know nothing of one a
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,11 +97,18 @@ def load_content(
     ]
     bar.end()
     hosting, faults = _hosting(settings, site.site, [other.site for other in others])
+    bar = Bar()
     known = {zone.files[0]: (zone, zone.digest) for zone in before.loaded.zones} if before else {}
-    zones = load_zones(settings.dns.zones, known=known)
+    zones = load_zones(
+        settings.dns.zones, lambda path: _told(bar, path.stem), known
+    )
     catalog = before.catalog if before else Catalog(
-        zones.zones, udp_size=settings.dns.udp_size, minimal=settings.dns.minimal
+        zones.zones,
+        udp_size=settings.dns.udp_size,
+        minimal=settings.dns.minimal,
+        progress=_told(bar, "answers"),
     )  # fmt: skip
+    bar.end()
     # The rooms have a class each for what they find, with the same fields.
     sites = [site, *others]
     problems = [_problem(p.file, p.line, p.severity, p.message) for s in sites for p in s.problems]
@@ -156,6 +164,11 @@ def _hosting(settings: Settings, site: Any, others: list[Any]) -> tuple[Any, lis
                 aliases[each] = found.base_url
     default = site if settings.http.unknown_host == "serve" else None
     return Hosts(sites, aliases=aliases, default=default), problems
+
+
+def _told(bar: Bar, what: str) -> Callable[[int, float], None]:
+    """A bar as the name server's room speaks to it: how many, and which part of all that is."""
+    return lambda count, part: bar(what, count, max(count, round(count / part)) if part else 0)
 
 
 def _problem(file: str, line: int, severity: str, message: str) -> Problem:

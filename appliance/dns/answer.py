@@ -106,13 +106,14 @@ class Catalog:
         services: Services | None = None,
         clock: Callable[[], float] = time.monotonic,
         eager: int = EAGER,
+        progress: Callable[[int, float], None] | None = None,
     ) -> None:
         """Index the zones and render what they can be asked for.
 
         `udp_size`: octets of a UDP answer at most; `minimal`: no apex NS beside positive answers;
         `extensions`: what is said besides; `limiter`: how often, by monotonic `clock`; `transfers`:
         who may have whole zones; `services`: who hears of NOTIFY, and says what CHAOS has; `eager`:
-        answers rendered now. LocalError if two zones have one origin or `udp_size` is not in
+        answers rendered now; `progress` is told names done and their part of a zone. LocalError if two zones have one origin or `udp_size` is not in
         512..65535.
         """
         self.zones = Zones(zones)
@@ -132,7 +133,8 @@ class Catalog:
         )
         with collector_paused():
             self._places = Places(self.zones)
-            rendered = render_all(self.zones, self._lookup, eager, self.counters.tallies)
+            tallies = self.counters.tallies
+            rendered = render_all(self.zones, self._lookup, eager, tallies, progress)
         self._hot = rendered.ready
         self._fragile = rendered.fragile
         self._eager = eager

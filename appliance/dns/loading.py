@@ -11,16 +11,17 @@ from pathlib import Path
 from appliance.dns.errors import Problem, ZoneError
 from appliance.dns.reload import LoadedZones
 from appliance.dns.zone import Zone
-from appliance.dns.zonefile import SUFFIX, digest_of, read_file, reason
+from appliance.dns.zonefile import SUFFIX, Progress, digest_of, read_file, reason
 
 
 def load_zones(
     directory: str | Path,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[Path], Progress] | None = None,
     known: Mapping[str, tuple[Zone, bytes]] | None = None,
 ) -> LoadedZones:
     """Read every `*.zone` file of a directory; one bad zone does not stop the others.
 
+    `progress` gives, for a file, whom to tell how far its reading is.
     `known` has, by main file, zones that were read before, and the digest of their files: a zone
     whose files have not changed is not read again, the very object is given back; nor is one lost
     whose files have errors now.
@@ -40,7 +41,8 @@ def load_zones(
             zones.setdefault(zone.origin, zone)
             continue
         try:
-            zone = read_file(path, root=root, progress=progress)
+            told = progress(path) if progress is not None else None
+            zone = read_file(path, root=root, progress=told)
         except ZoneError as error:
             problems.extend(error.problems)
             if zone is not None and zone.origin not in zones:

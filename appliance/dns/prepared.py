@@ -7,6 +7,7 @@ share a few of them. Imports `consts`, `lookup` and `render`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
@@ -47,6 +48,8 @@ EAGER: Final = 2_000_000
 """Answers rendered at load at most; what lies beyond is rendered when it is first asked for."""
 COMMON: Final = (A, AAAA, HTTPS, ANY)
 """Types that resolvers ask of every name, whether it has them or not."""
+PROGRESS_EVERY: Final = 20_000
+"""Names between two calls of a progress function."""
 COMMON_NAMES: Final = 100_000
 """Names up to which a zone's NODATA for `COMMON` is rendered at load as well."""
 
@@ -166,22 +169,39 @@ class Rendered:
         if not is_solid(found):
             self.fragile.append(key)
 
-    def zone(self, zone: Zone, lookup: Lookup, limit: int) -> None:
+    def zone(
+        self,
+        zone: Zone,
+        lookup: Lookup,
+        limit: int,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> None:
         """Render every RRset of a zone, and in zones of moderate size NODATA for common types.
 
-        At most until there are `limit` answers.
+        At most until there are `limit` answers; `progress` is told the number of names done, and
+        which part of all that is.
         """
+        done = 0
         common = COMMON if len(zone.nodes) <= COMMON_NAMES else ()
         for name, node in zone.nodes.items():
+            done += 1
+            if progress is not None and done % PROGRESS_EVERY == 0:
+                progress(done, done / len(zone.nodes))
             for qtype in {*common, *node.rrsets}:
                 if len(self.ready) >= limit:
                     return
                 self.add(lookup, name, qtype)
 
 
-def render_all(zones: Zones, lookup: Lookup, limit: int, tallies: dict[int, Tally]) -> Rendered:
+def render_all(
+    zones: Zones,
+    lookup: Lookup,
+    limit: int,
+    tallies: dict[int, Tally],
+    progress: Callable[[int, float], None] | None = None,
+) -> Rendered:
     """What can be asked of the existing names of all zones; at most `limit` answers."""
     rendered = Rendered(tallies)
     for zone in zones.by_origin.values():
-        rendered.zone(zone, lookup, limit)
+        rendered.zone(zone, lookup, limit, progress)
     return rendered

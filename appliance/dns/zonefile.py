@@ -58,6 +58,10 @@ _CLASS: Final = re.compile(r"IN|CH|HS|CS|NONE|ANY|CLASS[0-9]+", re.IGNORECASE | 
 _NAME_ONLY: Final = frozenset((NS, CNAME, PTR, DNAME))
 
 
+Progress = Callable[[int, float], None]
+"""Told the number of records read, and which part of the main file (0 to 1)."""
+
+
 class _FaultError(Exception):
     """A statement is wrong; the message is for the person who wrote it."""
 
@@ -85,7 +89,7 @@ class Reader:
     def __init__(
         self,
         root: Path | None,
-        progress: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
         *,
         judge: bool = True,
     ) -> None:
@@ -93,6 +97,8 @@ class Reader:
         self.judge = judge
         self.root = root
         self.progress = progress
+        self._line = 0
+        self._lines_of_main = 1
         self.problems: list[Problem] = []
         self.files: list[str] = []
         self.builder: ZoneBuilder | None = None
@@ -112,6 +118,8 @@ class Reader:
     def read(self, name: str, text: str, state: State, depth: int = 0) -> None:
         """Read one file's text."""
         self.digest.update(text.encode("utf-8", "surrogateescape"))
+        if depth == 0 and self.progress is not None:
+            self._lines_of_main = text.count("\n") + 1
         self._lines(StringIO(text), name, state, depth)
 
     def text_of(self, path: Path) -> str:
@@ -123,6 +131,8 @@ class Reader:
             self.problem(name, line, "error", message)
 
         for statement in statements(lines, fault):
+            if depth == 0:
+                self._line = statement.line
             try:
                 if statement.words[0][0] == "$" and not statement.indented:
                     self._directive(statement, state, depth)
@@ -321,7 +331,7 @@ class Reader:
         self._put(builder, owner, rtype, ttl, rdata, where)
         self._count += 1
         if self.progress is not None and self._count % PROGRESS_EVERY == 0:
-            self.progress(self._count)
+            self.progress(self._count, min(self._line / self._lines_of_main, 1.0))
 
     def _put(
         self, builder: ZoneBuilder, owner: bytes, rtype: int, ttl: int, rdata: bytes, where: int
@@ -427,13 +437,13 @@ def read_file(
     path: Path,
     *,
     root: Path | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
     judge: bool = True,
 ) -> Zone:
     """Read a zone from a file; names in it are relative to the file's own name at first.
 
     Included files must lie below `root`, by default the file's directory. `progress` is called
-    with the number of records every `PROGRESS_EVERY`. Without `judge` the zone is taken as it is,
+    with the number of records, and the part of the file that they took, every `PROGRESS_EVERY`. Without `judge` the zone is taken as it is,
     if it can be read. Raises ZoneError.
     """
     try:

@@ -181,6 +181,7 @@ class Ours:
         self.end.close()
         self.streams.close()
         await self.service.end()
+        await asyncio.sleep(0.01)  # until the transports are closed
 
 
 def content(zone: Zone) -> set[tuple[bytes, int, int, bytes]]:

@@ -366,8 +366,15 @@ def test_progress_is_told(tmp_path: Path) -> None:
         tmp_path, "example.test.zone", f"$TTL 600\n{SOA}$GENERATE 1-25000 h$ A 192.0.2.1\n"
     )
     seen: list[int] = []
-    load_zones(tmp_path, seen.append)
+    parts: list[float] = []
+
+    def told(count: int, part: float) -> None:
+        seen.append(count)
+        parts.append(part)
+
+    load_zones(tmp_path, lambda path: told)
     assert seen == [10_000, 20_000]
+    assert all(0 < part <= 1 for part in parts)
     assert Zone.from_file(main).records == 25_003
 
 
