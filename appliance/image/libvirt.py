@@ -33,9 +33,7 @@ def domain(machine: Machine, name: str = NAME) -> str:
     _text(boot, "type", "hvm", arch="x86_64", machine="pc")
     _text(boot, "kernel", str(machine.kernel))
     _text(boot, "initrd", str(machine.image / "initramfs"))
-    # libvirt has no isa-debug-exit: the machine turns itself off, and its status is on the console.
-    words = command_line(machine).replace(" appliance_exit=1", "").replace("panic=-1", "panic=10")
-    _text(boot, "cmdline", words)
+    _text(boot, "cmdline", command_line(machine).replace("panic=-1", "panic=10"))
     features = ET.SubElement(root, "features")
     ET.SubElement(features, "acpi")
     ET.SubElement(features, "vmcoreinfo", state="off")

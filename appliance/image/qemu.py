@@ -1,9 +1,9 @@
 """An image under QEMU: the command, the accelerator, the console, the power button, snapshots.
 
 The network card's frames reach 127.0.0.1 through QEMU's own user-mode network, which needs no
-privilege, or a tap that is there already. The guest's exit status comes out through isa-debug-exit;
-a guest that panics or resets has none, and is started again a few times. Imports asyncio, the
-standard library and this package.
+privilege, or a tap that is there already. The guest's exit status is PID 1's last line on the
+console; a guest that panics or resets has said none, and is started again a few times. Imports
+asyncio, the standard library and this package.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -37,10 +38,8 @@ SERVING: Final = b"init: all serve"
 """What PID 1 says when there is nothing left to begin."""
 QUICK: Final = "cryptomgr.notests tsc=reliable no_timer_check"
 """Kernel options that leave out tests of what QEMU is known to have."""
-EXIT_PORT: Final = 0x501
-FIRST_STATUS: Final = 2 * 0x10 + 1
-"""guest/machine.py's: it writes 0x10 more than its status, and QEMU ends with 2n + 1; what QEMU
-itself ends with is 0 or 1."""
+ENDED: Final = re.compile(rb"init: ended with status (\d+)")
+"""PID 1's last line: how the guest's exit status comes out, whatever it runs on."""
 
 Say = Callable[[str], None]
 
@@ -83,7 +82,7 @@ class Machine:
 
 def command_line(machine: Machine) -> str:
     """The kernel's command line; what stands behind `--` is PID 1's."""
-    words = ["console=ttyS0", "panic=-1", QUICK, "appliance_exit=1"]
+    words = ["console=ttyS0", "panic=-1", QUICK]
     words.append("loglevel=7" if machine.loud else "quiet loglevel=4")
     disks = iter("abcd")
     if machine.state is not None:
@@ -106,7 +105,6 @@ def command(machine: Machine, control: Path | None = None) -> list[str]:
         "-m", str(machine.memory), "-serial", "stdio",
         "-kernel", str(machine.kernel), "-initrd", str(machine.image / "initramfs"),
         "-append", command_line(machine),
-        "-device", f"isa-debug-exit,iobase={EXIT_PORT:#x},iosize=1",
         "-device", "vmgenid,guid=auto",
         "-object", "rng-random,id=entropy,filename=/dev/urandom",
         "-device", "virtio-rng-pci,rng=entropy",
@@ -134,7 +132,7 @@ def _network(machine: Machine) -> str:
 
 
 def accelerator(image: Path, say: Say) -> str:
-    """Choose "kvm" if a guest runs on it, otherwise "tcg"; tried once for each boot of this host."""
+    """Choose "kvm" if a guest runs on it, or "tcg"; tried once for each boot of this host."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -250,9 +248,12 @@ async def _once(machine: Machine, say: Say, snapshot: Path | None) -> int | None
         )  # fmt: skip
         buttons = asyncio.create_task(_buttons(control, guest, say))
         saved: asyncio.Task[None] | None = None
+        ended: int | None = None
         try:
             assert guest.stdout is not None
             while line := await guest.stdout.readline():
+                if found := ENDED.search(line):
+                    ended = int(found[1])
                 sys.stdout.buffer.write(line)
                 sys.stdout.buffer.flush()
                 if SERVING in line and snapshot is not None and not restored and saved is None:
@@ -270,11 +271,9 @@ async def _once(machine: Machine, say: Say, snapshot: Path | None) -> int | None
                 await guest.wait()
     if status < 0:
         return 128 - status
-    if status == 0:
-        return None  # a reset: what ends well says so through isa-debug-exit
-    if status & 1 and status >= FIRST_STATUS:
-        return (status - FIRST_STATUS) >> 1
-    raise BuildError(f"QEMU ended with status {status}")
+    if status:
+        raise BuildError(f"QEMU ended with status {status}")
+    return ended
 
 
 async def _buttons(control: Control, guest: asyncio.subprocess.Process, say: Say) -> None:

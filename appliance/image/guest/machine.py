@@ -29,16 +29,9 @@ LOOP_SET_FD, LOOP_CTL_GET_FREE = 0x4C00, 0x4C82
 """linux/loop.h."""
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 """linux/sockios.h, linux/if.h."""
-EXIT_PORT = 0x501
-LARGEST_STATUS = 111
-"""Where QEMU's isa-debug-exit listens: writing n ends QEMU with 2n + 1, of eight bits. We write
-0x10 more than the status, so that it cannot be taken for one of QEMU's own."""
-EXIT, SEED, STATE, PROFILE = (
-    "appliance_exit", "appliance_seed", "appliance_state", "appliance_profile"
-)  # fmt: skip
-"""Words of the kernel's command line, which hands them to PID 1 as its environment: there is an
-isa-debug-exit (writing to a port is not for guessing); the disk with a seed; the disk with the
-state; print a profile of the boot."""
+EXIT, SEED, STATE, PROFILE = "appliance_seed", "appliance_state", "appliance_profile"
+"""Words of the kernel's command line, which hands them to PID 1 as its environment: the disk with a
+seed, the disk with the state, print a profile of the boot."""
 
 _once: dict[str, object] = {}
 """What is made or done once: libc, the mount of the cold part."""
@@ -225,9 +218,6 @@ def end(status: int) -> None:
 
         state.unmount()
         os.sync()
-        if os.environ.get(EXIT):
-            port = os.open("/dev/port", os.O_WRONLY)
-            os.pwrite(port, bytes([0x10 + min(status, LARGEST_STATUS)]), EXIT_PORT)
         _call("reboot", RB_POWER_OFF)
     except BaseException as error:
         say(f"init: cannot turn the machine off: {error}")
