@@ -29,7 +29,7 @@ LOOP_SET_FD, LOOP_CTL_GET_FREE = 0x4C00, 0x4C82
 """linux/loop.h."""
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 """linux/sockios.h, linux/if.h."""
-EXIT, SEED, STATE, PROFILE = "appliance_seed", "appliance_state", "appliance_profile"
+SEED, STATE, PROFILE = "appliance_seed", "appliance_state", "appliance_profile"
 """Words of the kernel's command line, which hands them to PID 1 as its environment: the disk with a
 seed, the disk with the state, print a profile of the boot."""
 
