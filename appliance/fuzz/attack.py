@@ -307,7 +307,6 @@ class InBetween(Run):
         """Run it, give the connections up, and see what is left."""
         scenario, world, outcome = self.scenario, self.world, self.outcome
         try:
-            world.introduce()
             for direction in self.cable.directions:
                 direction.tamper = self._changed
             world.after_event = self._after_event

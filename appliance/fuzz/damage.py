@@ -24,6 +24,7 @@ MAX_PAD: Final = 64
 
 _U16: Final = Struct("!H")
 _TOS_AT: Final = NETWORK_AT + 1
+_PROTOCOL_AT: Final = NETWORK_AT + 9
 _SUM_AT: Final = NETWORK_AT + 10
 # Where UDP's checksum stands behind an IPv4 header without options, in octets.
 _UDP_CHECKSUM_AT: Final = NETWORK_AT + ipv4.HEADER_LEN + 6
@@ -50,7 +51,7 @@ def verifiable(frame: bytes) -> bytes | None:
         return None
     if (
         kind == ethernet.ETHERTYPE_IPV4
-        and frame[NETWORK_AT + 9] == ipv4.PROTO_UDP
+        and frame[_PROTOCOL_AT : _PROTOCOL_AT + 1] == bytes((ipv4.PROTO_UDP,))
         and frame[_UDP_CHECKSUM_AT : _UDP_CHECKSUM_AT + 2] == b"\0\0"
     ):
         return None
@@ -89,7 +90,9 @@ def padded(frame: bytes, random: random_module.Random) -> bytes | None:
 
 def marked(frame: bytes) -> bytes | None:
     """The frame with "congestion experienced" set; None unless it is ECN-capable (RFC 3168 §5)."""
-    if ethertype(frame) != ethernet.ETHERTYPE_IPV4 or not frame[_TOS_AT] & _ECT:
+    if ethertype(frame) != ethernet.ETHERTYPE_IPV4 or len(frame) < NETWORK_AT + ipv4.HEADER_LEN:
+        return None
+    if not frame[_TOS_AT] & _ECT:
         return None
     head = bytearray(frame[: NETWORK_AT + (frame[NETWORK_AT] & 15) * 4])
     rest = frame[len(head) :]

@@ -120,7 +120,6 @@ class Run:
         """Run it all."""
         scenario, world, outcome = self.scenario, self.world, self.outcome
         try:
-            world.introduce()
             for station in world.stations:
                 station.port.watchers += [self.monitor.watch, self._hash]
             world.after_event = self._after_event

@@ -278,7 +278,11 @@ class Cable:
 
 
 class World:
-    """Hosts, switches, links, and the time."""
+    """Hosts, switches, links, and the time.
+
+    Hosts know each other's Ethernet addresses as soon as they are connected; with `introduce` false
+    they have to ask, over the links as they are.
+    """
 
     def __init__(self, seed: int = 0, *, introduce: bool = True) -> None:
         self.seed = seed
@@ -292,6 +296,7 @@ class World:
         self._heap: list[tuple[float, int, Sink, bytes | None]] = []
         self._serial = 0
         self._introduce = introduce
+        self._beside: dict[int, list[Station | Switch]] = {}  # by identity: who is cabled to whom
 
     def random(self, purpose: str) -> random_module.Random:
         """A random source that depends on the seed and the purpose alone."""
@@ -354,6 +359,10 @@ class World:
         left.port.out, right.port.out = directions
         cable = Cable(*directions)
         self.cables.append(cable)
+        self._beside.setdefault(id(one), []).append(other)
+        self._beside.setdefault(id(other), []).append(one)
+        if self._introduce:
+            self._meet(one)
         return cable
 
     def _deliver_to(self, sink: Sink) -> Callable[[float, bytes], None]:
@@ -393,9 +402,6 @@ class World:
 
         Returns whether it is done. Raises LivelockError when time stands still.
         """
-        if self._introduce:
-            self._introduce = False
-            self.introduce()
         until = self.now + seconds
         heap = self._heap
         spins = 0
@@ -434,19 +440,22 @@ class World:
 
     # ------------------------------------------------------------------ conveniences
 
-    def introduce(self) -> None:
-        """Let all hosts learn each other's Ethernet addresses, on perfect links, in no time.
+    def _meet(self, node: Station | Switch) -> None:
+        """Let the hosts that `node` connects learn each other's Ethernet addresses, in no time.
 
         Three lost questions end an attempt to connect, which is right (RFC 1122 §2.3.2.1), and
-        seldom what a scenario is about. Done before the first `run`, unless refused at the start.
+        seldom what a scenario is about.
         """
-        self._introduce = False
+        reached: list[Station | Switch] = [node]
+        for one in reached:
+            reached += [n for n in self._beside.get(id(one), []) if n not in reached]
+        stations = [one for one in reached if isinstance(one, Station)]
         links = [[direction.link for direction in cable.directions] for cable in self.cables]
         for cable in self.cables:
             cable.set(Link())
-        for station in self.stations:
-            for other in self.stations:
-                network = ip_interface(station.cidr).network
+        for station in stations:
+            network = ip_interface(station.cidr).network
+            for other in stations:
                 if other is not station and ip_address(other.address) in network:
                     station.host.neighbors.lookup(from_text(other.address), station.now)
                     station.host.flush(station.now)

@@ -148,6 +148,16 @@ def test_what_is_cut_short_says_its_old_length_and_padding_is_outside() -> None:
     assert ipv4.parse(long, AT, len(long)).payload_end == len(frame())
 
 
+def test_frames_that_somebody_else_damaged_can_be_damaged_again() -> None:
+    """Found by a liar in between: a frame that ends inside its IP header."""
+    source = random.Random(5)
+    for size in range(AT + 21):
+        for make in (corrupted, truncated, padded):
+            make(frame()[:size], source)
+        marked(frame(tos=1)[:size])
+        too_big(frame()[:size], 100, bytes(6))
+
+
 def test_marks_are_only_for_those_who_know_them() -> None:
     """RFC 3168 §5: a router sets CE on ECN-capable packets alone, and the header's sum holds."""
     assert marked(frame()) is None

@@ -1,127 +1,56 @@
-"""Two hosts on a bad wire, in virtual time.
+"""Two hosts on a bad wire, in virtual time: the harness of `appliance.fuzz` with an application.
 
-A `World` jumps from deadline to deadline; nothing waits and nothing reads a clock. One seed decides
-everything random: ports and secrets of both hosts, and each frame's fate.
+One seed decides everything random: ports and secrets of both hosts, and each frame's fate.
 """
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from appliance.net.stack import Host
+from appliance.fuzz import Cable, Link, Station
+from appliance.fuzz import World as Net
 from appliance.net.tcp import Connection, TcpSettings
-from appliance.net.vif.base import Vif
-from appliance.net.vif.impair import Impairment, impaired_pair
-from appliance.net.vif.offload import equip
-from appliance.net.wire.address import from_text
 
 CLIENT, SERVER = "10.0.0.1", "10.0.0.2"
-BATCH = 64
-SPINS = 20_000
-"""Rounds at one instant before the world is called a livelock."""
+
+Trace = list[tuple[float, bytes]]
 
 
-class Node:
-    """A host, its interface, and what its driver would remember."""
-
-    def __init__(self, vif: Vif, address: str, seed: int) -> None:
-        self.vif = vif
-        self.host = Host(vif, random=random.Random(seed))
-        self.woken = False
-        self.writable = False
-        self.trace: list[tuple[float, bytes]] = []
-        """Every frame that the host was given, and when."""
-        self.host.wake = self._wake
-        vif.on_writable = self._writable
-        self.host.add_address(f"{address}/24")
-
-    def turn(self, now: float) -> bool:
-        """Do what a driver does in one wake-up; False when there was nothing to do."""
-        worked = False
-        frames = self.vif.receive(BATCH)
-        if frames:
-            self.trace += [(now, frame) for frame in frames]
-            self.host.receive(frames, now)
-            worked = True
-        if self.woken or (self.writable and self.host.blocked()):
-            self.woken = self.writable = False
-            self.host.flush(now)
-            worked = True
-        if self.host.deadline() <= now:
-            self.host.run_timers(now)
-            worked = True
-        return worked
-
-    def _wake(self) -> None:
-        self.woken = True
-
-    def _writable(self) -> None:
-        self.writable = True
-
-
-class World:
+class World(Net):
     """A client's host, a server's host, and the wire between them."""
 
     def __init__(
         self,
         seed: int,
-        there: Impairment,
-        back: Impairment | None = None,
+        there: Link,
+        back: Link | None = None,
         *,
         offload: bool = True,
         mtu: int = 1500,
-        capacity: int = 1024,
     ) -> None:
-        left, right, self.wire = impaired_pair(
-            random=random.Random(seed * 3),
-            there=Impairment(),
-            offload=offload,
-            mtu=mtu,
-            capacity=capacity,
-        )
-        self.now = 100.0
-        self.client = Node(equip(left), CLIENT, seed * 3 + 1)
-        self.server = Node(equip(right), SERVER, seed * 3 + 2)
+        super().__init__(seed)
+        self.client = self.host("client", f"{CLIENT}/24", mtu=mtu, offload=offload)
+        self.server = self.host("server", f"{SERVER}/24", mtu=mtu, offload=offload)
         self.nodes = (self.client, self.server)
-        # Who they are they learn on a good wire: three lost questions end an attempt to connect,
-        # which is right (RFC 1122 §2.3.2.1), and not what is asked here.
-        self.client.host.neighbors.lookup(from_text(SERVER), self.now)
-        self.run(seconds=0.0)
-        self.wire.set_impairment(there, back)
+        self.wire: Cable = self.link(self.client, self.server, there, back)
+        self.traces: dict[str, Trace] = {}
+        """Every frame that each host was given, and when."""
+        for node in self.nodes:
+            self._record(node)
 
-    def run(self, done: Callable[[], bool] = lambda: False, *, seconds: float = 600.0) -> None:
-        """Go on until `done()`, or until nothing is left to happen, at most for `seconds`."""
-        until = self.now + seconds
-        while not done():
-            for spin in range(SPINS):
-                self.wire.advance(self.now)
-                if not self._turns() and self.wire.deadline() > self.now:
-                    break
-                assert spin < SPINS - 1, f"livelock at {self.now}"
-            if done():
-                return
-            following = min(self.wire.deadline(), *(node.host.deadline() for node in self.nodes))
-            if following > until:
-                self.now = until if following != math.inf else self.now
-                return
-            assert following > self.now
-            self.now = following
+    def _record(self, node: Station) -> None:
+        trace = self.traces[node.name] = []
 
-    def settle(self) -> None:
-        """Let everything end: FIN exchanges, orphans, TIME-WAIT."""
-        self.run(seconds=1_000.0)
+        def watch(now: float, sent: bool, frame: bytes) -> None:
+            if not sent:
+                trace.append((now, frame))
+
+        node.port.watchers.append(watch)
 
     def connections(self) -> list[object]:
         """Everything that either host still keeps of any connection."""
-        return [flow for node in self.nodes for flow in node.host.tcp.flows.values()]
-
-    def _turns(self) -> bool:
-        worked = False
-        for node in self.nodes:
-            worked |= node.turn(self.now)
-        return worked
+        return self.flows()
 
 
 class Peer:

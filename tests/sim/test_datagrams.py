@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.sim.network import SERVER, Node, World
+from appliance.fuzz import Station
+from tests.sim.network import SERVER, World
 from tests.sim.test_transfer import LINK, WIRES
 
 Source = tuple[str, int]
@@ -31,7 +32,7 @@ class Inbox:
 class Echo(Inbox):
     """Sends everything back."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Station) -> None:
         super().__init__()
         self.socket = node.host.udp_bind("", 7, self)
 

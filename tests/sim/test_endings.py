@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from appliance.fuzz import Link
 from appliance.net.tcp import TcpSettings
-from appliance.net.vif.impair import Impairment
 from tests.sim.network import CLIENT, SERVER, Peer, World, exchange, pieces
 from tests.sim.test_transfer import LINK, WIRES, check
 
-CUT = Impairment(loss=1.0)
+CUT = Link(loss=1.0)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -42,7 +42,7 @@ def test_wire_cut_while_connecting() -> None:
     world = World(2, LINK)
     server = Peer([])
     world.server.host.tcp_listen("", 80, server.attach)
-    world.wire.set_impairment(CUT)
+    world.wire.set(CUT)
     client = Peer([b"hello?"])
     client.attach(world.client.host.tcp_connect(SERVER, 80, client))
     start = world.now
@@ -62,7 +62,7 @@ def test_peer_vanishes_in_the_middle(offload: bool) -> None:
     server = Peer([])
     exchange(world, client, server, settings=TcpSettings(receive_buffer=100_000))
     world.run(lambda: len(server.got) > 100_000)
-    world.wire.set_impairment(CUT)
+    world.wire.set(CUT)
     world.run(lambda: bool(client.closed), seconds=3000.0)
     (error,) = client.closed
     assert isinstance(error, (TimeoutError, OSError))
@@ -81,7 +81,7 @@ def test_keepalive_finds_out() -> None:
     world.run(seconds=3600.0)
     assert not client.closed
     assert not server.closed
-    world.wire.set_impairment(CUT)
+    world.wire.set(CUT)
     start = world.now
     world.run(lambda: bool(client.closed and server.closed), seconds=3600.0)
     for peer in (client, server):
@@ -97,10 +97,10 @@ def test_outage_is_survived() -> None:
     server = Peer([])
     exchange(world, client, server, settings=TcpSettings(receive_buffer=60_000))
     world.run(lambda: len(server.got) > 200_000)
-    world.wire.set_impairment(CUT)
+    world.wire.set(CUT)
     world.run(seconds=60.0)
     assert not client.closed
-    world.wire.set_impairment(LINK)
+    world.wire.set(LINK)
     world.run(lambda: bool(client.closed and server.closed))
     check(client, server)
 

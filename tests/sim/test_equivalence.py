@@ -8,11 +8,8 @@ from dataclasses import replace
 import pytest
 
 from appliance.net.tcp import TcpSettings
-from tests.sim import network
-from tests.sim.network import Peer, World, exchange, pieces
+from tests.sim.network import Peer, Trace, World, exchange, pieces
 from tests.sim.test_transfer import WIRES, run_both_ways
-
-Trace = list[tuple[float, bytes]]
 
 
 def traces(seed: int, name: str, settings: TcpSettings, *, offload: bool = True) -> list[Trace]:
@@ -35,7 +32,7 @@ def traces(seed: int, name: str, settings: TcpSettings, *, offload: bool = True)
     # On a bad wire there may be no two segments in a row that are in order.
     assert settings.fast_path or not any(taken)
     assert any(taken) or name != "perfect" or not settings.fast_path
-    return [node.trace for node in world.nodes]
+    return [world.traces[node.name] for node in world.nodes]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -64,5 +61,5 @@ def test_a_run_can_be_repeated() -> None:
 @pytest.mark.parametrize("batch", [1, 2, 1000])
 def test_the_batch_size_loses_nothing(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     """Frames one at a time and all at once give the same octets (the segments may differ)."""
-    monkeypatch.setattr(network, "BATCH", batch)
+    monkeypatch.setattr("appliance.fuzz.world.BATCH", batch)
     run_both_ways(2, WIRES["everything"], offload=False)

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import pytest
 
+from appliance.fuzz import Link
 from appliance.net.tcp import TcpSettings
-from appliance.net.vif.impair import Impairment
 from tests.sim.network import Peer, World, exchange, pieces
 
-LINK = Impairment(delay=0.01)
+LINK = Link(delay=0.01)
 WIRES = {
     "perfect": LINK,
     "loss": replace(LINK, loss=0.1),
@@ -34,7 +34,7 @@ OCTETS = 200_000
 
 def run_both_ways(
     seed: int,
-    wire: Impairment,
+    wire: Link,
     *,
     offload: bool = True,
     total: int = OCTETS,
@@ -153,7 +153,7 @@ def test_both_windows_closed_and_both_probing() -> None:
     Each then stands one octet before the number that the other expects: an ACK that is dropped with
     its "old" segment would leave both sides probing for ever.
     """
-    world = World(15, Impairment(delay=0.01), offload=False)
+    world = World(15, Link(delay=0.01), offload=False)
     client, server = Peer([]), Peer([])
     client.finished_sending = server.finished_sending = True
     # Six segments of 88 leave 72 octets of window: too little for a segment, enough for a probe.
@@ -293,7 +293,8 @@ def test_many_connections_at_once() -> None:
 def test_small_queue_of_the_link_blocks_and_goes_on(offload: bool) -> None:
     """A link that refuses frames holds the sender up, and loses nothing by it."""
     generator = random.Random(9)
-    world = World(9, LINK, offload=offload, capacity=4)
+    narrow = replace(LINK, rate=1e8, queue=6_000, full="refuse")
+    world = World(9, narrow, offload=offload)
     client = Peer(pieces(generator, OCTETS, 20_000))
     server = Peer(pieces(generator, OCTETS, 20_000))
     exchange(world, client, server)
@@ -303,7 +304,7 @@ def test_small_queue_of_the_link_blocks_and_goes_on(offload: bool) -> None:
 
 def test_bad_wire_costs_time_only_in_measure() -> None:
     """One loss in a hundred must not bring the stream to its knees: recovery, not timeouts."""
-    world = World(11, Impairment(delay=0.01, loss=0.01), offload=False)
+    world = World(11, Link(delay=0.01, loss=0.01), offload=False)
     client = Peer(pieces(random.Random(11), 2_000_000, 50_000))
     server = Peer([])
     exchange(world, client, server)

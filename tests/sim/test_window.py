@@ -10,7 +10,7 @@ import pytest
 from appliance.net.errors import WireError
 from appliance.net.tcp import TcpSettings
 from appliance.net.wire import ethernet, ipv4, tcp
-from tests.sim.network import Node, Peer, World, exchange, pieces
+from tests.sim.network import Peer, Trace, World, exchange, pieces
 from tests.sim.test_transfer import LINK, WIRES, check
 
 # A window that is never scaled, smaller than eight segments, and closed half of the time.
@@ -27,10 +27,10 @@ class Seen(NamedTuple):
     length: int
 
 
-def segments(node: Node) -> list[Seen]:
-    """What `node` was given, without what is no TCP or fails a checksum."""
+def segments(trace: Trace) -> list[Seen]:
+    """What a host was given, without what is no TCP or fails a checksum."""
     out: list[Seen] = []
-    for at, frame in node.trace:
+    for at, frame in trace:
         try:
             if ethernet.parse(frame, 10)[2] != ethernet.ETHERTYPE_IPV4:
                 continue
@@ -46,7 +46,7 @@ def segments(node: Node) -> list[Seen]:
     return out
 
 
-def overshoots(receiver: Node, sender: Node, base: int) -> list[tuple[Seen, int]]:
+def overshoots(receiver: Trace, sender: Trace, base: int) -> list[tuple[Seen, int]]:
     """Segments of data that went past every edge that their sender had been shown by then.
 
     `base` is the sender's initial number. A single octet past the edge is a window probe.
@@ -80,8 +80,8 @@ def test_nobody_sends_past_the_window(seed: int, fast_path: bool) -> None:
             if peer.connection is not None:
                 peer.conn.resume()
     check(client, server)
-    assert overshoots(world.server, world.client, client.conn.iss) == []
-    assert overshoots(world.client, world.server, server.conn.iss) == []
+    assert overshoots(world.traces["server"], world.traces["client"], client.conn.iss) == []
+    assert overshoots(world.traces["client"], world.traces["server"], server.conn.iss) == []
 
 
 def test_a_small_window_is_filled_not_dribbled_into() -> None:
@@ -93,4 +93,4 @@ def test_a_small_window_is_filled_not_dribbled_into() -> None:
     world.run(seconds=2.0)
     # The first 88 octets were read, and 600 fit after them: seven segments, and the 72 left over.
     assert server.conn.rcv_nxt - server.conn.irs - 1 == 688
-    assert len([seen for seen in segments(world.server) if seen.length == 1]) < 6
+    assert len([seen for seen in segments(world.traces["server"]) if seen.length == 1]) < 6

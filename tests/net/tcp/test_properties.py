@@ -14,9 +14,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.fuzz.damage import corrupted
 from appliance.net.seq import MASK, unwrap
 from appliance.net.tcp import TcpSettings
-from appliance.net.vif.impair import corrupted
 from tests.net.tcp.harness import FLAGS, App, Peer, Scene, active, passive
 
 SPAN = 1 << 17  # octets of the stream that the peer may ever send
