@@ -20,7 +20,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 # The walk of a packet, from the frame to the application and back, and what it is decided by.
 COMPILED = (
     "seq", "checksum", "counters", "rtt", "hystart", "congestion", "newreno", "cubic", "flight",
-    "rack", "prr", "plpmtud", "sack", "repair", "reassembly", "sendq", "isn", "syn_cookie", "wire/tcp",
+    "rack", "prr", "plpmtud", "sack", "repair", "reassembly", "sendq", "isn", "syn_cookie", "syn_budget", "wire/tcp",
     "agenda", "path", "path6", "tcp", "syn_queue", "time_wait", "ip", "udp", "ephemeral", "network",
     "tcp_table", "udp_table", "stack",
 )  # fmt: skip

@@ -44,6 +44,7 @@ LEAVES = {
     "net.rtt",
     "net.sack",
     "net.sendq",
+    "net.syn_budget",
     "net.tcp_state",
 }
 # A leaf that is made of, or written against, smaller ones; every other leaf knows the ground only.

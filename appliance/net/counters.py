@@ -97,6 +97,7 @@ class Counters:
     tcp_orphans_timed_out: int = 0
     tcp_syn_dropped: int = 0
     tcp_syn_retransmitted: int = 0
+    tcp_syns_shed: int = 0
     tcp_time_wait_evicted: int = 0
     tcp_time_wait_reused: int = 0
     # TCP: what was dropped and why

@@ -126,6 +126,7 @@ class Host:
         udp_flows = self.udp.flows
         slow = self.network.arrives
         several = self.addresses.several
+        flooded = self.tcp.flooded_until
         unpack = _FAST.unpack_from
         for frame in frames:
             size = len(frame)
@@ -143,6 +144,8 @@ class Host:
                 ):
                     if protocol == TCP:
                         flow = flows.get(key)
+                        if flow is None and now < flooded and self.tcp.sheds(key, of, now):
+                            continue
                         payload_at = _TCP_AT + (of >> 12) * 4
                         if (
                             flow is not None
@@ -192,6 +195,8 @@ class Host:
         if protocol == TCP:
             flow = self.tcp.flows.get(key)
             payload_at = _TCP6_AT + (of >> 12) * 4
+            if flow is None and now < self.tcp.flooded_until and self.tcp.sheds(key, of, now):
+                return True
             if flow is None or not (
                 _TCP6_AT + 20 <= payload_at <= end
                 and (vnet & CHECKED or self._sum6_holds(frame, end, key, TCP))

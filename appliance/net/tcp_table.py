@@ -23,6 +23,7 @@ from appliance.net.isn import SECRET_LENGTH, initial_sequence_number, timestamp_
 from appliance.net.network import Network, Packet
 from appliance.net.path import TcpPath
 from appliance.net.seq import HALF, MASK
+from appliance.net.syn_budget import SynBudget
 from appliance.net.syn_queue import HalfOpen, Listener, SynQueue
 from appliance.net.tcp import DEFAULT_MSS, Connection, TcpHost, TcpSettings, TcpUser
 from appliance.net.time_wait import TimeWait, TimeWaitQueue
@@ -31,6 +32,7 @@ from appliance.net.wire.address import from_text, to_text
 from appliance.net.wire.tcp import ACK, CWR, ECE, FIN, RST, SYN
 
 _ECN_SETUP: Final = ECE | CWR
+FLOOD_MEMORY: Final = 1.0  # seconds after a SYN that found the queue full
 AUDIT_INTERVAL: Final = 1.0  # seconds; 10,000 idle connections take it some 5 ms
 
 
@@ -76,6 +78,8 @@ class TcpTable:
         self._time_wait = TimeWaitQueue(limits.time_wait, counters, self._ended)
         self._half_open = SynQueue(limits.half_open, counters)
         self._cookies_until = 0.0  # cookies that we sent may come back until then
+        self.flooded_until = 0.0  # more SYNs came than can be waited for, a moment ago
+        self._syn_budget = SynBudget()
         self._reopened: tuple[bytes, int] = (b"", 0)  # key and SND.NXT of who last left TIME-WAIT
         self._per_peer: dict[bytes, int] = {}  # full connections by remote address
 
@@ -227,6 +231,17 @@ class TcpTable:
             length = end - header.payload_at + bool(flags & SYN) + bool(flags & FIN)
             self.answer(key, 0, (header.seq + length) & 0xFFFFFFFF, RST | ACK, 0, b"")
 
+    def sheds(self, key: bytes, offset_flags: int, now: float) -> bool:
+        """Tell whether a segment of no flow is a SYN too many, and count it if so.
+
+        Asked before anything else is looked at, while SYNs flood in: dropping has to be cheap.
+        """
+        if offset_flags & (SYN | ACK | RST) != SYN or self._syn_budget.admits(key, now):
+            return False
+        self.counters.tcp_in += 1
+        self.counters.tcp_syns_shed += 1
+        return True
+
     def _syn_arrives(
         self,
         listener: Listener,
@@ -270,6 +285,7 @@ class TcpTable:
         if full:
             self.counters.tcp_cookies_sent += 1
             self._cookies_until = now + 2 * syn_cookie.PERIOD
+            self.flooded_until = now + FLOOD_MEMORY
             half.send_syn_ack(now, cookie=True)
             return
         self.flows[key] = half

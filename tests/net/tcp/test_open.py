@@ -803,3 +803,18 @@ def test_passive_open_measures_the_handshake_too() -> None:
     sent = peer.expects("P.").at
     scene.advance(2)
     assert peer.expects("P.").at == pytest.approx(sent + 1.5, abs=0.01)
+
+
+def test_a_flood_of_syns_is_answered_at_a_bounded_rate() -> None:
+    """RFC 4987: beyond the queue come cookies, and beyond their rate nothing until repeated."""
+    scene = Scene(limits=Limits(half_open=4))
+    scene.listen(80)
+    for port in range(2000, 4000):
+        Peer(scene, port=port).sends("S")
+    assert scene.counter("tcp_syns_shed") > 0
+    assert scene.counter("tcp_cookies_sent") + scene.counter("tcp_syns_shed") == 2000 - 4
+    late = Peer(scene, port=5000)
+    late.sends("S")
+    late.drain()
+    late.sends("S")
+    late.expects("S.")
