@@ -67,7 +67,7 @@ class Cache:
     def _open(self) -> None:
         assert self._path is not None
         try:
-            if self._path.stat().st_size > MAX_BYTES:
+            if self._path.exists() and self._path.stat().st_size > MAX_BYTES:
                 self._path.unlink()
             # Only its owner may write what is going to be served.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))

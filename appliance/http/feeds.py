@@ -75,9 +75,10 @@ def atom(pages: Sequence[Page], *, title: str, author: str, base_url: str, secti
 def sitemap(pages: Sequence[Page], base_url: str) -> bytes:
     """Make the sitemap of all pages."""
     root = ET.Element("urlset", xmlns=SITEMAP)
+    home = urljoin(base_url, "/").removesuffix("/")
     for page in sorted(pages, key=lambda page: page.url):
         url = ET.SubElement(root, "url")
-        ET.SubElement(url, "loc").text = urljoin(base_url, page.url)
+        ET.SubElement(url, "loc").text = home + page.url
         if page.updated or page.date:
             ET.SubElement(url, "lastmod").text = _changed(page).isoformat()
     return _serialise(root)

@@ -142,6 +142,7 @@ class _Loader:
         self.planned: dict[bytes, _Planned] = {}  # of the resources, those not built yet
         self.origins: dict[bytes, str] = {}  # path → file it came from
         self.pages: list[Page] = []
+        self.known: list[bytes] = []  # keys of the pages, which are as good as their content
         self.waiting: list[str] = []
         self.not_found_page: Page | None = None
         self.files = 0
@@ -253,6 +254,7 @@ class _Loader:
         for number, (source, _) in enumerate(drafts):
             page = pages[number]
             if page is not None:
+                self.known.append(keys[number])
                 self._page(source, page)
 
     def _page(self, source: Source, page: Page) -> None:
@@ -365,7 +367,7 @@ class _Loader:
         # A template may show anything of any page, so a document is known by all of them.
         everything = digest(
             makers(), self.title, self.base_url, *self.theme.texts(),
-            *(part for page in self.pages for part in (page.url, pack_page(page))),
+            *self.known, *(page.url for page in self.pages),
         )  # fmt: skip
         keys = {page.url: digest(everything, page.url) for page in self.pages}
         self.cache.prefetch(keys.values())
