@@ -36,6 +36,7 @@ try:
     _OCTETS: Any = _ffi.buffer(_BUFFER)
     _BIO_read, _BIO_write = _lib.BIO_read, _lib.BIO_write
     _SSL_read, _SSL_write, _SSL_get_error = _lib.SSL_read, _lib.SSL_write, _lib.SSL_get_error
+    _SSL_do_handshake = _lib.SSL_do_handshake
     _WANT_READ: int = _lib.SSL_ERROR_WANT_READ
     _ZERO_RETURN: int = _lib.SSL_ERROR_ZERO_RETURN
     _lib.SSL_set_bio, _lib.BIO_new, _lib.BIO_s_mem  # noqa: B018
@@ -178,6 +179,19 @@ class DirectEngine(Engine):
     def feed(self, data: bytes) -> None:
         """Take octets from the peer."""
         _BIO_write(self._in, data, len(data))
+
+    def handshake(self) -> bool:
+        """As Engine.handshake."""
+        done = _SSL_do_handshake(self._ssl)
+        if done == 1:
+            return True
+        if _SSL_get_error(self._ssl, done) == _WANT_READ:
+            return False
+        try:
+            self.connection._raise_ssl_error(self._ssl, done)
+        except Exception as exc:  # those of callbacks come through here too
+            raise TlsError(reason_of(exc)) from exc
+        raise TlsError("OpenSSL gave no reason")
 
     def read(self) -> bytes | None:
         """As Engine.read."""

@@ -10,8 +10,7 @@ No I/O, no state. Imports the standard library.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 HANDSHAKE: Final = 22
 """Content type of a record that carries handshake messages: RFC 8446 §5.1."""
@@ -29,6 +28,8 @@ ALPN: Final = 16  # RFC 7301 §3.1
 SESSION_TICKET: Final = 35  # RFC 5077 §3.2
 PRE_SHARED_KEY: Final = 41  # RFC 8446 §4.2.11
 
+_READ: Final = frozenset({SERVER_NAME, ALPN, SESSION_TICKET, PRE_SHARED_KEY})
+
 # RFC 9110 §9 and others: how the requests of those begin who speak HTTP to this port.
 _HTTP_METHODS: Final = (
     b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ",
@@ -40,8 +41,7 @@ class HelloTooLongError(Exception):
     """A ClientHello of more than MAX_HELLO octets."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(NamedTuple):
     """What a ClientHello says about where it wants to go; empty when it does not say."""
 
     server_name: str = ""  # lower case, without a final dot; empty unless it is a host name
@@ -55,6 +55,8 @@ NOTHING: Final = Hello()
 
 def is_http(data: bytes) -> bool:
     """Whether these first octets begin an HTTP request in the clear; at least one octet."""
+    if data[0] == HANDSHAKE:
+        return False
     return any(method.startswith(data[: len(method)]) for method in _HTTP_METHODS)
 
 
@@ -63,7 +65,7 @@ def read_hello(data: bytes | bytearray) -> Hello | None:
 
     Raises HelloTooLongError, and nothing else, whatever the octets are.
     """
-    message = bytearray()
+    message = b""
     at = 0
     while True:
         if len(data) < at + 5:
@@ -71,7 +73,7 @@ def read_hello(data: bytes | bytearray) -> Hello | None:
             return None if not data or data[0] == HANDSHAKE else NOTHING
         if data[at] != HANDSHAKE or data[at + 1] != 3:
             return NOTHING
-        length = int.from_bytes(data[at + 3 : at + 5], "big")
+        length = data[at + 3] << 8 | data[at + 4]
         if not length:
             return NOTHING
         message += data[at + 5 : at + 5 + length]
@@ -83,7 +85,7 @@ def read_hello(data: bytes | bytearray) -> Hello | None:
                 raise HelloTooLongError(f"{wanted} octets")
             if len(message) >= wanted:
                 try:
-                    return _parse(memoryview(message)[4:wanted])
+                    return _parse(message[:wanted])
                 except (IndexError, ValueError):
                     return NOTHING
         if len(data) < at + 5 + length:
@@ -94,7 +96,40 @@ def read_hello(data: bytes | bytearray) -> Hello | None:
             raise HelloTooLongError(f"{at} octets of records")
 
 
-def _vector(data: memoryview, at: int, width: int) -> tuple[memoryview, int]:
+def _parse(hello: bytes) -> Hello:
+    """The fields of a whole ClientHello, with its header of 4 octets; IndexError, ValueError.
+
+    Plain steps over octets: it is on the way of every connection.
+    """
+    at = 38  # header 4, legacy_version 2, random 32
+    at += 1 + hello[at]  # session id
+    at += 2 + (hello[at] << 8 | hello[at + 1])  # cipher suites
+    at += 1 + hello[at]  # compression methods
+    if at == len(hello):
+        return NOTHING
+    end = at + 2 + (hello[at] << 8 | hello[at + 1])
+    at += 2
+    name = ""
+    alpn: tuple[bytes, ...] = ()
+    tickets: tuple[bytes, ...] = ()
+    while at < end:
+        kind = hello[at] << 8 | hello[at + 1]
+        start = at + 4
+        at = start + (hello[at + 2] << 8 | hello[at + 3])
+        if kind in _READ and at <= len(hello):
+            content = hello[start:at]
+            if kind == SERVER_NAME:
+                name = _server_name(content)
+            elif kind == ALPN:
+                alpn = _alpn(content)
+            elif kind == SESSION_TICKET:
+                tickets = (content[:TICKET_NAME],) if content else ()
+            else:
+                tickets = _identities(content)
+    return Hello(name, alpn, tickets)
+
+
+def _vector(data: bytes, at: int, width: int) -> tuple[bytes, int]:
     """A vector with a length of `width` octets (RFC 8446 §3.4), and where the next field begins."""
     length = int.from_bytes(data[at : at + width], "big")
     end = at + width + length
@@ -103,54 +138,30 @@ def _vector(data: memoryview, at: int, width: int) -> tuple[memoryview, int]:
     return data[at + width : end], end
 
 
-def _parse(body: memoryview) -> Hello:
-    # legacy_version 2, random 32, then session id, cipher suites and compression methods.
-    _, at = _vector(body, 34, 1)
-    _, at = _vector(body, at, 2)
-    _, at = _vector(body, at, 1)
-    if at == len(body):
-        return NOTHING
-    extensions, _ = _vector(body, at, 2)
-    name, alpn, tickets = "", (), ()  # type: str, tuple[bytes, ...], tuple[bytes, ...]
-    at = 0
-    while at < len(extensions):
-        kind = int.from_bytes(extensions[at : at + 2], "big")
-        content, at = _vector(extensions, at + 2, 2)
-        if kind == SERVER_NAME:
-            name = _server_name(content)
-        elif kind == ALPN:
-            alpn = _alpn(content)
-        elif kind == SESSION_TICKET:
-            tickets = (bytes(content[:TICKET_NAME]),) if len(content) else ()
-        elif kind == PRE_SHARED_KEY:
-            tickets = _identities(content)
-    return Hello(name, alpn, tickets)
-
-
-def _server_name(content: memoryview) -> str:
+def _server_name(content: bytes) -> str:
     entries, _ = _vector(content, 0, 2)
-    if not len(entries) or entries[0] != 0:  # RFC 6066 §3: host_name is the only type
+    if not entries or entries[0] != 0:  # RFC 6066 §3: host_name is the only type
         return ""
     name, _ = _vector(entries, 1, 2)
     return str(name, "ascii").rstrip(".").lower()
 
 
-def _alpn(content: memoryview) -> tuple[bytes, ...]:
+def _alpn(content: bytes) -> tuple[bytes, ...]:
     names, _ = _vector(content, 0, 2)
     found: list[bytes] = []
     at = 0
     while at < len(names):
         name, at = _vector(names, at, 1)
-        found.append(bytes(name))
+        found.append(name)
     return tuple(found)
 
 
-def _identities(content: memoryview) -> tuple[bytes, ...]:
+def _identities(content: bytes) -> tuple[bytes, ...]:
     identities, _ = _vector(content, 0, 2)
     found: list[bytes] = []
     at = 0
     while at < len(identities) and len(found) < MAX_TICKETS:
         ticket, at = _vector(identities, at, 2)
         at += 4  # obfuscated_ticket_age
-        found.append(bytes(ticket[:TICKET_NAME]))
+        found.append(ticket[:TICKET_NAME])
     return tuple(found)
