@@ -17,6 +17,7 @@ help:
 	@echo 'make check  lint, format and types'
 	@echo 'make bench  side by side with nginx and NSD, as root (ROWS="dns-mixed http-1k-c32" ROUNDS=5 JSON=FILE)'
 	@echo 'make probes ask 200 questions of our web server, and of nginx and Caddy where they are installed'
+	@echo 'make fuzz   random scenarios and hostile packets for a while (MINUTES=10 SEED=1)'
 	@echo 'make format let ruff rewrite the layout'
 	@echo 'make clean  remove the virtual environment and the caches'
 
@@ -57,6 +58,14 @@ $(BUILD)/.built: pyproject.toml hatch_build.py $(shell find appliance -name '*.p
 
 bench: $(STAMP) $(if $(PURE),,$(BUILD)/.built)
 	@APPLIANCE_BUILD='$(if $(PURE),,$(abspath $(BUILD)))' ROWS='$(ROWS)' SECONDS='$(SECONDS)' ROUNDS='$(ROUNDS)' JSON='$(JSON)' $(BIN)/python -m bench
+
+# Two thirds of the time for scenarios, one third for attackers; what fails lands in fuzz-failures/.
+MINUTES ?= 10
+fuzz: $(STAMP)
+	@status=0; \
+	$(BIN)/appliance fuzz loopback --seconds $$(($(MINUTES) * 40)) $(if $(SEED),--seed $(SEED)) || status=1; \
+	$(BIN)/appliance fuzz wire --seconds $$(($(MINUTES) * 20)) $(if $(SEED),--seed $(SEED)) || status=1; \
+	exit $$status
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -5,9 +5,7 @@
 A process of its own, and a file rather than a module, since atheris instruments what is imported
 after it, and never returns. New inputs
 that reach new code go to FOLDER; those of the package's corpus are put there first. The rule that
-breaks ends the process with the input in a file, as libFuzzer does. With `-merge=1 SMALL FOLDER`
-libFuzzer writes the fewest inputs that reach the same into SMALL: the corpora of this package were
-made that way.
+breaks ends the process with the input in a file, as libFuzzer does.
 """
 
 from __future__ import annotations
@@ -42,10 +40,7 @@ def main(words: list[str]) -> None:
     def try_one(data: bytes) -> None:
         target.try_one(data)
 
-    arguments = [sys.argv[0], *words[2:], str(folder)]
-    if "-merge=1" in words:
-        arguments = [sys.argv[0], *words[2:]]
-    atheris.Setup(arguments, try_one, custom_mutator=mutate)
+    atheris.Setup([sys.argv[0], *words[2:], str(folder)], try_one, custom_mutator=mutate)
     atheris.Fuzz()
 
 

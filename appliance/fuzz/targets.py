@@ -134,8 +134,7 @@ class Frames:
 
     def seeds(self) -> list[bytes]:
         """Frames of every kind that a host is sent."""
-        made = corpus(self.name)
-        return made or list(_frames(self._host.port.mac, self._peer.port.mac))
+        return corpus(self.name) + _frames(self._host.port.mac, self._peer.port.mac)
 
     def mutate(self, data: bytes, random: random_module.Random) -> bytes:
         """Another frame, mostly aimed and repaired."""
@@ -323,9 +322,6 @@ class Dns:
 
     def seeds(self) -> list[bytes]:
         """Questions of many kinds."""
-        made = corpus(self.name)
-        if made:
-            return made
         names = (
             "", "example.test", "www.example.test", "x.wild.example.test", "loop.example.test",
             "a.child.example.test", "x.dn.example.test", "big.example.test",
@@ -337,7 +333,7 @@ class Dns:
             head = b"\x12\x34\1\0\0\1\0\0\0\0\0"
             out += [head + b"\0" + wire + bytes((0, kind, 0, 1)) for kind in (1, 16, 255)]
             out.append(head + b"\1" + wire + b"\0\1\0\1\0\0\x29\x04\xd0" + bytes(6))
-        return out
+        return corpus(self.name) + out
 
     def mutate(self, data: bytes, random: random_module.Random) -> bytes:
         """Another message."""
@@ -458,11 +454,9 @@ class Http:
 
     def seeds(self) -> list[bytes]:
         """Requests of many kinds."""
-        made = corpus(self.name)
-        if made:
-            return made
         host = b"Host: example.org\r\n"
         return [
+            *corpus(self.name),
             b"GET / HTTP/1.1\r\n" + host + b"\r\n",
             b"HEAD /about HTTP/1.1\r\n" + host + b"Accept-Encoding: gzip, br\r\n\r\n",
             b"GET /data.bin HTTP/1.1\r\n" + host + b"Range: bytes=0-9,20-29\r\n\r\n",
