@@ -10,7 +10,7 @@ import pytest
 from appliance.cli import main
 from appliance.fuzz.replay import Conversation, Replay, ReplayError, conversations
 from appliance.fuzz.script.parser import parse
-from appliance.fuzz.script.runner import Choices, Player
+from appliance.fuzz.script.player import Player
 from appliance.net.vif.pcap import LINKTYPE_ETHERNET, MAGIC_NANO
 from appliance.net.wire import ethernet
 
@@ -37,7 +37,7 @@ CLOSED = "close(4) = 0\n +0 > F. 5001:5001(0) ack 101 <nop,nop,TS val 51 ecr 150
 
 def capture(path: Path, words: str, *, other_seed: int = 5) -> None:
     """Play a script and write what passed on its link, both ways."""
-    player = Player(parse(words), Choices(seed=other_seed))
+    player = Player(parse(words), seed=other_seed)
     passed: list[tuple[int, bytes]] = []
     inject = player.stage.inject
 

@@ -9,35 +9,18 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from appliance.fuzz.script import events as e
-from appliance.fuzz.script.environment import Environment
 from appliance.fuzz.script.faults import InapplicableError, MismatchError, Row
-from appliance.fuzz.script.sockets import (
-    O_NONBLOCK,
-    O_RDWR,
-    POLLERR,
-    POLLHUP,
-    POLLIN,
-    POLLOUT,
-    ErrnoError,
-    Socket,
-    Waiting,
-)
-from appliance.fuzz.script.stage import MICRO, Stage
-from appliance.fuzz.script.symbols import member, names_in, number, number_of, written
-from appliance.net.tcp_state import SYN_SENT
+from appliance.fuzz.script.option_calls import OptionCalls
+from appliance.fuzz.script.process import DEFAULT_PORT
+from appliance.fuzz.script.sockets import O_NONBLOCK, O_RDWR, ErrnoError, Socket, Waiting
+from appliance.fuzz.script.symbols import member, names_in, number, written
+from appliance.fuzz.script.wait_calls import WaitCalls
 
-EPOLLET: Final = 1 << 31
-EPOLLONESHOT: Final = 1 << 30
-EPOLLEXCLUSIVE: Final = 1 << 28
-DEFAULT_PORT: Final = 8080  # packetdrill's, for bind and connect alike
-MAX_FDS: Final = 1024  # descriptors of one script; Linux's own soft limit
+__all__ = ["DEFAULT_PORT", "Calls"]
 
-# Flags of send and receive calls that change nothing here, and those that ask for what is not.
-_IGNORED_FLAGS: Final = {"MSG_NOSIGNAL"}
 _ABSENT: Final = {
     "MSG_EOR": "MSG_EOR keeps the segments of one write apart, which RFC 9293 does not know",
     "MSG_ERRQUEUE": "Linux's socket error queue is not there",
@@ -56,44 +39,10 @@ _ABSENT: Final = {
     "TCP_NOTSENT_LOWAT": "TCP_NOTSENT_LOWAT bounds Linux's send buffer",
     "TCP_SYNCNT": "the number of SYNs cannot be set for one socket",
 }
-# Options that may be set and mean nothing to one host on one link without a wall clock.
-_HARMLESS: Final = {
-    "SO_REUSEADDR", "SO_REUSEPORT", "SO_RCVLOWAT", "SO_RCVTIMEO", "SO_SNDTIMEO", "SO_KEEPALIVE",
-    "IP_MTU_DISCOVER", "IP_FREEBIND", "IP_RECVERR", "IP_TTL", "SO_MARK", "SO_PRIORITY",
-    "TCP_QUICKACK", "SO_BINDTODEVICE",
-}  # fmt: skip
 
 
-@dataclass
-class Watch:
-    """One descriptor in an epoll set."""
-
-    wanted: int
-    data: int
-    last: int = 0  # what was told last, for edges
-    edges: int = -1
-    available: int = 0
-
-
-@dataclass
-class Epoll:
-    """An epoll descriptor."""
-
-    watches: dict[int, Watch] = field(default_factory=dict)
-
-
-@dataclass
-class Calls:
-    """The process that a script is: its descriptors and what it may call."""
-
-    stage: Stage
-    environment: Environment
-    here: str
-    there: str
-    listen_port: int = DEFAULT_PORT
-    connect_port: int = DEFAULT_PORT
-    table: dict[int, Socket | Epoll] = field(default_factory=dict)
-    newest: Socket | None = None  # the socket that `tcpi_` names look at
+class Calls(OptionCalls, WaitCalls):
+    """Everything that a script may call."""
 
     def start(self, call: e.Call) -> Waiting:
         """Begin a call; the generator returns its result, or raises `ErrnoError`."""
@@ -106,28 +55,6 @@ class Calls:
                 raise InapplicableError(_ABSENT[name])
         begun = method(call)
         return begun if isinstance(begun, int) else (yield from begun)
-
-    # -- descriptors
-
-    def _new(self, call: e.Call, thing: Socket | Epoll) -> int:
-        """Bind `thing` to the number that the script gives it."""
-        wanted = call.result
-        fd = wanted if isinstance(wanted, int) and wanted >= 0 else -1
-        if fd < 0:
-            fd = next(n for n in range(3, MAX_FDS) if n not in self.table)
-        self.table[fd] = thing
-        return fd
-
-    def _socket(self, call: e.Call) -> Socket:
-        thing = self.table.get(number(call.arguments[0]))
-        if not isinstance(thing, Socket):
-            raise ErrnoError(errno.EBADF)
-        return thing
-
-    def _int(self, call: e.Call, index: int) -> int:
-        if index >= len(call.arguments):
-            raise MismatchError(f"{call.name}() wants more than {len(call.arguments)} arguments")
-        return number(call.arguments[index])
 
     # -- making and ending sockets
 
@@ -287,208 +214,6 @@ class Calls:
                     f"TCP_CM_INQ {left}", [Row("cmsg_data", str(wanted), str(left), False)]
                 )
         return size
-
-    # -- options
-
-    def sys_fcntl(self, call: e.Call) -> int:
-        """fcntl(fd, F_GETFL | F_SETFL, flags)."""
-        thing = self._socket(call)
-        command = self._int(call, 1)
-        if command == number_of("F_GETFL"):
-            return thing.flags
-        if command != number_of("F_SETFL"):
-            raise InapplicableError("fcntl() knows F_GETFL and F_SETFL")
-        thing.flags = O_RDWR | (self._int(call, 2) & O_NONBLOCK)
-        return 0
-
-    def sys_ioctl(self, call: e.Call) -> int:
-        """ioctl(fd, SIOCINQ | SIOCOUTQ, [n])."""
-        thing = self._socket(call)
-        request = self._int(call, 1)
-        connection = thing.connection()
-        if connection is None or thing.stream is None:
-            raise ErrnoError(errno.EINVAL)
-        if request == number_of("SIOCINQ"):
-            found = thing.stream.available()
-        elif request == number_of("SIOCOUTQ"):
-            found = connection.snd_nxt + connection.unsent - connection.snd_una
-        else:
-            raise InapplicableError("ioctl() knows SIOCINQ and SIOCOUTQ")
-        self._equal("value", call.arguments[2], found)
-        return 0
-
-    def _equal(self, what: str, expected: e.Value, found: int) -> None:
-        if isinstance(expected, e.Whatever) or number(expected) == found:
-            return
-        raise MismatchError(
-            f"{what} {written(expected)} expected, {found} found",
-            [Row(what, written(expected), str(found), False)],
-        )
-
-    def sys_setsockopt(self, call: e.Call) -> int:
-        """setsockopt(fd, level, name, value, length)."""
-        thing = self._socket(call)
-        option = _option_name(call.arguments[2])
-        if option == "SO_LINGER":
-            on, seconds = (member(call.arguments[3], key) for key in ("onoff", "linger"))
-            if on and seconds:
-                raise InapplicableError("SO_LINGER with a time to wait is not there")
-            thing.options[1, 13] = 0 if on else -1
-            return 0
-        value = number(call.arguments[3])
-        thing.options[self._int(call, 1), number_of(option)] = value
-        self._apply(thing, option, value)
-        return 0
-
-    def _apply(self, thing: Socket, option: str, value: int) -> None:
-        seconds = float(value)
-        settings: dict[str, object]
-        if option == "TCP_NODELAY":
-            settings = {"nodelay": value != 0}
-        elif option == "TCP_MAXSEG":
-            settings = {"max_segment": value}
-        elif option == "TCP_USER_TIMEOUT":
-            settings = {"user_timeout": seconds / 1000.0}
-        elif option == "TCP_KEEPIDLE":
-            settings = {"keepalive": seconds}
-        elif option == "TCP_KEEPINTVL":
-            settings = {"keepalive_interval": seconds}
-        elif option == "TCP_KEEPCNT":
-            settings = {"keepalive_count": value}
-        elif option == "SO_RCVBUF":
-            doubled = 2 * value  # Linux counts its own structures in; half of it is for octets
-            settings = {"receive_buffer": doubled // 2, "receive_start": doubled // 2}
-        elif option == "TCP_CONGESTION":
-            raise InapplicableError("TCP_CONGESTION wants a string")
-        elif option == "SO_SNDBUF":
-            thing.sndbuf = 2 * value
-            return
-        elif option == "TCP_INQ":
-            thing.inq = value != 0
-            return
-        elif option == "IP_TOS":
-            if value & ~3:
-                thing.options[0, 1] = value
-            return
-        elif option in _HARMLESS:
-            return
-        else:
-            raise InapplicableError(f"the socket option {option} means nothing here")
-        thing.set_option(settings)
-
-    def sys_getsockopt(self, call: e.Call) -> int:
-        """getsockopt(fd, level, name, [value], [length])."""
-        thing = self._socket(call)
-        option = _option_name(call.arguments[2])
-        connection = thing.connection()
-        if option == "SO_ERROR":
-            error = thing.stream.error if thing.stream else None
-            found = 0
-            if error is not None and thing.told is not error:
-                thing.told, found = error, error.errno or 0
-        elif option == "TCP_MAXSEG" and connection is not None and connection.state > SYN_SENT:
-            found = connection.mss
-        elif option == "TCP_MAXSEG":
-            found = thing.settings.max_segment or 536
-        elif option == "SO_SNDBUF":
-            found = thing.sndbuf
-        elif option == "TCP_NOTSENT_LOWAT":
-            found = thing.options.get((6, number_of(option)), 0)
-        else:
-            key = (self._int(call, 1), number_of(option))
-            if key not in thing.options and option not in ("TCP_NODELAY", "SO_REUSEADDR"):
-                raise InapplicableError(f"getsockopt() does not know {option}")
-            found = thing.options.get(key, 0)
-        self._equal(option, call.arguments[3], found)
-        return 0
-
-    # -- waiting for several
-
-    def sys_poll(self, call: e.Call) -> Waiting:
-        """poll([{fd=, events=, revents=}], count, milliseconds)."""
-        entries = call.arguments[0]
-        if not isinstance(entries, e.Array):
-            raise MismatchError("poll() wants an array")
-        timeout = self._int(call, 2)
-        until = self.stage.now + timeout * MICRO // 1000
-        always = POLLERR | POLLHUP
-        while True:
-            ready: list[tuple[e.Value, int]] = []
-            for entry in entries.members:
-                thing = self.table.get(number(member(entry, "fd") or 0))
-                wanted = number(member(entry, "events") or 0)
-                found = thing.events() & (wanted | always) if isinstance(thing, Socket) else 0
-                ready.append((entry, found))
-            count = sum(found != 0 for _, found in ready)
-            if count or timeout == 0 or (timeout > 0 and self.stage.now >= until):
-                break
-            yield
-        for entry, found in ready:
-            self._equal("revents", member(entry, "revents") or 0, found)
-        return count
-
-    def sys_epoll_create(self, call: e.Call) -> int:
-        """epoll_create(size)."""
-        return self._new(call, Epoll())
-
-    sys_epoll_create1 = sys_epoll_create
-
-    def sys_epoll_ctl(self, call: e.Call) -> int:
-        """epoll_ctl(epfd, EPOLL_CTL_ADD | MOD | DEL, fd, {events=, fd=})."""
-        thing = self.table.get(number(call.arguments[0]))
-        operation, fd = self._int(call, 1), self._int(call, 2)
-        if not isinstance(thing, Epoll) or fd not in self.table:
-            raise ErrnoError(errno.EBADF)
-        if operation == number_of("EPOLL_CTL_DEL"):
-            thing.watches.pop(fd, None)
-            return 0
-        wanted = number(member(call.arguments[3], "events") or 0)
-        if wanted & (EPOLLONESHOT | EPOLLEXCLUSIVE):
-            raise InapplicableError("EPOLLONESHOT and EPOLLEXCLUSIVE are Linux's own")
-        thing.watches[fd] = Watch(wanted, fd)
-        return 0
-
-    def sys_epoll_wait(self, call: e.Call) -> Waiting:
-        """epoll_wait(epfd, {events=, fd=}, most, milliseconds)."""
-        thing = self.table.get(number(call.arguments[0]))
-        if not isinstance(thing, Epoll):
-            raise ErrnoError(errno.EBADF)
-        timeout = self._int(call, 3)
-        until = self.stage.now + timeout * MICRO // 1000
-        while True:
-            ready = [
-                (watch, found) for watch in thing.watches.values() if (found := self._look(watch))
-            ]
-            if ready or timeout == 0 or (timeout > 0 and self.stage.now >= until):
-                break
-            yield
-        wanted = member(call.arguments[1], "events")
-        if wanted is not None:
-            self._equal("events", wanted, ready[0][1] if ready else 0)
-        return min(len(ready), self._int(call, 2))
-
-    def _look(self, watch: Watch) -> int:
-        """What a watched descriptor has to tell; for an edge, only when something came."""
-        thing = self.table.get(watch.data)
-        if not isinstance(thing, Socket):
-            return 0
-        found = thing.events() & (watch.wanted | POLLERR | POLLHUP)
-        if not watch.wanted & EPOLLET:
-            return found
-        stream = thing.stream
-        edges = stream.edges if stream else len(thing.waiting)
-        arrived = 0
-        if stream is not None and stream.connection is not None:
-            arrived = stream.connection.rcv_nxt
-        fresh = edges != watch.edges or arrived > watch.available or found & ~watch.last
-        watch.edges, watch.available, watch.last = edges, arrived, found
-        return found if fresh and found & (POLLIN | POLLOUT | POLLERR | POLLHUP) else 0
-
-
-def _option_name(value: e.Value) -> str:
-    if isinstance(value, e.Symbol):
-        return value.name
-    raise InapplicableError(f"a socket option without a name: {written(value)}")
 
 
 def _iov_total(message: e.Value) -> int:

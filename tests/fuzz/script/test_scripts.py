@@ -12,9 +12,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 ALL = sorted(SCRIPTS.glob("*.pkt"))
 
 # What the stack does not do yet, by the name of the script.
-KNOWN: dict[str, str] = {
-    "rfc2525-unread-data-resets": "a window update leaves after each read (RFC 1122 §4.2.3.3)",
-}
+KNOWN: dict[str, str] = {}
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)

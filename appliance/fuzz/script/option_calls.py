@@ -1,0 +1,137 @@
+"""Calls about options: fcntl, ioctl, setsockopt and getsockopt.
+
+Imports the process.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from appliance.fuzz.script import events as e
+from appliance.fuzz.script.faults import InapplicableError
+from appliance.fuzz.script.process import Process
+from appliance.fuzz.script.sockets import O_NONBLOCK, O_RDWR, ErrnoError, Socket
+from appliance.fuzz.script.symbols import member, number, number_of, written
+from appliance.net.tcp_state import SYN_SENT
+
+# Options that may be set and mean nothing to one host on one link without a wall clock.
+_HARMLESS: Final = {
+    "SO_REUSEADDR", "SO_REUSEPORT", "SO_RCVLOWAT", "SO_RCVTIMEO", "SO_SNDTIMEO", "SO_KEEPALIVE",
+    "IP_MTU_DISCOVER", "IP_FREEBIND", "IP_RECVERR", "IP_TTL", "SO_MARK", "SO_PRIORITY",
+    "TCP_QUICKACK", "SO_BINDTODEVICE",
+}  # fmt: skip
+
+
+class OptionCalls(Process):
+    """What may be asked of and set on a descriptor."""
+
+    def sys_fcntl(self, call: e.Call) -> int:
+        """fcntl(fd, F_GETFL | F_SETFL, flags)."""
+        thing = self._socket(call)
+        command = self._int(call, 1)
+        if command == number_of("F_GETFL"):
+            return thing.flags
+        if command != number_of("F_SETFL"):
+            raise InapplicableError("fcntl() knows F_GETFL and F_SETFL")
+        thing.flags = O_RDWR | (self._int(call, 2) & O_NONBLOCK)
+        return 0
+
+    def sys_ioctl(self, call: e.Call) -> int:
+        """ioctl(fd, SIOCINQ | SIOCOUTQ, [n])."""
+        thing = self._socket(call)
+        request = self._int(call, 1)
+        connection = thing.connection()
+        if connection is None or thing.stream is None:
+            raise ErrnoError(errno.EINVAL)
+        if request == number_of("SIOCINQ"):
+            found = thing.stream.available()
+        elif request == number_of("SIOCOUTQ"):
+            found = connection.snd_nxt + connection.unsent - connection.snd_una
+        else:
+            raise InapplicableError("ioctl() knows SIOCINQ and SIOCOUTQ")
+        self._equal("value", call.arguments[2], found)
+        return 0
+
+    def sys_setsockopt(self, call: e.Call) -> int:
+        """setsockopt(fd, level, name, value, length)."""
+        thing = self._socket(call)
+        option = _option_name(call.arguments[2])
+        if option == "SO_LINGER":
+            on, seconds = (member(call.arguments[3], key) for key in ("onoff", "linger"))
+            if on and seconds:
+                raise InapplicableError("SO_LINGER with a time to wait is not there")
+            thing.options[1, 13] = 0 if on else -1
+            return 0
+        value = number(call.arguments[3])
+        thing.options[self._int(call, 1), number_of(option)] = value
+        self._apply(thing, option, value)
+        return 0
+
+    def _apply(self, thing: Socket, option: str, value: int) -> None:
+        seconds = float(value)
+        settings: dict[str, object]
+        if option == "TCP_NODELAY":
+            settings = {"nodelay": value != 0}
+        elif option == "TCP_MAXSEG":
+            settings = {"max_segment": value}
+        elif option == "TCP_USER_TIMEOUT":
+            settings = {"user_timeout": seconds / 1000.0}
+        elif option == "TCP_KEEPIDLE":
+            settings = {"keepalive": seconds}
+        elif option == "TCP_KEEPINTVL":
+            settings = {"keepalive_interval": seconds}
+        elif option == "TCP_KEEPCNT":
+            settings = {"keepalive_count": value}
+        elif option == "SO_RCVBUF":
+            doubled = 2 * value  # Linux counts its own structures in; half of it is for octets
+            settings = {"receive_buffer": doubled // 2, "receive_start": doubled // 2}
+        elif option == "TCP_CONGESTION":
+            raise InapplicableError("TCP_CONGESTION wants a string")
+        elif option == "SO_SNDBUF":
+            thing.sndbuf = 2 * value
+            return
+        elif option == "TCP_INQ":
+            thing.inq = value != 0
+            return
+        elif option == "IP_TOS":
+            if value & ~3:
+                thing.options[0, 1] = value
+            return
+        elif option in _HARMLESS:
+            return
+        else:
+            raise InapplicableError(f"the socket option {option} means nothing here")
+        thing.set_option(settings)
+
+    def sys_getsockopt(self, call: e.Call) -> int:
+        """getsockopt(fd, level, name, [value], [length])."""
+        thing = self._socket(call)
+        option = _option_name(call.arguments[2])
+        connection = thing.connection()
+        if option == "SO_ERROR":
+            error = thing.stream.error if thing.stream else None
+            found = 0
+            if error is not None and thing.told is not error:
+                thing.told, found = error, error.errno or 0
+        elif option == "TCP_MAXSEG" and connection is not None and connection.state > SYN_SENT:
+            found = connection.mss
+        elif option == "TCP_MAXSEG":
+            found = thing.settings.max_segment or 536
+        elif option == "SO_SNDBUF":
+            found = thing.sndbuf
+        elif option == "TCP_NOTSENT_LOWAT":
+            found = thing.options.get((6, number_of(option)), 0)
+        else:
+            key = (self._int(call, 1), number_of(option))
+            if key not in thing.options and option not in ("TCP_NODELAY", "SO_REUSEADDR"):
+                raise InapplicableError(f"getsockopt() does not know {option}")
+            found = thing.options.get(key, 0)
+        self._equal(option, call.arguments[3], found)
+        return 0
+
+
+def _option_name(value: e.Value) -> str:
+    if isinstance(value, e.Symbol):
+        return value.name
+    raise InapplicableError(f"a socket option without a name: {written(value)}")
