@@ -5,11 +5,7 @@
                 └ not ours ────── refused
     any query ─── parse ─ lookup ─ render ─ remembered for the next
 
-A hot answer costs no parse: the first zero octet behind the header can only be the end of the name
-if the octets up to it, in lower case, with type and class behind them are a key of our making. The
-identifier, RD and the question (in the querier's case) are copied, OPT is a constant, and the
-body was rendered against the question's fixed place; see `render`. All ways lead to the same
-octets; tests hold them against each other.
+All ways lead to the same octets; tests hold them against each other. The first two are `quick`.
 
 Floods cannot push out what is hot: answers for names that exist live in one dictionary filled at
 load, all others in bounded ones (`cache`). Imports the leaves of this package only.
@@ -19,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from appliance.dns import names
 from appliance.dns.cache import Generations
@@ -42,21 +38,11 @@ from appliance.dns.lookup import Answer, Lookup, Trace, Zones
 from appliance.dns.message import DO, Query
 from appliance.dns.places import UNSHAPED, Places
 from appliance.dns.prepared import COMMON, EAGER, Prepared, Rendered, refused, render_all
-from appliance.dns.respond import UNPLAIN, Responder, Services
-from appliance.dns.rrl import RateLimiter, address_of
+from appliance.dns.quick import Quick
+from appliance.dns.respond import Responder, Services
+from appliance.dns.rrl import RateLimiter
 from appliance.dns.transfer import Transfers
 from appliance.dns.zone import RRset, Zone, collector_paused
-
-# What a plain query has behind its identifier: RD in the low bit; AD and CD may be set and mean
-# nothing here (RFC 4035 §3.1.6); one question; with bit 1 one additional record, which is OPT.
-_HEADS: Final[dict[bytes, int]] = {
-    bytes((rd, bits, 0, 1, 0, 0, 0, 0, 0, opt)): opt << 1 | rd
-    for rd in (0, 1)
-    for bits in (0, 0x10, 0x20, 0x30)
-    for opt in (0, 1)
-}
-_PLAIN_OPT: Final = {b"\0\0\0\0\0\0": 0, b"\0\0\x80\0\0\0": 1}
-"""An OPT without options behind its size: extended code, version, DO, no options."""
 
 _CLASS_IN: Final = b"\0\1"
 
@@ -66,6 +52,14 @@ WARM_OCTETS: Final = 32 << 20
 SHAPED_ENTRIES: Final = 20_000
 SHAPED_OCTETS: Final = 8 << 20
 """Bounds of the renderings that names share: one for each wildcard, cut or zone and length."""
+
+
+class Answers(Protocol):
+    """What `Catalog.answer` is, a function that is made anew with its tables."""
+
+    def __call__(self, query: bytes, *, transport: str = "udp", peer: Any = None) -> bytes | None:
+        """`transport` is "udp" or the name of a stream; `peer` the sender's address, if known."""
+        ...
 
 
 class Catalog:
@@ -89,6 +83,7 @@ class Catalog:
         "_shaped",
         "_slow",
         "_warm",
+        "answer",
         "counters",
         "zones",
     )
@@ -113,10 +108,14 @@ class Catalog:
         `udp_size`: octets of a UDP answer at most; `minimal`: no apex NS beside positive answers;
         `extensions`: what is said besides; `limiter`: how often, by monotonic `clock`; `transfers`:
         who may have whole zones; `services`: who hears of NOTIFY, and says what CHAOS has; `eager`:
-        answers rendered now; `progress` is told names done and their part of a zone. LocalError if two zones have one origin or `udp_size` is not in
-        512..65535.
+        answers rendered now; `progress` is told names done and their part of a zone. LocalError if
+        two zones have one origin or `udp_size` is not in 512..65535.
         """
+        self.answer: Answers
+        """The answer to one message, None if there is to be none; never raises on any octets."""
+        self._hot: dict[bytes, Prepared] = {}
         self.zones = Zones(zones)
+        self._places = Places(Zones(()))
         self.counters = counters if counters is not None else Counters()
         self._lookup = Lookup(self.zones, minimal=minimal)
         self._refused = refused()
@@ -138,6 +137,7 @@ class Catalog:
         self._hot = rendered.ready
         self._fragile = rendered.fragile
         self._eager = eager
+        self._renew()
 
     def equip(
         self,
@@ -179,39 +179,36 @@ class Catalog:
             opt_record(udp_size, DO, REFUSED, why),
             b"",
         )
+        self._renew()
 
-    # The path of a plain query.
+    def _renew(self) -> None:
+        """Let plain queries be answered from the tables as they are now."""
+        self.answer = Quick(
+            self._hot,
+            self._places.table,
+            self._warm,
+            self._shaped,
+            self.zones.absent,
+            self.counters,
+            self._limiter,
+            self._clock,
+            self._slow,
+            self._opts,
+            self._refused,
+            self._refused_opts,
+        ).answer
 
-    def answer(self, query: bytes, *, transport: str = "udp", peer: Any = None) -> bytes | None:
-        """The answer to one message, None if there is to be none; never raises on any octets.
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what compiled modules hold, which begins anew."""
+        anew = ("answer", "_warm", "_shaped")
+        return {name: getattr(self, name) for name in self.__slots__ if name not in anew}
 
-        `transport` is "udp" or the name of a stream; `peer` is the sender's address, if known.
-        """
-        kind = _HEADS.get(query[2:12])
-        if kind is not None:
-            name_end = query.find(0, 12) + 1
-            end = name_end + 4
-            do = None
-            if kind < 2:
-                if len(query) == end:
-                    do = -1
-            elif len(query) == end + 11 and query[end : end + 3] == b"\0\0\x29":
-                do = _PLAIN_OPT.get(query[end + 5 :])
-            if do is not None:
-                name = query[12:name_end].lower()
-                ready = self._hot.get(name + query[name_end:end])
-                if ready is None:
-                    ready = self._shared(name, query[name_end:end])
-                elif ready.small:
-                    ready.tally[0] += 1
-                if ready is not None and ready.small:
-                    if self._limiter is not None and transport == "udp":
-                        verdict = self._limiter.judge(address_of(peer), ready.kind, self._clock())
-                        if verdict:
-                            return self._slow.limited(query, end, self._opts[do], verdict)
-                    opt = self._opts[do] if ready is not self._refused else self._refused_opts[do]
-                    return query[:2] + ready.heads[kind] + query[12:end] + ready.octets + opt
-        return self._slow.answer(query, transport, peer)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._warm = Generations(WARM_ENTRIES, WARM_OCTETS)
+        self._shaped = Generations(SHAPED_ENTRIES, SHAPED_OCTETS)
+        self._renew()
 
     def stream(
         self, query: bytes, *, transport: str = "tcp", peer: Any = None
@@ -222,48 +219,6 @@ class Catalog:
             if messages is not None:
                 return messages
         return self.answer(query, transport=transport, peer=peer)
-
-    def _shared(self, name: bytes, kind: bytes) -> Prepared | None:
-        """A remembered answer for a name whose extent is a guess; None if it takes more.
-
-        `kind` is type and class. The guess was right if labels lead from its start to a known name.
-        """
-        if kind[2:] != _CLASS_IN or kind[:2] in UNPLAIN or len(name) > 255:
-            return None
-        table = self._places.table
-        at = 0
-        place = table.get(name)
-        try:
-            while place is None:
-                length = name[at]
-                if not 0 < length < 64:
-                    break
-                at += 1 + length
-                place = table.get(name[at:])
-            else:
-                counters = self.counters
-                if not at:
-                    ready = self._warm.get(name + kind)
-                elif place:
-                    key = place << 24 | len(name) << 16
-                    if place & 1:
-                        key |= kind[0] << 8 | kind[1]
-                    ready = self._shaped.get(key)
-                else:
-                    return None
-                if ready is not None and ready.small:
-                    counters.rcodes[ready.rcode] += 1
-                    counters.shaped += 1
-                    counters.kind(kind)[0] += 1
-                    return ready
-                return None
-        except IndexError:
-            return None
-        if at + 1 != len(name) or self.zones.absent:
-            return None
-        self.counters.rcodes[REFUSED] += 1
-        self.counters.kind(kind)[0] += 1
-        return self._refused
 
     # The path of every other query, as far as it needs the zones.
 
@@ -379,6 +334,7 @@ class Catalog:
         self._fragile = []
         self._warm = Generations(WARM_ENTRIES, WARM_OCTETS)
         self._shaped = Generations(SHAPED_ENTRIES, SHAPED_OCTETS)
+        self._renew()
 
     def _drop(self, zone: Zone, some: Iterable[bytes]) -> None:
         """Forget what was rendered for some names of a zone that is served."""

@@ -181,10 +181,8 @@ class Rendered:
         At most until there are `limit` answers; `progress` is told the number of names done, and
         which part of all that is.
         """
-        done = 0
         common = COMMON if len(zone.nodes) <= COMMON_NAMES else ()
-        for name, node in zone.nodes.items():
-            done += 1
+        for done, (name, node) in enumerate(zone.nodes.items(), 1):
             if progress is not None and done % PROGRESS_EVERY == 0:
                 progress(done, done / len(zone.nodes))
             for qtype in {*common, *node.rrsets}:

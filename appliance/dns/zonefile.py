@@ -443,8 +443,8 @@ def read_file(
     """Read a zone from a file; names in it are relative to the file's own name at first.
 
     Included files must lie below `root`, by default the file's directory. `progress` is called
-    with the number of records, and the part of the file that they took, every `PROGRESS_EVERY`. Without `judge` the zone is taken as it is,
-    if it can be read. Raises ZoneError.
+    with the number of records, and the part of the file that they took, every `PROGRESS_EVERY`.
+    Without `judge` the zone is taken as it is, if it can be read. Raises ZoneError.
     """
     try:
         text = text_of(path)

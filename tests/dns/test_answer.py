@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import dns.edns
 import dns.message
 import dns.rcode
@@ -291,3 +293,12 @@ def test_hostile_octets_never_raise_and_answers_keep_the_rules(
 def test_any_octets_at_all(message: bytes) -> None:
     wire = CORNER.answer(message)
     assert wire is None or len(wire) >= 12
+
+
+def test_a_catalog_can_be_put_away_and_taken_out() -> None:
+    """An image carries its zones rendered; what comes out answers the same."""
+    catalog = corner()
+    asked = [question(f"{name}.corner.test.") for name in ("ns1", "x.wild", "no", "alias", "any.d")]
+    before = [catalog.answer(query) for query in asked for _ in range(2)]
+    again = pickle.loads(pickle.dumps(catalog))
+    assert [again.answer(query) for query in asked for _ in range(2)] == before

@@ -1,0 +1,146 @@
+"""The path of a plain query: three slices, a look-up, an answer put together.
+
+A hot answer costs no parse: the first zero octet behind the header can only be the end of the name
+if the octets up to it, in lower case, with type and class behind them are a key of our making. The
+identifier, RD and the question (in the querier's case) are copied, OPT is a constant, and the body
+was rendered against the question's fixed place; see `render`. Whatever does not fit the pattern is
+for `respond`.
+
+This module and `cache` are compiled by mypyc where packages are built with a compiler, so they hold
+nothing that is pickled. Imports the leaves of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from appliance.dns.cache import Generations
+from appliance.dns.counters import Counters
+from appliance.dns.prepared import Prepared
+from appliance.dns.respond import UNPLAIN, Responder
+from appliance.dns.rrl import RateLimiter, address_of
+
+# What a plain query has behind its identifier: RD in the low bit; AD and CD may be set and mean
+# nothing here (RFC 4035 §3.1.6); one question; with bit 1 one additional record, which is OPT.
+_HEADS: Final[dict[bytes, int]] = {
+    bytes((rd, bits, 0, 1, 0, 0, 0, 0, 0, opt)): opt << 1 | rd
+    for rd in (0, 1)
+    for bits in (0, 0x10, 0x20, 0x30)
+    for opt in (0, 1)
+}
+_PLAIN_OPT: Final[dict[bytes, int]] = {b"\0\0\0\0\0\0": 0, b"\0\0\x80\0\0\0": 1}
+"""An OPT without options behind its size: extended code, version, DO, no options."""
+_NO_OPT: Final = 2
+"""The place in `opts` for queries without EDNS."""
+_ODD: Final = -1
+
+_CLASS_IN: Final = b"\0\1"
+Opts = tuple[bytes, bytes, bytes]
+"""OPT records for answers to queries without DO, with DO, and without EDNS."""
+
+
+class Quick:
+    """Answers plain queries from what was rendered; made anew when any of its tables is."""
+
+    def __init__(
+        self,
+        hot: dict[bytes, Prepared],
+        table: dict[bytes, int],
+        warm: Generations[bytes, Prepared],
+        shaped: Generations[int, Prepared],
+        absent: set[bytes],
+        counters: Counters,
+        limiter: RateLimiter | None,
+        clock: Callable[[], float],
+        slow: Responder,
+        opts: Opts,
+        refused: Prepared,
+        refused_opts: Opts,
+    ) -> None:
+        """The tables are the catalog's own; `table` is that of `places`."""
+        self._hot = hot
+        self._table = table
+        self._warm = warm
+        self._shaped = shaped
+        self._absent = absent
+        self._counters = counters
+        self._limiter = limiter
+        self._clock = clock
+        self._slow = slow
+        self._opts = opts
+        self._refused = refused
+        self._refused_opts = refused_opts
+
+    def answer(self, query: bytes, *, transport: str = "udp", peer: Any = None) -> bytes | None:
+        """The answer to one message, None if there is to be none; never raises on any octets.
+
+        `transport` is "udp" or the name of a stream; `peer` is the sender's address, if known.
+        """
+        kind = _HEADS.get(query[2:12])
+        if kind is not None:
+            name_end = query.find(0, 12) + 1
+            end = name_end + 4
+            do = _ODD
+            if kind < 2:
+                if len(query) == end:
+                    do = _NO_OPT
+            elif len(query) == end + 11 and query[end : end + 3] == b"\0\0\x29":
+                do = _PLAIN_OPT.get(query[end + 5 :], _ODD)
+            if do != _ODD:
+                name = query[12:name_end].lower()
+                asked = query[name_end:end]
+                ready = self._hot.get(name + asked)
+                if ready is None:
+                    ready = self._shared(name, asked)
+                elif ready.small:
+                    ready.tally[0] += 1
+                if ready is not None and ready.small:
+                    if self._limiter is not None and transport == "udp":
+                        verdict = self._limiter.judge(address_of(peer), ready.kind, self._clock())
+                        if verdict:
+                            return self._slow.limited(query, end, self._opts[do], verdict)
+                    opt = self._opts[do] if ready is not self._refused else self._refused_opts[do]
+                    return query[:2] + ready.heads[kind] + query[12:end] + ready.octets + opt
+        return self._slow.answer(query, transport, peer)
+
+    def _shared(self, name: bytes, asked: bytes) -> Prepared | None:
+        """A remembered answer for a name whose extent is a guess; None if it takes more.
+
+        `asked` is type and class. The guess was right if labels lead from its start to a known
+        name.
+        """
+        length = len(name)
+        if asked[2:] != _CLASS_IN or asked[:2] in UNPLAIN or length > 255:
+            return None
+        table = self._table
+        at = 0
+        place = table.get(name)
+        while place is None:
+            if at >= length:
+                return None
+            step = name[at]
+            if not 0 < step < 64:
+                break
+            at += 1 + step
+            place = table.get(name[at:])
+        counters = self._counters
+        if place is None:
+            if at + 1 != length or self._absent:
+                return None
+            ready: Prepared | None = self._refused
+        elif not at:
+            ready = self._warm.get(name + asked)
+        elif place:
+            key = place << 24 | length << 16
+            if place & 1:
+                key |= asked[0] << 8 | asked[1]
+            ready = self._shaped.get(key)
+            counters.shaped += ready is not None and ready.small
+        else:
+            return None
+        if ready is None or not ready.small:
+            return None
+        counters.rcodes[ready.rcode] += 1
+        counters.kind(asked)[0] += 1
+        return ready
