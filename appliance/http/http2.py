@@ -11,6 +11,7 @@ is read either, so that no queue grows.  Imports h2 and this package.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections import deque
 from typing import cast
@@ -40,9 +41,9 @@ MAX_BODIES = 8
 # Streams remembered after their end, for late frames: RFC 9113 §5.1.
 MAX_CLOSED = 1000
 # RFC 9113 §6: frame types.
-DATA, HEADERS, RST_STREAM, PUSH_PROMISE, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 5, 8, 9
+DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, CONTINUATION = 0, 1, 3, 4, 7, 9
 # RFC 9113 §6.1, §6.2: flags.
-END_STREAM, END_HEADERS, PADDED, PRIORITY = 0x01, 0x04, 0x08, 0x20
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x01, 0x01, 0x04, 0x08, 0x20
 # RFC 9218 §7.1: the frame type of PRIORITY_UPDATE; §2.1: the setting that says we go by it.
 PRIORITY_UPDATE = 0x10
 NO_RFC7540_PRIORITIES = 0x9  # h2 has no name for it, and sends what it is given
@@ -277,6 +278,14 @@ class Http2Protocol(asyncio.Protocol):
         if not calm:
             self._goaway(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
             return False
+        if kind == GOAWAY and not number and stop - at >= 17:
+            # The peer's own goodbye (§6.8).  h2 would send nothing after it; here what was asked
+            # for is still sent.
+            self._draining = True
+            return True
+        if kind == SETTINGS and flags & ACK and stop - at > 9:
+            self._goaway(h2.errors.ErrorCodes.FRAME_SIZE_ERROR)  # §6.5
+            return False
         if number in self._gone and kind in (DATA, HEADERS):
             # RFC 9113 §5.1: after END_STREAM only PRIORITY, WINDOW_UPDATE and RST_STREAM may come.
             self._goaway(h2.errors.ErrorCodes.STREAM_CLOSED)
@@ -288,7 +297,12 @@ class Http2Protocol(asyncio.Protocol):
         try:
             events = self._h2.receive_data(octets)
         except h2.exceptions.ProtocolError:
-            self._end()  # h2 has prepared the GOAWAY that says why
+            # h2 has prepared the GOAWAY that says why, with a wrong code for header compression:
+            # RFC 9113 §4.3 wants COMPRESSION_ERROR.
+            if self._decoder.failed:
+                octets = self._h2.data_to_send()[:-4]
+                self._sending.append(octets + h2.errors.ErrorCodes.COMPRESSION_ERROR.to_bytes(4))
+            self._end()
             return False
         self._decoder.taken()
         if not events:
@@ -406,8 +420,6 @@ class Http2Protocol(asyncio.Protocol):
         elif isinstance(event, h2.events.StreamReset):
             self._streams.pop(event.stream_id, None)
             self._bodies.pop(event.stream_id, None)
-        elif isinstance(event, h2.events.ConnectionTerminated):
-            self._draining = True  # the peer's own goodbye; what it asked for is still sent
         elif isinstance(event, h2.events.UnknownFrameReceived):
             self._priority_update(event)
 
@@ -592,7 +604,8 @@ class Http2Protocol(asyncio.Protocol):
         self._since, self._progress = self._server.now, 0
         if stream.unread:
             # RFC 9113 §8.1: answered in full; the rest of the content is not wanted.
-            self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.NO_ERROR)
+            with contextlib.suppress(h2.exceptions.ProtocolError):  # it has ended meanwhile
+                self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.NO_ERROR)
 
     def _flush(self) -> None:
         data = self._h2.data_to_send()

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from hpack import Decoder
+from hpack import Decoder, OversizedHeaderListError
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.struct import HeaderTuple
@@ -149,6 +149,7 @@ class LaneDecoder(Decoder):
         super().__init__(max_header_list_size)
         self.blocks: dict[bytes, Ready] = {}  # sound while the dynamic table stays as it is
         self.steady = False  # the last block left the table as it was
+        self.failed = False  # a block was no HPACK
         self._found: list[HeaderTuple] | Exception | None = None
 
     def ahead(self, block: bytes) -> Fields | None:
@@ -180,6 +181,11 @@ class LaneDecoder(Decoder):
         before = (table.maxsize, len(entries), entries[0] if entries else None)
         try:
             return list(super().decode(block, True))
+        except OversizedHeaderListError:
+            raise
+        except Exception:
+            self.failed = True
+            raise
         finally:
             newest = entries[0] if entries else None
             self.steady = before[:2] == (table.maxsize, len(entries)) and before[2] is newest

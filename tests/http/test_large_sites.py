@@ -29,7 +29,8 @@ from appliance.progress import Bar
 
 NOW = 1_700_000_000
 PAGE = (
-    "---\ntitle: Page {0}\ndate: 2020-01-02\nsummary: S\norder: 3\n---\n## H {0}\n\ntext\n" + "x " * 200
+    "---\ntitle: Page {0}\ndate: 2020-01-02\nsummary: S\norder: 3\n---\n## H {0}\n\ntext\n"
+    + "x " * 200
 )
 
 
