@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 BUILD := build/compiled
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled check format bench probes clean
+.PHONY: help run test test-compiled check format bench fuzz probes clean
 
 help:
 	@echo 'make run    serve openmirage.org on 127.0.0.1, without any privilege (ARGS="--link tap:NAME ...")'

@@ -58,6 +58,8 @@ def _machine(random: Random) -> Machine:
         mtu=random.choice((1500, 1500, 1500, 1280, 576, 9000, 200 + random.randrange(3000))),
         offload=chance() < 0.5,
         clock=random.choice((0.0, 0.0, 0.001, -3_600.0, 86_400.0)) if chance() < 0.5 else 0.0,
+        backlog=random.choice((1024, 1024, 1024, 4)),
+        memory=300_000 if chance() < 0.03 else 256 << 20,
     )
 
 

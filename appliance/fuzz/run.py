@@ -23,6 +23,7 @@ from appliance.fuzz.scenario import Flow, Scenario
 from appliance.fuzz.world import Cable, LivelockError, Sink, Station, World
 from appliance.net.tcp import Connection
 from appliance.net.tcp_state import ALLOWED, CLOSED, NAMES, TIME_WAIT
+from appliance.net.tcp_table import Limits
 from appliance.net.wire.address import from_text
 
 PORT: Final = 1000
@@ -40,6 +41,8 @@ FEW: Final = 8
 MAX_EVENTS: Final = 2_000_000
 """Instants of one run; a scenario that takes more makes no progress, or is too large."""
 MAX_FINDINGS: Final = 20
+PLENTY: Final = 64 << 20
+"""Octets of memory that no scenario of ordinary size needs."""
 SYN_OCTETS: Final = 74
 """Octets of a frame with a SYN and its options."""
 LOSSY: Final = 0.08
@@ -107,7 +110,13 @@ class Run:
 
     def _station(self, name: str) -> Station:
         machine = self.scenario.client if name == "client" else self.scenario.server
-        return self.world.host(name, mtu=machine.mtu, offload=machine.offload, clock=machine.clock)
+        return self.world.host(
+            name,
+            mtu=machine.mtu,
+            offload=machine.offload,
+            clock=machine.clock,
+            limits=Limits(memory=machine.memory),
+        )
 
     def report(self, rule: str, text: str) -> None:
         """Note a broken rule."""
@@ -162,7 +171,7 @@ class Run:
     def _prepare(self, number: int, flow: Flow) -> None:
         """Listen for a flow, and set out to open its connections."""
         port = PORT + number
-        settings = self.scenario.server.tcp
+        settings, backlog = self.scenario.server.tcp, self.scenario.server.backlog
         waiting: dict[tuple[str, int], Pair] = {}
 
         def accept(connection: Connection) -> Application:
@@ -174,7 +183,7 @@ class Run:
             return pair.server.attach(connection)
 
         if flow.opens == "client":
-            self.server.host.tcp_listen("", port, accept, settings=settings, backlog=1024)
+            self.server.host.tcp_listen("", port, accept, settings=settings, backlog=backlog)
         start = self.world.now + flow.at
         for index in range(flow.count):
             self.world.at(start + index * flow.every, lambda i=index: open_one(i))  # type: ignore[misc]
@@ -421,6 +430,8 @@ def excuses(scenario: Scenario) -> set[str]:
             if flow.count * SYN_OCTETS > link.queue and link.rate < float("inf"):
                 allowed |= {"TimeoutError", "ConnectionResetError"}
     for machine in (scenario.client, scenario.server):
+        if machine.memory < PLENTY:
+            allowed |= {"ConnectionAbortedError", "ConnectionResetError"}
         if machine.tcp.user_timeout or machine.tcp.keepalive:
             allowed |= {"TimeoutError", "ConnectionResetError"}
     return allowed

@@ -37,6 +37,10 @@ class Machine:
     """Its interface takes super-segments."""
     clock: Annotated[float, Interval(ge=-1e4, le=1e6)] = 0.0
     """Seconds that its clock is ahead."""
+    backlog: Annotated[int, Ge(1)] = 1024
+    """Handshakes under way that a listener keeps; of more, SYN cookies take care (RFC 4987)."""
+    memory: Annotated[int, Ge(1)] = 256 << 20
+    """Octets that all connections may make it keep; beyond, it gives connections up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
