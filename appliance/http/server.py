@@ -347,6 +347,7 @@ class HttpServer:
             and answer.status in _REMEMBERED
             and answer.length <= SMALL
             and request.method in {b"GET", b"HEAD"}
+            and fields not in self.ready
         ):
             if len(self.ready) >= MAX_READY:
                 self._fold()
