@@ -20,8 +20,9 @@ from appliance.net.seq import HALF, MASK
 from appliance.net.wire.tcp import TcpOptions
 
 PERIOD: Final = 64.0  # seconds per step of the slow clock; a cookie lives for one to two of them
-# MSS values that three bits can name: the common ones, from the least that IPv4 promises up.
-MSS_TABLE: Final = (536, 1220, 1360, 1400, 1440, 1452, 1460, 8960)
+# MSS values that three bits can name: the common ones, and the least that a peer is heard to ask
+# for (`tcp.MIN_MSS`), since MUST-16 of RFC 9293 §3.7.1 allows rounding down alone.
+MSS_TABLE: Final = (88, 536, 1220, 1400, 1440, 1452, 1460, 8960)
 _INDEX_BITS: Final = 3
 _OPTION_BITS: Final = 6
 _NO_SCALE: Final = 15  # RFC 7323 §2.3: real shifts end at 14

@@ -22,3 +22,17 @@ def test_a_reset_in_last_ack_with_octets_unacknowledged(scenario: Play) -> None:
         delay = 0.3
         blackouts = [[0.811, 100.811]]
     """)
+
+
+def test_a_cookie_does_not_round_a_small_mss_up(scenario: Play) -> None:
+    """RFC 9293 §3.7.1, MUST-16: no segment larger than the peer takes, SYN cookie or not."""
+    outcome = scenario("""
+        flow = [{ server = { sends = 5_000 }, count = 20 }]
+        [client.tcp]
+        max_segment = 200
+        [server]
+        backlog = 1
+        [link]
+        delay = 0.01
+    """)
+    assert outcome.counters["tcp_cookies_valid"] > 0
