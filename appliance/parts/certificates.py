@@ -332,14 +332,12 @@ class Certificates(Part):
         except CredentialError as exc:
             logger.warning("%s", exc)
 
-    def metrics(self) -> dict[str, float]:
-        """Counters, and the days that each certificate has left."""
+    def days_left(self) -> list[tuple[str, float]]:
+        """The first name of each certificate in use, and the days until it expires."""
         now = self.now()
-        days = {
-            f'days_left{{name="{c.names[0]}"}}': (c.not_after - now).total_seconds() / 86400
-            for c in self.credentials()
-        }
-        return {**self.counters.as_dict(), **days}
+        return [
+            (c.names[0], (c.not_after - now).total_seconds() / 86400) for c in self.credentials()
+        ]
 
     def _log_key(self, line: bytes) -> None:
         """The format of SSLKEYLOGFILE, to the file that the settings name."""

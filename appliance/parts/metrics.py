@@ -67,6 +67,7 @@ class Metrics(Part):
     async def begin(self, stack: Stack) -> None:
         """Listen, and begin to take samples."""
         self._observer = Observer(stack, self._web.http, self._dns, self._taster)
+        self._observer.certificates = lambda: self._web.certificates
         lost = build(b"there is no such page here\n", "text/plain; charset=utf-8")
         self._http = server = HttpServer(
             Holder(Site({}, lost)),

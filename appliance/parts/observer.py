@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,7 @@ from appliance.net.tcp_info import snapshot
 if TYPE_CHECKING:
     from appliance.http import HttpServer
     from appliance.net.transport import Stack
+    from appliance.parts.certificates import Certificates
     from appliance.parts.taster import Taster
 
 SECONDS: Final = 180
@@ -40,6 +41,7 @@ class Observer:
 
     def __init__(self, stack: Stack, http: list[HttpServer], dns: Any, taster: Taster) -> None:
         """`http` is read anew each time; `dns` are the counters of the DNS room."""
+        self.certificates: Callable[[], Certificates | None] = lambda: None
         self._stack = stack
         self._http = http
         self._dns = dns
@@ -198,9 +200,30 @@ class Observer:
             "net_events", "What the TCP/IP stack counts.",
             self._stack.counters.as_dict().items(), "event",
         )  # fmt: skip
+        if (certificates := self.certificates()) is not None:
+            yield from self._tls(certificates, counter)
         yield GaugeMetricFamily(
             "appliance_tcp_flows", "TCP connections in any state.", len(self._stack.host.tcp.flows)
         )
+
+    @staticmethod
+    def _tls(certificates: Certificates, counter: Callable[..., Any]) -> Iterator[Any]:
+        """Handshakes, what became of them, and how long certificates last."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        counted = certificates.counters
+        yield counter(
+            "tls_handshakes", "TLS handshakes done, by version.",
+            [("1.2", counted.tls12), ("1.3", counted.tls13)], "version",
+        )  # fmt: skip
+        yield counter("tls_failures", "TLS that failed.", counted.failures.items(), "reason")
+        yield counter("tls_events", "What else TLS counts.", counted.events().items(), "event")
+        days = GaugeMetricFamily(
+            "appliance_tls_certificate_days_left", "Until it expires.", labels=["name"]
+        )
+        for name, left in certificates.days_left():
+            days.add_metric([name], left)
+        yield days
 
 
 _EVENTS: Final = (

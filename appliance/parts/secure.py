@@ -48,6 +48,7 @@ class Secure(Part):
         self._settings = settings
         self._certificates = certificates
         self._web = web
+        web.certificates = certificates
         self._authority = authority
         self.https: HttpServer | None = None
         self.doh = Doh(self._ask)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from appliance.http.accesslog import AccessLog
     from appliance.http.server import Hook
     from appliance.net.transport import Stack
+    from appliance.parts.certificates import Certificates
     from appliance.settings import Settings
 
 
@@ -47,6 +48,7 @@ class Web(Part):
         )
         self.hosting: Holder[Any] = Holder(_hosting(content))
         self.hooks: dict[bytes, Hook] = {}
+        self.certificates: Certificates | None = None  # of its secure listener, if there is one
         self.redirect: Holder[Any] | None = None  # where plain HTTP leads, if not to the sites
         self.http: list[HttpServer] = []  # one for each kind of listener, the plain one first
         self._log: AccessLog | None = None

@@ -38,6 +38,11 @@ class TlsCounters:
             reason = "other"
         self.failures[reason] += 1
 
+    def events(self) -> dict[str, int]:
+        """What is neither a version nor a failure."""
+        names = ("accepted", "http", "late", "limited", "ragged", "resumed")
+        return {name: getattr(self, name) for name in names}
+
     def as_dict(self) -> dict[str, int]:
         """All counters by name, those of failures as `failed: REASON`."""
         plain = {name: getattr(self, name) for name in self.__slots__ if name != "failures"}
