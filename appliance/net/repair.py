@@ -133,8 +133,8 @@ class Repair:
         ):
             segments = -(-outstanding // self.mss)
             pto = rack.probe_timeout(rtt.srtt, rtt.rto, segments)
-            if pto < rtt.rto:
-                return now + pto, True
+            # RFC 8985 §7.2: a PTO later than the RTO is brought forward to it, and still probes.
+            return now + pto, True
         return now + rtt.rto, False
 
     def next_lost(self, una: int, nxt: int, edge: int) -> Sent | None:

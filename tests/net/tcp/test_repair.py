@@ -539,6 +539,20 @@ def test_timeout_follows_an_unanswered_probe() -> None:
     assert scene.counter("tcp_timeouts") >= 1
 
 
+def test_a_probe_later_than_the_timer_takes_its_place() -> None:
+    """RFC 8985 §7.2: the PTO is at most the RTO, and what leaves then is a probe, not a timeout."""
+    scene, peer, app = passive(rtt=RTT)
+    app.send(b"x")  # alone: twice the round trip and the peer's delayed ACK are more than the RTO
+    sent = scene.now
+    peer.drain()
+    scene.advance(1.0)
+    times = [s.at - sent for s in peer.drain()]
+    assert times[0] == pytest.approx(RTT + max(2 * RTT, 0.2))
+    assert scene.counter("tcp_tail_probes") == 1
+    assert times[1] == pytest.approx(2 * times[0])
+    assert scene.counter("tcp_timeouts") == 1
+
+
 def test_tail_probe_of_a_fin() -> None:
     """RFC 8985 §7.3: the FIN is the tail."""
     scene, peer, app = passive(rtt=0.5)
@@ -820,4 +834,5 @@ def test_small_segments_are_not_merged_beyond_the_window() -> None:
     peer.got = 1
     scene.advance(20)
     octets = {s.seq + i: bytes([o]) for s in peer.drain() for i, o in enumerate(s.data)}
-    assert b"".join(octets[n] for n in sorted(octets)) == b"01234"[: len(octets)]
+    assert octets == {n: b"%d" % (n - 1) for n in octets}
+    assert set(octets) >= {1, 5}  # the timer's and the tail probe's
