@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 
@@ -127,7 +127,7 @@ def _validated(
     content = {
         table: {key: value for key, value in document[table].items() if (table, key) not in faulty}
         for table in ("site", "dns")
-        if isinstance(document[table], dict)
+        if isinstance(document[table], dict) and (table,) not in faulty
     }
     usable = Settings.model_validate(content, context=context)
     raise ConfigError(sorted(problems, key=lambda p: p.line), usable)
@@ -142,7 +142,11 @@ def _explain(
 ) -> Problem:
     """One of pydantic's errors as file, line, key, value and what is allowed."""
     if location[0] in LISTS:
-        return _explain_item(location, error, path, text)
+        return _explain_item(location, error, path, text, LISTS[str(location[0])])
+    inner = _item_model(location)
+    if inner is not None:
+        nested = (f"{location[0]}.{location[1]}", *location[2:])
+        return _explain_item(nested, error, path, text, inner)
     keys = [str(part) for part in location if isinstance(part, str)][:2]
     value = error["input"]
     if error["type"] == "value_error" and len(keys) == 1:  # of a table as a whole
@@ -164,7 +168,18 @@ def _explain(
     return Problem(str(path), line, "error", f"{key} = {_shown(value)}: {message}")
 
 
-def _explain_item(location: tuple[int | str, ...], error: Any, path: Path, text: str) -> Problem:
+def _item_model(location: tuple[int | str, ...]) -> Any:
+    """What each of several tables within a table is, like [[dns.key]]; None for anything else."""
+    if len(location) < 3 or not isinstance(location[2], int):
+        return None
+    field = TABLES[str(location[0])].model_fields.get(str(location[1]))
+    items = get_args(field.annotation) if field is not None else ()
+    return items[0] if items and hasattr(items[0], "model_fields") else None
+
+
+def _explain_item(
+    location: tuple[int | str, ...], error: Any, path: Path, text: str, model: Any
+) -> Problem:
     """The same for a table of which there may be several, like [[host]]."""
     table, *rest = location
     assert isinstance(table, str)
@@ -175,7 +190,7 @@ def _explain_item(location: tuple[int | str, ...], error: Any, path: Path, text:
         shape = f"tables, each begun by [[{table}]]"
         allowed = f"one of at most 100 {shape}" if error["type"] == "too_long" else shape
         return Problem(str(path), line, "error", f"{table}: must be {allowed}")
-    fields = LISTS[table].model_fields
+    fields = model.model_fields
     if error["type"] == "missing":
         return Problem(str(path), line, "error", f"{table}.{keys[0]}: is missing")
     line = _line_of_item(text, table, number, keys[0]) or line
@@ -184,7 +199,7 @@ def _explain_item(location: tuple[int | str, ...], error: Any, path: Path, text:
         hint = f"did you mean {close[0]}? " if close else ""
         message = f"no such key; {hint}known are {', '.join(fields)}"
     else:
-        message = f"must be {fields[keys[0]].description}"
+        message = f"must be {fields[keys[0]].description or 'an integer from 1 to 65535'}"
     return Problem(
         str(path), line, "error", f"{table}.{keys[0]} = {_shown(error['input'])}: {message}"
     )

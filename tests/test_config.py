@@ -178,3 +178,34 @@ def test_what_is_left_without_the_faulty_keys(tmp_path: pathlib.Path) -> None:
     assert usable is not None
     assert usable.site.directory == tmp_path / "pages"
     assert usable.net.link == "pair"
+
+
+def test_errors_in_tables_of_tables_name_their_line(tmp_path: pathlib.Path) -> None:
+    """[[dns.key]] and its kin: the line of the key in the right one of them."""
+    text = """\
+[dns]
+rate_limit = -1
+[[dns.key]]
+name = "one"
+file = "a.key"
+[[dns.key]]
+name = "two"
+algorithm = "md5"
+file = "b.key"
+[[dns.primary]]
+zone = ["x"]
+"""
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(write(tmp_path, text))
+    told = [(problem.line, problem.message.split(":")[0]) for problem in caught.value.problems]
+    assert told == [
+        (2, "dns.rate_limit = -1"),
+        (8, 'dns.key.algorithm = "md5"'),
+        (10, "dns.primary.address"),
+        (11, 'dns.primary.zone = ["x"]'),
+    ]
+
+
+def test_keys_that_are_used_must_be_there(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(config.ConfigError, match=r'dns\.secondary = "other\."'):
+        config.load(write(tmp_path, '[[dns.secondary]]\nkey = "other"\n'))

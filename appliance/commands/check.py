@@ -18,7 +18,10 @@ from appliance.commands import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from appliance.config import Problem
+    from appliance.settings import Settings
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +47,20 @@ def run(options: argparse.Namespace) -> int:
     from appliance.content import check_content, load_content
 
     content = load_content(usable)
+    problems += _secrets(usable, path)
     return _tell([*problems, *content.problems, *check_content(content)], content.summary)
+
+
+def _secrets(settings: Settings, path: Path) -> list[Problem]:
+    """What is wrong with keys and other files that [dns] names."""
+    from appliance.config import Problem
+    from appliance.parts.dns_options import OptionsError, options
+
+    try:
+        options(settings)
+    except OptionsError as error:
+        return [Problem(str(path), 0, "error", str(error))]
+    return []
 
 
 def _tell(problems: Sequence[Problem], summary: str) -> int:

@@ -1,0 +1,264 @@
+"""When a secondary asks whom (virtual time), and what a primary may send it."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from appliance.dns import Extensions, Key, Keys, LoadedZones, Transfers, Zone, grant, names
+from appliance.dns.authority import Authority, Options
+from appliance.dns.errors import LocalError, WireError
+from appliance.dns.incoming import Incoming, UpToDate, Whole
+from appliance.dns.members import make, read
+from appliance.dns.secondary import FIRST_RETRY, JITTER, MAX_RETRY, Primary, Secondary
+from appliance.dns.serial import difference, records
+from appliance.dns.tsig import key
+from tests.dns.util import Reply, question
+
+ONE, TWO = Primary("192.0.2.1"), Primary("192.0.2.2")
+NAME = b"\1x\4test\0"
+KEY = key("xfr.", "hmac-sha256", b"0123456789abcdef")
+PEER = ("192.0.2.9", 53)
+
+
+def version(serial: int, times: str = "7200 1800 1209600", *lines: str) -> Zone:
+    head = f"$ORIGIN x.test.\n$TTL 60\n@ SOA ns h {serial} {times} 300\n@ NS ns\nns A 192.0.2.1\n"
+    return Zone.from_text(head + "".join(line + "\n" for line in lines))
+
+
+def secondary(*primaries: Primary) -> Secondary:
+    return Secondary(NAME, primaries or (ONE, TWO), random=Random(1))
+
+
+def test_rfc1035_4_3_5_refresh_retry_expire() -> None:
+    """The timers of the SOA, each pause a little shorter by chance."""
+    one = secondary(ONE)
+    assert one.due(0.0) == ONE
+    assert one.due(0.0) is None  # one conversation at a time
+    one.have(version(1), 0.0)
+    assert 7200 * (1 - JITTER) <= one.deadline() <= 7200
+    now = one.deadline()
+    assert one.due(now - 1) is None
+    pauses = []
+    for _ in range(6):
+        assert one.due(now) == ONE
+        one.failed(now, "no answer")
+        pauses.append(one.deadline() - now)
+        now = one.deadline()
+    wanted = [1800, 3600, 7200, 7200, 7200, 7200]
+    for pause, most in zip(pauses, wanted, strict=True):
+        assert most * (1 - JITTER) <= pause <= most
+    assert one.due(now) == ONE
+    one.confirmed(now)
+    assert 7200 * (1 - JITTER) <= one.deadline() - now <= 7200
+    assert not one.expired(now + 1209599)
+    assert one.expired(now + 1209600)
+    assert not one.expired(now + 1209600)  # told once
+    assert one.zone is None
+
+
+def test_the_next_primary_is_asked_at_once() -> None:
+    one = secondary(ONE, TWO)
+    assert one.due(0.0) == ONE
+    one.failed(0.0, "no answer")
+    assert one.due(0.0) == TWO
+    one.failed(0.0, "no answer")
+    assert one.due(0.0) is None
+    pause, now = one.deadline(), one.deadline()
+    assert FIRST_RETRY * (1 - JITTER) <= pause <= FIRST_RETRY
+    for _ in range(40):
+        assert one.due(now) is not None
+        one.failed(now, "no answer")
+        now = max(now, one.deadline())
+    assert one.deadline() - now <= MAX_RETRY
+
+
+def test_rfc1996_3_11_notify() -> None:
+    """It brings the check forward, unless the serial is the one we have."""
+    one = secondary(ONE, TWO)
+    one.due(0.0)
+    one.have(version(5), 0.0)
+    one.notified(10.0, TWO.address, 5)
+    assert one.due(10.0) is None
+    one.notified(10.0, TWO.address, 6)
+    assert one.due(10.0) == TWO  # whoever told is asked first
+    one.notified(11.0, ONE.address, 7)  # in the middle of the conversation
+    assert one.due(11.0) is None
+    one.have(version(6), 12.0)
+    assert one.due(12.0) == ONE
+
+
+def test_an_soa_without_reason_is_bounded() -> None:
+    one = secondary(ONE)
+    one.have(version(1, "0 0 0"), 0.0)
+    assert one.deadline() >= 4
+    one.have(version(1, "2147483647 1 1"), 0.0)
+    assert one.deadline() < 4 * 604800 + 1
+    assert one.deadline() < math.inf
+
+
+# What a primary sends.
+
+
+class PrimaryServer:
+    """Ours, at the other end of an `Incoming`."""
+
+    def __init__(self, *versions: Zone, signed: bool = True) -> None:
+        transfers = Transfers(default=[grant("192.0.2.0/24", "xfr." if signed else None)])
+        for old, new in pairwise(versions):
+            transfers.changed(difference(old, new))
+        self.server = Authority(
+            Options(extensions=Extensions(keys=Keys([KEY]), clock=lambda: 5e8),
+                    transfers=transfers),
+            random=Random(2),
+        )  # fmt: skip
+        self.server.begin(LoadedZones((versions[-1],), ()))
+
+    def talk(self, have: Zone | None, secret: Key | None = KEY, mutate: object = None) -> Incoming:
+        incoming = Incoming(
+            NAME,
+            have.serial if have is not None else None,
+            key=secret,
+            random=Random(3),
+            wall=lambda: 5e8,
+        )
+        message: bytes | None = incoming.start()
+        number = 0
+        while message is not None and incoming.result is None:
+            found = self.server.current.stream(message, peer=PEER)
+            assert found is not None
+            message = None
+            for one in [found] if isinstance(found, bytes) else found:
+                number += 1
+                if callable(mutate):
+                    one = mutate(number, one)
+                message = incoming.received(one)
+        return incoming
+
+
+BIG = [f"h{n} A 10.0.{n // 250}.{n % 250}" for n in range(3000)]
+
+
+def test_rfc5936_a_whole_zone_comes_in_many_messages() -> None:
+    zone = version(9, "7200 1800 1209600", *BIG, "Mixed CNAME H1.Out.TEST.", "*.w MX 1 ns")
+    result = PrimaryServer(zone).talk(None).result
+    assert isinstance(result, Whole)
+    got = result.builder.finish()
+    assert set(records(got)) == set(records(zone))
+    assert got.soa.rdatas == zone.soa.rdatas
+
+
+def test_rfc1995_differences_come_if_there_are_some() -> None:
+    one = version(1, "7200 1800 1209600", *BIG)
+    two = version(2, "7200 1800 1209600", *BIG[1:], "new TXT a")
+    three = version(3, "7200 1800 1209600", *BIG[2:], "new TXT b")
+    primary = PrimaryServer(one, two, three)
+    result = primary.talk(one).result
+    assert isinstance(result, tuple)
+    assert [(change.old_serial, change.new_serial) for change in result] == [(1, 2), (2, 3)]
+    assert result == (difference(one, two), difference(two, three))
+    assert isinstance(primary.talk(three).result, UpToDate)
+    assert isinstance(primary.talk(version(5)).result, UpToDate)
+    # A version that the primary has never heard of: it sends everything.
+    strange = PrimaryServer(three).talk(one).result
+    assert isinstance(strange, Whole)
+
+
+def test_rfc8945_every_change_on_the_way_is_noticed() -> None:
+    primary = PrimaryServer(version(9, "7200 1800 1209600", *BIG))
+    for message in range(1, 6):
+        for at in (30, -30, -100):
+
+            def mutate(number: int, data: bytes, message: int = message, at: int = at) -> bytes:
+                if number != message:
+                    return data
+                return data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :] if at > 0 else (
+                    data[:at] + bytes((data[at] ^ 1,)) + data[len(data) + at + 1 :]
+                )  # fmt: skip
+
+            with pytest.raises(WireError):
+                primary.talk(None, mutate=mutate)
+    other = key("xfr.", "hmac-sha256", b"another secret!!")
+    with pytest.raises(WireError):
+        primary.talk(None, other)
+    with pytest.raises(WireError, match="REFUSED"):
+        primary.talk(None, None)
+
+
+def test_any_octets_raise_nothing_but_wire_errors() -> None:
+    primary = PrimaryServer(version(9, "7200 1800 1209600", *BIG[:50]), signed=False)
+    random = Random(4)
+    finished = 0
+    for _ in range(500):
+
+        def mutate(number: int, data: bytes) -> bytes:
+            changed = bytearray(data)
+            for _ in range(random.randrange(3)):
+                changed[random.randrange(2, len(changed))] = random.randrange(256)
+            return bytes(changed[: random.choice((len(changed), random.randrange(len(changed))))])
+
+        try:
+            finished += primary.talk(None, None, mutate).result is not None
+        except WireError:
+            continue
+    assert 0 < finished < 500
+
+
+# Catalog zones.
+
+
+def test_rfc9432_members_come_back() -> None:
+    origins = [names.from_text(f"z{n}.example.") for n in range(50)]
+    catalog = make(names.from_text("catalog.example."), origins, 7)
+    found = read(catalog)
+    assert set(found) == set(origins)
+    assert len(set(found.values())) == 50
+    again = read(make(names.from_text("catalog.example."), origins[:10], 8))
+    assert all(found[origin] == label for origin, label in again.items())
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ('version TXT "1"\n', "version 2"),
+        ("", "version 2"),
+        ('version TXT "2"\na.zones PTR x.\na.zones PTR y.\n', "not one PTR"),
+        ('version TXT "2"\na.zones PTR x.\nb.zones PTR X.\n', "twice"),
+    ],
+)
+def test_rfc9432_5_1_a_broken_catalog_is_not_processed(lines: str, why: str) -> None:
+    zone = Zone.from_text(
+        f"$ORIGIN cat.\n$TTL 0\n@ SOA invalid. invalid. 1 60 60 600 0\n@ NS invalid.\n{lines}"
+    )
+    with pytest.raises(LocalError, match=why):
+        read(zone)
+
+
+def test_rfc9432_what_is_listed_is_followed() -> None:
+    catalog = names.from_text("cat.")
+    a, b = names.from_text("a.test."), names.from_text("b.test.")
+    server = Authority(Options(catalogs={catalog: (ONE,)}), random=Random(1))
+    server.begin(LoadedZones((), ()))
+
+    def serve(*members: bytes) -> None:
+        server.take_over(server.secondaries[catalog], make(catalog, members, 1), (), None)
+
+    def rcode(name: str) -> str:
+        return Reply(server.current.answer(question(name))).rcode
+
+    assert rcode("a.test.") == "REFUSED"
+    serve(a, b)
+    assert set(server.secondaries) == {catalog, a, b}
+    assert rcode("www.a.test.") == rcode("b.test.") == "SERVFAIL"  # ours, and not here yet
+    zone = Zone.from_text("$ORIGIN a.test.\n$TTL 1\n@ SOA ns h 1 60 60 600 1\n@ NS ns\n")
+    server.take_over(server.secondaries[a], zone, (), None)
+    assert rcode("a.test.") == "NOERROR"
+    serve(a)
+    assert rcode("b.test.") == "REFUSED"
+    assert rcode("a.test.") == "NOERROR"
+    broken = Zone.from_text("$ORIGIN cat.\n$TTL 0\n@ SOA a. b. 9 60 60 600 0\n@ NS a.\n")
+    server.take_over(server.secondaries[catalog], broken, (), None)
+    assert rcode("a.test.") == "NOERROR"
