@@ -13,8 +13,10 @@ import asyncio
 import hashlib
 import signal
 import sys
+from collections.abc import Callable
 
 from appliance.net import Stack
+from appliance.net.vif.base import Vif
 from appliance.net.vif.tap import open_tap
 from tests.interop.peer import pattern
 
@@ -52,11 +54,11 @@ class _Datagrams(asyncio.DatagramProtocol):
         self.transport.sendto(data, addr)
 
 
-async def main(tap: str, cidr: str) -> None:
-    """Serve until SIGTERM."""
+async def main(tap: str, cidr: str, wrap: Callable[[Vif], Vif] = lambda vif: vif) -> None:
+    """Serve until SIGTERM; `wrap` may put something between the tap and the stack."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with Stack(open_tap(tap), addresses=[cidr]) as stack:
+    async with Stack(wrap(open_tap(tap)), addresses=[cidr]) as stack:
 
         async def connect(reader: Reader, writer: Writer) -> None:
             address, port, size = (await reader.readline()).decode().split()
