@@ -92,8 +92,13 @@ class Flight:
             del records[:n]
         return -1.0 if twice else sent_at
 
-    def sack(self, left: int, right: int) -> list[Sent]:
-        """Mark [left, right) as held by the peer; return the records that this is news of."""
+    def sack(self, left: int, right: int, mss: int = 1) -> list[Sent]:
+        """Mark [left, right) as held by the peer; return the records that this is news of.
+
+        RFC 8985 §6.2 step 2 speaks of segments, of `mss` octets here: of one that is held in part
+        nothing is known.  (A peer that holds less than it was sent is cut in the middle of it by a
+        box on the way, or lies.)
+        """
         news: list[Sent] = []
         records = self.records
         i = 0
@@ -102,12 +107,18 @@ class Flight:
             if record.start >= right:
                 break
             if record.end > left and not record.sacked:
-                if record.start < left:
-                    records.insert(i + 1, record.split(left))
+                start = record.start
+                if start < left:
+                    whole = start + -((start - left) // mss) * mss
+                    if whole < min(record.end, right):
+                        records.insert(i + 1, record.split(whole))
                     i += 1
                     continue
                 if record.end > right:
-                    records.insert(i + 1, record.split(right))
+                    whole = right - (right - start) % mss
+                    if whole == start:
+                        break
+                    records.insert(i + 1, record.split(whole))
                 length = record.end - record.start
                 if record.lost:
                     record.lost = False

@@ -271,7 +271,7 @@ class Repair:
             return None
         dsack, blocks = sack.read(wire_blocks, ack, nxt)
         for left, right in sorted(blocks):
-            for record in self.flight.sack(left, right):
+            for record in self.flight.sack(left, right, self.mss):
                 self.rack.delivered(record, record.end, now, spurious)
         if dsack is not None:
             self._counters.tcp_dsack_in += 1

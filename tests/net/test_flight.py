@@ -143,3 +143,16 @@ def test_a_split_keeps_what_is_known(at: int) -> None:
     upper = record.split(at)
     assert (record.start, record.end, upper.start, upper.end) == (0, at, at, 10)
     assert (upper.lost, upper.sacked, upper.sent_at) == (True, False, 1.0)
+
+
+def test_of_a_segment_held_in_part_nothing_is_known() -> None:
+    """RFC 8985 §6.2 step 2: segments are delivered, not octets; blocks are rounded inwards."""
+    flight = Flight()
+    flight.sent(0, 50, 0.0)  # five segments of ten octets
+    flight.sent(50, 53, 0.0)
+    assert flight.sack(49, 50, 10) == []
+    assert flight.sack(1, 19, 10) == []
+    assert flight.sack(50, 52, 10) == []
+    assert [(r.start, r.end) for r in flight.sack(5, 42, 10)] == [(10, 40)]
+    assert [(r.start, r.end) for r in flight.sack(45, 53, 10)] == [(50, 53)]
+    assert flight.sacked == 33
