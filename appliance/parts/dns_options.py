@@ -7,6 +7,7 @@ import binascii
 import re
 import secrets
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from random import Random
 from time import time
@@ -128,7 +129,8 @@ def _transfers(dns: Dns) -> Transfers:
         networks = one.networks
         if not networks:
             # A key says more than an address; without a key the address must do.
-            networks = ("0.0.0.0/0", "::/0") if one.key is not None else (f"{one.address}/32",)
+            anywhere = ("0.0.0.0/0", "::/0")
+            networks = anywhere if one.key is not None else (str(ip_network(str(one.address))),)
         grants = [grant(network, one.key) for network in networks]
         if not one.zones:
             everywhere += grants
