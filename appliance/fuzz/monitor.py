@@ -115,6 +115,12 @@ class Monitor:
         self._sides.pop(key, None)
         self._streams.pop(key, None)
 
+    def mute(self, key: Key) -> None:
+        """Look no more at the flow `key`, of which two incarnations are under way."""
+        for side in (self._sides.get(key), self._sides.get((key[2], key[3], key[0], key[1]))):
+            if side is not None:
+                side.muted = True
+
     def watch(self, now: float, sent: bool, frame: bytes) -> None:
         """Look at a frame that a host sent, or else was given; a `Watcher`."""
         kind = int.from_bytes(frame[NETWORK_AT - 2 : NETWORK_AT])

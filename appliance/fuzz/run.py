@@ -83,6 +83,7 @@ class Pair:
     """The two ends of one connection; either may not have come to be."""
 
     flow: Flow
+    number: int
     client: Application
     server: Application
     accepted: bool = False
@@ -176,8 +177,11 @@ class Run:
 
         def accept(connection: Connection) -> Application:
             pair = waiting.get(connection.remote) or self._pair(flow)
-            if pair.accepted:  # another incarnation, of an old SYN that came again
-                pair = self._pair(flow)
+            if pair.accepted:
+                # A ghost: an old SYN came again, or an old ACK that a SYN cookie vouches for though
+                # its connection is over (RFC 4987 §3.6 has no remedy). It hears the same octets.
+                pair = self._pair(flow, pair)
+                self.monitor.mute(_key(connection))
             pair.accepted = True
             self.monitor.expect(_key(connection), pair.server.mine)
             return pair.server.attach(connection)
@@ -220,8 +224,9 @@ class Run:
         app.attach(connection)
         self.monitor.expect(_key(connection), app.mine)
 
-    def _pair(self, flow: Flow) -> Pair:
-        number = len(self.pairs)
+    def _pair(self, flow: Flow, ghost_of: Pair | None = None) -> Pair:
+        """Two applications of a flow; a ghost has the streams of what it is the ghost of."""
+        number = len(self.pairs) if ghost_of is None else ghost_of.number
         there, back = Stream(2 * number), Stream(2 * number + 1)
         client = Application(
             self.world, flow.client, mine=there, theirs=back, wanted=flow.server.sends,
@@ -233,7 +238,7 @@ class Run:
             rounds=flow.rounds, first=False, random=self._random, report=self.report,
             name=f"server {number}",
         )  # fmt: skip
-        return Pair(flow, client, server)
+        return Pair(flow, number, client, server)
 
     # ------------------------------------------------------------------ after every event
 

@@ -36,3 +36,20 @@ def test_a_cookie_does_not_round_a_small_mss_up(scenario: Play) -> None:
         delay = 0.01
     """)
     assert outcome.counters["tcp_cookies_valid"] > 0
+
+
+def test_the_ghost_of_a_connection_that_a_cookie_vouches_for(scenario: Play) -> None:
+    """RFC 4987 §3.6: an old ACK makes a connection once more; it hears the same, and ends."""
+    ghosts = 0
+    for seed in range(8):
+        outcome = scenario(f"""
+            seed = {seed}
+            flow = [{{ client = {{ sends = 1 }}, server = {{}}, count = 16 }}]
+            [server]
+            backlog = 4
+            [link]
+            reorder = 0.1
+            reorder_by = 0.258
+        """)
+        ghosts += outcome.counters["tcp_accepted"] - 16
+    assert ghosts > 0
