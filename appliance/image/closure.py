@@ -31,6 +31,11 @@ OMITTED: Final = frozenset((
     "wsgiref", "xmlrpc",
 ))  # fmt: skip
 """Named by modules of the library for people at a terminal, or for protocols that go by sockets."""
+WITHOUT: Final = frozenset(("_hashlib", "_pydecimal", "_ssl", "readline"))
+"""Modules of the library that have a twin: what they do, cryptography's own OpenSSL or the
+interpreter's own digests do as well, without another 5 MB of OpenSSL and its start."""
+WITHOUT_FILES: Final = ("cffi/", "pycparser/", "zstandard/_cffi.")
+"""Of the dependencies: what compiles at build time, and a backend for another interpreter."""
 ENCODINGS: Final = frozenset((
     "__init__", "aliases", "ascii", "idna", "latin_1", "punycode", "unicode_escape", "utf_8",
     "utf_16", "utf_32",
@@ -51,7 +56,7 @@ def standard_library(names: Iterable[str]) -> dict[str, Path]:
     while wanted:
         name = wanted.pop()
         head = name.partition(".")[0]
-        if head in seen or head in OMITTED:
+        if head in seen or head in OMITTED or head in WITHOUT:
             continue
         seen.add(head)
         for place, path in _files_of(top, head):
@@ -140,6 +145,7 @@ def distribution_files(distribution: importlib.metadata.Distribution) -> dict[st
             or inner[0].endswith((".dist-info", ".egg-info"))
             or "__pycache__" in inner
             or "tests" in inner
+            or name.startswith(WITHOUT_FILES)
             or inner[0] == "bin"
             or name.endswith((".pyi", ".pth", ".typed", ".h", ".c", ".pyx", ".pxd", ".pyc"))
         ):

@@ -139,7 +139,7 @@ if __name__ == "__main__":
         raise SystemExit(os.spawnv(  # noqa: S606 - ourselves
             os.P_WAIT, sys.executable, [
             sys.executable, "-S", "-s", "-P", __file__, *sys.argv[1:], "trial"]))  # fmt: skip
-    sys.modules["ssl"] = None  # type: ignore[assignment]  # as PID 1 does
+    sys.modules["ssl"] = sys.modules["_hashlib"] = None  # type: ignore[assignment]  # as PID 1 does
     for name in HOT:
         __import__(name)
     trial((place / "content.pickle").read_bytes())
