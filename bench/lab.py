@@ -24,6 +24,7 @@ PACKAGES = {
     "dig": "bind9-dnsutils",
     "dnsperf": "dnsperf",
     "ip": "iproute2",
+    "h2load": "nghttp2-client",
     "nginx": "nginx-light",
     "nsd": "nsd",
     "ping": "iputils-ping",

@@ -163,6 +163,9 @@ class Http2Protocol(asyncio.Protocol):
         if self._tail:
             data = self._tail + data
             self._tail = b""
+        if self._paused:
+            self._tail = data  # no more than a read: nothing is read meanwhile
+            return
         at, size = 0, len(data)
         if self._preface:
             at = min(self._preface, size)
@@ -183,10 +186,14 @@ class Http2Protocol(asyncio.Protocol):
             ):
                 break
             at = stop
+            if self._paused:
+                break  # what is answered from memory would pile up, the rest in h2
         if self._ended:
             return
         if at < size:
             self._tail = data[at:]
+        if self._paused:
+            return
         if self._partial is None and (self._tail or self._block or self._preface):
             self._partial = self._server.now
         self._pump()
@@ -338,11 +345,14 @@ class Http2Protocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on where `pause_writing` stopped."""
         self._paused = False
-        if not self._reading:
+        if not self._ended:
+            if self._tail:
+                self.data_received(b"")
+            else:
+                self._pump()
+        if not self._paused and not self._reading:
             self._reading = True
             self._transport.resume_reading()
-        if not self._ended:
-            self._pump()
 
     # -- what the server calls ----------------------------------------------------------------
 
