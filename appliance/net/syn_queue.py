@@ -184,9 +184,8 @@ class HalfOpen:
         stamp = options.timestamp
         agreed = self.options.timestamp if self.listener.settings.timestamps else None
         if agreed is not None and stamp is None and not flags & RST:
-            # RFC 7323 §3.2: with timestamps agreed on, a segment without one SHOULD be dropped.
+            # Deviates from RFC 7323 §3.2 (SHOULD drop); why is said in tcp.py.
             counters.tcp_missing_timestamp += 1
-            return
         if (
             not flags & RST
             and stamp is not None

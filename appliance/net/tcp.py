@@ -658,9 +658,10 @@ class Connection:
         if not self.ts_on or flags & RST:
             return False
         if options.timestamp is None:
-            # RFC 7323 §3.2: with timestamps agreed on, a segment without one SHOULD be dropped.
+            # Deviates from RFC 7323 §3.2 (SHOULD drop) as Linux does: peers that forget it on some
+            # segments and boxes that strip it would hang the connection for ever.
             self.host.counters.tcp_missing_timestamp += 1
-            return True
+            return False
         if (options.timestamp[0] - self.ts_recent) & MASK < HALF:
             return False
         # RFC 7323 §5.5: after 24 days the remembered value says nothing.

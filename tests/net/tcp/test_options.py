@@ -239,14 +239,18 @@ def test_timestamp_where_none_was_agreed_on_is_ignored() -> None:
     assert scene.app().data == b"abcdef"
 
 
-def test_segment_without_its_timestamp_is_dropped() -> None:
-    """RFC 7323 §3.2 SHOULD: silently."""
+def test_segment_without_its_timestamp_is_taken() -> None:
+    """Deviates from RFC 7323 §3.2 (SHOULD drop) as Linux does; the echo stays what it was."""
     scene, peer, app = passive()
+    echoed = peer.clock
+    scene.advance(0.1)
     peer.sends("P.", seq=1, data=b"x", ts=None)
-    peer.expects_nothing()
-    assert app.data == b""
+    answer = peer.expects(".", ack=2)
+    assert answer.options.timestamp is not None
+    assert answer.options.timestamp[1] == echoed
+    assert app.data == b"x"
     assert scene.counter("tcp_missing_timestamp") == 1
-    peer.sends("R", seq=1)
+    peer.sends("R", seq=2)
     assert isinstance(app.error, ConnectionResetError), "a RST needs none"
 
 
