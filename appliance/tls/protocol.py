@@ -133,6 +133,7 @@ class ServerStream(TlsStream):
         connection.set_accept_state()
         self._engine = engine(connection)
         self._state = HANDSHAKE
+        self._walk(data)
         self._engine.feed(data)
         self._shake()
 

@@ -67,6 +67,7 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         "_error",
         "_half_closed",
         "_held",
+        "_lacking",
         "_limits",
         "_loop",
         "_lower",
@@ -103,6 +104,7 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         self._held = False  # records may lie in the BIO, unread
         self._peer_closed = False  # close_notify, or the end of the TCP, came
         self._eof_above = False  # eof_received() was called
+        self._lacking = 0  # octets until a record begins; -1: not known
         self._half_closed = False  # our close_notify is out, and the peer may go on
         self._discarded = 0
         self._error: BaseException | None = None
@@ -133,9 +135,15 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
             except TlsError as exc:
                 self._fail(exc)
                 return
+            # Most often this is one whole record: then there is nothing more to be read.
+            if self._lacking or len(data) < 5 or len(data) - 5 != data[3] << 8 | data[4]:
+                self._walk(data)
+                if plain:
+                    self._deliver(plain)
+                    self._read_on()
+                    return
             if plain:
                 self._deliver(plain)
-                self._read_on()
             elif plain is None:
                 self._flush_engine()
             else:
@@ -197,15 +205,27 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         """Take octets in any state but the usual one."""
         if self._state == HANDSHAKE:
             assert self._engine is not None
+            self._walk(data)
             self._engine.feed(data)
             self._shake()
         elif self._state in (OPEN, CLOSING):
             assert self._engine is not None
             self._engine.feed(data)
+            self._walk(data)
             if self._state == CLOSING:
                 self._discard(data)  # RFC 8446 §6.1: nobody reads it any more
         elif self._state == LINGERING:
             self._discard(data)
+
+    def _walk(self, data: bytes) -> None:
+        """Follow the records' headers, to know whether the next octets begin a record."""
+        at, size = self._lacking, len(data)
+        if at < 0:
+            return
+        while at + 5 <= size:
+            at += 5 + (data[at + 3] << 8 | data[at + 4])
+        # Within a header it is lost, which costs no more than a look into an empty BIO each time.
+        self._lacking = -1 if at < size else at - size
 
     def _discard(self, data: bytes) -> None:
         self._discarded += len(data)

@@ -620,3 +620,25 @@ def test_what_is_known_about_a_connection(rig: Rig) -> None:
     assert info("peername") == ("192.0.2.1", 4711)
     assert info("peercert") is None
     assert info("nothing", 7) == 7
+
+
+@pytest.mark.parametrize("sizes", [[1], [3, 1000], [5, 7, 1], [2000], [1448], [40000]])
+def test_records_however_they_are_cut(rig: Rig, sizes: list[int]) -> None:
+    """Nothing is lost or waits, whether records arrive whole, in pieces or together."""
+    app = rig.shake().app
+    said = b""
+    for n in range(30):
+        piece = bytes((65 + n % 26,)) * (n * 37 % 900 + 1)
+        said += piece
+        rig.client.sendall(piece)
+        if n % 3:
+            continue
+        data = rig.out()
+        at = turn = 0
+        while at < len(data):
+            size = sizes[turn % len(sizes)]
+            rig.give(data[at : at + size])
+            at, turn = at + size, turn + 1
+        assert app.received == said
+    rig.say(b"one whole record")
+    assert app.received == said + b"one whole record"
