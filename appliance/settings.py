@@ -59,23 +59,26 @@ def _link(value: str) -> str:
 def _interface(value: str) -> str:
     if "/" not in value:
         raise ValueError("no prefix length")
-    interface = ipaddress.IPv4Interface(value)
+    interface = ipaddress.ip_interface(value)
     network = interface.network
     # RFC 1122 §3.2.1.3: the network's and the broadcast address name no host (RFC 3021: /31 does).
-    if network.prefixlen < 31 and interface.ip in (network[0], network[-1]):
+    whole = network.version == 6 or network.prefixlen >= 31
+    if not whole and interface.ip in (network[0], network[-1]):
         raise ValueError("names the network itself")
     _unicast(interface.ip)
     return interface.with_prefixlen
 
 
 def _host(value: str) -> str:
-    address = ipaddress.IPv4Address(value)
+    address = ipaddress.ip_address(value)
     _unicast(address)
     return str(address)
 
 
-def _unicast(address: ipaddress.IPv4Address) -> None:
-    if address.is_multicast or address.is_reserved or address.is_unspecified or address.is_loopback:
+def _unicast(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    if address.is_multicast or address.is_unspecified or address.is_loopback:
+        raise ValueError("not a unicast address")
+    if address.version == 4 and address.is_reserved:
         raise ValueError("not a unicast address")
 
 
@@ -146,12 +149,13 @@ Seconds = Annotated[
 ]
 Network = Annotated[Text, AfterValidator(_network)]
 HostName = Annotated[Text, AfterValidator(host_name)]
+ServerAddress = Annotated[Text, AfterValidator(_bind)]
 DomainName = Annotated[Text, AfterValidator(_domain)]
 Uri = Annotated[Text, AfterValidator(_uri)]
 Interface = Annotated[Text, AfterValidator(_interface)]
 Host = Annotated[Text, AfterValidator(_host)]
 
-AN_INTERFACE: Final = 'an IPv4 host address with its prefix length, like "10.0.0.2/24"'
+AN_INTERFACE: Final = 'an IPv4 or IPv6 host address with its prefix length, like "10.0.0.2/24"'
 
 
 class _Table(BaseModel):
@@ -187,7 +191,7 @@ class DnsKey(_Table):
 class DnsSecondary(_Table):
     """[[dns.secondary]]: who may have our zones, and whom to tell when they change."""
 
-    address: Host | None = Field(default=None, description='an IPv4 address, like "192.0.2.53"')
+    address: ServerAddress | None = Field(default=None, description='an IP address, like "192.0.2.53"')
     port: Port = 53
     key: DomainName | None = Field(default=None, description="the name of a [[dns.key]]")
     networks: tuple[Network, ...] = Field(
@@ -202,7 +206,7 @@ class DnsSecondary(_Table):
 class DnsPrimary(_Table):
     """[[dns.primary]]: whom we have zones from."""
 
-    address: Host = Field(description='an IPv4 address, like "192.0.2.53"')
+    address: ServerAddress = Field(description='an IP address, like "192.0.2.53"')
     port: Port = 53
     key: DomainName | None = Field(default=None, description="the name of a [[dns.key]]")
     zones: tuple[DomainName, ...] = Field(
@@ -306,8 +310,8 @@ class Dns(_Table):
     def _known_keys(self) -> Dns:
         names = {one.name for one in self.key}
         if len(names) < len(self.key):
-            seen: set[str] = set()
-            twice = next(one.name for one in self.key if one.name in seen or seen.add(one.name))
+            every = [one.name for one in self.key]
+            twice = next(name for name in every if every.count(name) > 1)
             raise ValueError(f"key|{twice}|the name of one key only")
         for what, some in (
             ("secondary", self.secondary),
@@ -461,25 +465,47 @@ class Net(_Table):
         description='"pair", "tap:NAME" or "packet:IFACE" with a name of 1 to 15 characters',
     )
     address: tuple[Interface, ...] = Field(
-        default=("10.0.0.2/24",),
-        min_length=1,
-        max_length=16,
-        description=f"a list, each {AN_INTERFACE}",
+        default=(), max_length=16, description=f"a list, each {AN_INTERFACE}"
     )
     gateway: tuple[Host, ...] = Field(
-        default=("10.0.0.1",),
-        max_length=4,
-        description='a list of IPv4 addresses, like ["10.0.0.1"]',
+        default=(), max_length=4, description='a list of IP addresses, like ["10.0.0.1"]'
     )
+    dhcp: bool = Field(default=True, strict=True, description="true or false")
+    ipv6: Literal["auto", "static", "off"] = Field(
+        default="auto", description='"auto", "static" or "off"'
+    )
+    wait: Seconds = 15.0
     host_address: Interface | None = Field(default=None, description=AN_INTERFACE)
     pcap: AnyPath | None = Field(default=None, description="a path, as text")
     trace: AnyPath | None = Field(default=None, description="a path, as text")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_pair(cls, data: Any) -> Any:
+        """Between us and our own gateway any addresses do; on a cable they are found."""
+        if isinstance(data, dict) and "address" not in data and data.get("link", PAIR) == PAIR:
+            data = {"address": ["10.0.0.2/24"], "gateway": ["10.0.0.1"]} | data
+        return data
+
+    @property
+    def first(self) -> str:
+        """The first address of the settings, without its prefix length; "" when it is found."""
+        return self.address[0].partition("/")[0] if self.address else ""
+
     @model_validator(mode="after")
     def _together(self) -> Net:
-        networks = [ipaddress.IPv4Interface(cidr).network for cidr in self.address]
+        if self.link == PAIR and not any("." in cidr for cidr in self.address):
+            raise ValueError("address|[]|a list with an IPv4 address, since the link is a pair")
+        if self.ipv6 == "off":
+            for cidr in self.address:
+                if ":" in cidr:
+                    raise ValueError(f"address|{cidr}|an IPv4 address, since ipv6 is off")
+        networks = [ipaddress.ip_interface(cidr).network for cidr in self.address]
         for gateway in self.gateway:
-            if not any(ipaddress.IPv4Address(gateway) in network for network in networks):
+            router = ipaddress.ip_address(gateway)
+            if router.version == 6 and router.is_link_local:
+                continue
+            if not any(router in network for network in networks):
                 names = ", ".join(map(str, networks))
                 raise ValueError(f"gateway|{gateway}|an address of a network of ours: {names}")
             if any(gateway == cidr.partition("/")[0] for cidr in self.address):

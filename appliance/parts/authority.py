@@ -49,7 +49,7 @@ class Authority(Part):
         told = set(content.loaded.problems)
         for problem in self.server.begin(content.loaded, content.catalog):
             if problem not in told:
-                say(f"{problem.severity}: {problem}")
+                say(str(problem))
         self.catalog = Service(self.server, random=self._random)
         """What protocols are given: has `current`, and takes updates."""
         dns = settings.dns
@@ -117,7 +117,7 @@ class Authority(Part):
         known: set[Problem] = set(loaded.problems)
         for problem in await self.catalog.reload(loaded):
             if problem not in known:
-                self._say(f"{problem.severity}: {problem}")
+                self._say(str(problem))
 
     async def _watch(self, every: float) -> None:
         """Look at the zones' files now and then, and serve what has changed."""
@@ -134,7 +134,7 @@ class Authority(Part):
             )
             problems = set(await self.catalog.reload(loaded))
             for problem in sorted(problems - told):
-                self._say(f"{problem.severity}: {problem}")
+                self._say(str(problem))
             told = problems
 
     def drain(self) -> None:
