@@ -36,7 +36,7 @@ test: $(STAMP)
 # The same tests on what a wheel has; without a C compiler there is nothing to test.
 test-compiled: $(STAMP) $(BUILD)/.built
 	cd $(BUILD) && $(abspath $(BIN))/python -m appliance --version | grep -F '(compiled)'
-	$(BIN)/python -m pytest -o pythonpath='$(BUILD) .' tests/net tests/sim $(ARGS)
+	$(BIN)/python -m pytest -o pythonpath='$(BUILD) .' tests/net tests/sim tests/fuzz $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

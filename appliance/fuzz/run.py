@@ -102,7 +102,7 @@ class Run:
         self.monitor = Monitor(self.report)
         self.pairs: list[Pair] = []
         self._digest = hashlib.sha256()
-        self._states: dict[Connection, int] = {}
+        self._states: dict[int, tuple[Connection, int]] = {}  # by identity
         self._cursor = 0
         self._random = self.world.random("applications")
         self._opened = 0
@@ -258,7 +258,7 @@ class Run:
                 if type(flow) is Connection:
                     for rule, text in invariants.of_connection(flow, host, now):
                         self.report(rule, f"{now:.6f} {sink.name} {text}")
-                    self._states.setdefault(flow, CLOSED)
+                    self._states.setdefault(id(flow), (flow, CLOSED))
             if len(flows) <= FEW:
                 for rule, text in invariants.of_host(host):
                     self.report(rule, f"{now:.6f} {sink.name} {text}")
@@ -268,17 +268,17 @@ class Run:
     def _note(self) -> None:
         """Note which states were reached, for the record of what has been tried."""
         states, transitions = self._states, self.outcome.transitions
-        for connection, before in list(states.items()):
+        for name, (connection, before) in list(states.items()):
             state = connection.state
             if state != before:
                 transitions.add((before, state))
                 if state == CLOSED:
-                    del states[connection]
+                    del states[name]
                 elif state == TIME_WAIT:
-                    del states[connection]  # a smaller record has taken its place, for 2 MSL
+                    del states[name]  # a smaller record has taken its place, for 2 MSL
                     transitions.add((TIME_WAIT, CLOSED))
                 else:
-                    states[connection] = state
+                    states[name] = (connection, state)
 
     def _hash(self, now: float, sent: bool, frame: bytes) -> None:
         if sent:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tomli_w
 from annotated_types import Ge, Gt, Interval, Le
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, PlainValidator, TypeAdapter, ValidationError, create_model
 
 from appliance.fuzz.application import End
 from appliance.fuzz.link import Link
@@ -27,11 +27,28 @@ class ScenarioError(ValueError):
     """A scenario that cannot be used; one line for each reason, with file and key."""
 
 
+def _settings_model() -> type[BaseModel]:
+    """A model of TcpSettings, which may be compiled and then is no class that pydantic can fill."""
+    fields: dict[str, Any] = {
+        item.name: (type(item.default), item.default) for item in dataclasses.fields(TcpSettings)
+    }
+    return create_model("TcpSettings", **fields)
+
+
+_SETTINGS = _settings_model()
+
+
+def _settings(value: Any) -> TcpSettings:
+    if isinstance(value, TcpSettings):
+        return value
+    return TcpSettings(**_SETTINGS.model_validate(value).model_dump())
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
     """One of the two hosts."""
 
-    tcp: TcpSettings = field(default_factory=TcpSettings)
+    tcp: Annotated[TcpSettings, PlainValidator(_settings)] = field(default_factory=TcpSettings)
     mtu: Annotated[int, Interval(ge=68, le=65_535)] = 1500
     offload: bool = False
     """Its interface takes super-segments."""
@@ -156,7 +173,10 @@ def _unknown(table: Any, kind: Any, place: str) -> list[str]:
         return [p for n, e in enumerate(table) for p in _unknown(e, kind, f"{place}{n}.")]
     if not isinstance(table, dict):
         return []
-    hints = get_type_hints(kind)
+    if kind is TcpSettings:
+        hints: dict[str, Any] = {item.name: None for item in dataclasses.fields(kind)}
+    else:
+        hints = get_type_hints(kind)
     problems: list[str] = []
     for key, value in table.items():
         if key not in hints:

@@ -13,7 +13,14 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from appliance.fuzz.scenario import Scenario, ScenarioError, default_of, from_table, to_table
+from appliance.fuzz.scenario import (
+    Scenario,
+    ScenarioError,
+    default_of,
+    dump,
+    from_table,
+    to_table,
+)
 
 MAX_TRIES: Final = 400
 """Runs at the most: a minute or two for a scenario of ordinary size."""
@@ -25,12 +32,13 @@ def shrink(
     """The smallest scenario found that `fails` as `scenario` does, and how many were tried."""
     done = place = idle = 0
     candidates = list(simpler(scenario))
-    seen = {scenario}
+    seen = {dump(scenario)}
     # Round and round, from where the last step helped: what did not help before seldom does now.
     while idle < len(candidates) and done < tries:
         candidate = candidates[place % len(candidates)]
-        if candidate not in seen and _usable(candidate):
-            seen.add(candidate)
+        text = dump(candidate)
+        if text not in seen and _usable(candidate):
+            seen.add(text)
             done += 1
             if fails(candidate):
                 scenario = candidate

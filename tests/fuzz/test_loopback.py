@@ -64,11 +64,9 @@ def test_all_goes_well_without_sabotage(scenario: Play) -> None:
 
 def sabotage(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, make: Any) -> None:
     """Replace `owner.name` by make(what it was)."""
-    whole = getattr(owner, name)
-    try:
-        monkeypatch.setattr(owner, name, make(whole))
-    except (TypeError, AttributeError):
+    if not str(trunk.__file__).endswith(".py"):
         pytest.skip("the packet path is compiled: it cannot be changed from outside")
+    monkeypatch.setattr(owner, name, make(getattr(owner, name)))
 
 
 def test_wrong_octets_from_the_send_queue(monkeypatch: pytest.MonkeyPatch) -> None:
