@@ -311,7 +311,8 @@ def alert_of(data: bytes) -> int:
 @pytest.mark.parametrize(
     "octets",
     [b"\0", b"\xff" * 100, b"SSH-2.0-OpenSSH_9.2\r\n", b"\x80\x2e\x01\0\x02",
-     b"\x17\x03\x03\0\x05hello", b"\x16\x03\x01\0\0", b"\x16\x03\x01\0\x04\x02\0\0\0", b"\x15\x03\x03\0\x02\x01\0"],
+     b"\x17\x03\x03\0\x05hello", b"\x16\x03\x01\0\0", b"\x16\x03\x01\0\x04\x02\0\0\0",
+     b"\x15\x03\x03\0\x02\x01\0"],
 )  # fmt: skip
 def test_garbage_gets_an_alert_and_an_end(rig: Rig, octets: bytes) -> None:
     """RFC 8446 §6.2: unexpected_message or its kin, then the end."""

@@ -1,0 +1,216 @@
+"""The part that holds certificates: files that change, the local CA, disks that are full."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.x509.verification import PolicyBuilder, Store
+
+from appliance.parts.certificates import Certificates
+from appliance.settings import CertificateFiles, Settings, Site, Tls
+from appliance.tls.authority import Authority
+from appliance.tls.credential import key_pem
+from appliance.tls.errors import CredentialError
+
+NOW = dt.datetime(2026, 5, 4, 12, 0, tzinfo=dt.UTC)
+AUTHORITY = Authority.make(["example.org"], NOW)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> dt.datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make(tmp_path: Path, clock: Clock) -> Callable[..., Certificates]:
+    def build(*files: CertificateFiles, url: str = "http://example.org") -> Certificates:
+        settings = Settings(
+            site=Site(base_url=url), tls=Tls(state=tmp_path / "state"), certificate=files
+        )
+        return Certificates(settings, clock=clock)
+
+    return build
+
+
+def put(folder: Path, when: dt.datetime, stamp: int) -> CertificateFiles:
+    """Write a new certificate, with a modification time of its own."""
+    made = AUTHORITY.issue(["example.org"], when)
+    chain, key = folder / "chain.pem", folder / "key.pem"
+    key.write_bytes(key_pem(made.key))
+    key.chmod(0o600)
+    chain.write_bytes(made.pem())
+    for path in (chain, key):
+        os.utime(path, (stamp, stamp))
+    return CertificateFiles(chain=chain, key=key)
+
+
+def status(certificates: Certificates) -> dict[str, Any]:
+    certificates.save_status()
+    text = certificates.store.path("status.json").read_text()
+    return json.loads(text)["certificates"][0]  # type: ignore[no-any-return]
+
+
+def test_a_first_run(make: Callable[..., Certificates], tmp_path: Path) -> None:
+    """RFC 5280 §6: the leaf verifies by the CA on disk, which is for its owner alone."""
+    certificates = make()
+    [credential] = certificates.credentials()
+    folder = tmp_path / "state/tls"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "ca.key").stat().st_mode & 0o777 == 0o600
+    authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    verifier = PolicyBuilder().store(Store([authority])).time(NOW)
+    verifier.build_server_verifier(x509.DNSName("example.org")).verify(credential.leaf, [])
+    assert {"example.org", "localhost", "127.0.0.1", "10.0.0.2"} <= set(credential.names)
+
+
+def test_the_ca_is_constrained(make: Callable[..., Certificates]) -> None:
+    """RFC 5280 §4.2.1.10: it can vouch for our names and for nothing else."""
+    authority = make().authority
+    assert authority is not None
+    assert authority.permits(["example.org", "www.example.org", "localhost", "127.0.0.1"])
+    assert not authority.permits(["example.com"])
+    assert not authority.permits(["notexample.org"])
+    assert not authority.permits(["192.0.2.1"])
+    constraints = authority.certificate.extensions.get_extension_for_class(x509.NameConstraints)
+    assert constraints.critical
+
+
+def test_the_ca_is_kept_and_the_leaf_is_not(make: Callable[..., Certificates]) -> None:
+    first, second = make(), make()
+    assert first.authority is not None
+    assert second.authority is not None
+    assert first.authority.certificate == second.authority.certificate
+    assert first.credentials()[0].leaf != second.credentials()[0].leaf
+
+
+def test_other_names_want_another_ca(make: Callable[..., Certificates]) -> None:
+    first = make()
+    second = make(url="http://example.net")
+    assert first.authority is not None
+    assert second.authority is not None
+    assert first.authority.certificate != second.authority.certificate
+    assert any("trust it again" in note for note in second.notes())
+
+
+def test_the_leaf_renews_itself(make: Callable[..., Certificates], clock: Clock) -> None:
+    """After two thirds of its life, on every listener, without a new accept context."""
+    certificates = make()
+    contexts = certificates.contexts("https", (b"http/1.1",))
+    first = contexts.credentials[0].leaf
+    clock.now += dt.timedelta(days=4)
+    certificates.look()
+    assert contexts.credentials[0].leaf == first
+    clock.now += dt.timedelta(days=1)
+    certificates.look()
+    assert contexts.credentials[0].leaf != first
+    assert contexts.credentials[0].not_after > clock.now + dt.timedelta(days=6)
+
+
+def test_a_clock_that_went_back(make: Callable[..., Certificates], clock: Clock) -> None:
+    """A year before the CA was made: what works stays, and the reason names the clock."""
+    certificates = make()
+    first = certificates.credentials()
+    clock.now -= dt.timedelta(days=365)
+    certificates.look()
+    assert certificates.credentials() == first
+    assert "machine's clock" in certificates.held()[0].error
+    clock.now = NOW + dt.timedelta(days=6)
+    certificates.look()
+    assert certificates.held()[0].error == ""
+    assert certificates.credentials() != first
+
+
+def test_a_state_directory_that_cannot_be_written(
+    make: Callable[..., Certificates], tmp_path: Path
+) -> None:
+    (tmp_path / "state").write_text("a file")
+    certificates = make()
+    assert not certificates.ready
+    assert any("HTTPS is off" in note and "state" in note for note in certificates.notes())
+
+
+def test_a_spoilt_ca_is_not_replaced(make: Callable[..., Certificates], tmp_path: Path) -> None:
+    """It may be trusted somewhere: the owner decides."""
+    make()
+    (tmp_path / "state/tls/ca.pem").write_text("spoilt")
+    certificates = make()
+    assert not certificates.ready
+    assert any("remove it to have a new one" in note for note in certificates.notes())
+
+
+def test_files_are_watched(make: Callable[..., Certificates], tmp_path: Path, clock: Clock) -> None:
+    files = put(tmp_path, NOW, 1)
+    certificates = make(files)
+    contexts = certificates.contexts("https", ())
+    first = contexts.credentials
+    certificates.look()
+    assert contexts.credentials is first
+    put(tmp_path, NOW, 2)
+    certificates.look()
+    assert contexts.credentials != first
+
+
+def test_bad_files_leave_the_old_certificate(
+    make: Callable[..., Certificates], tmp_path: Path, clock: Clock
+) -> None:
+    files = put(tmp_path, NOW, 1)
+    certificates = make(files)
+    contexts = certificates.contexts("https", ())
+    first = contexts.credentials
+    key = files.key
+    assert key is not None
+    right = key.read_bytes()
+    key.write_bytes(key_pem(AUTHORITY.issue(["example.org"], NOW).key))
+    certificates.look()
+    assert contexts.credentials == first
+    assert "do not belong together" in status(certificates)["error"]
+    key.write_bytes(right)
+    os.utime(key, (3, 3))
+    certificates.look()
+    assert status(certificates)["error"] is None
+
+
+def test_bad_files_at_the_start_are_told(make: Callable[..., Certificates], tmp_path: Path) -> None:
+    certificates = make(CertificateFiles(chain=tmp_path / "absent.pem"))
+    assert not certificates.ready
+    assert any("absent.pem" in note for note in certificates.notes())
+
+
+def test_a_key_that_others_can_read_is_told(
+    make: Callable[..., Certificates], tmp_path: Path
+) -> None:
+    files = put(tmp_path, NOW, 1)
+    assert files.key is not None
+    files.key.chmod(0o644)
+    assert any("everybody can read" in note for note in make(files).notes())
+
+
+def test_a_full_disk_keeps_what_was_there(
+    make: Callable[..., Certificates], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make().store
+    store.write("acme/certificate.pem", b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CredentialError, match=r"No space left on device; what was there stays"):
+        store.write("acme/certificate.pem", b"new")
+    assert store.read("acme/certificate.pem") == b"old"
+    assert os.listdir(store.path("acme")) == ["certificate.pem"]
