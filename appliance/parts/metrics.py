@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,12 +48,9 @@ class Metrics(Part):
         self._port = settings.metrics.port
         self._wanted = settings.gateway.metrics
         self._pair = settings.net.link == PAIR
-        self._allowed = [
-            ipaddress.ip_network(cidr)
-            for cidr in settings.metrics.allow
-            or [str(ipaddress.ip_interface(cidr).network) for cidr in settings.net.address]
-        ]
-        self._address = settings.net.address[0].partition("/")[0]
+        self._allowed = [ipaddress.ip_network(cidr) for cidr in settings.metrics.allow]
+        self._address = settings.net.first
+        self._stack: Stack | None = None
         self._web = web
         self._dns: Any = authority.server.counters
         self._taster = Taster(authority.catalog)
@@ -62,10 +58,10 @@ class Metrics(Part):
         self._observer: Observer | None = None
         self._http: HttpServer | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.is_allowed = lru_cache(maxsize=1024)(self._is_allowed)
 
     async def begin(self, stack: Stack) -> None:
         """Listen, and begin to take samples."""
+        self._stack = stack
         self._observer = Observer(stack, self._web.http, self._dns, self._taster)
         self._observer.certificates = lambda: self._web.certificates
         lost = build(b"there is no such page here\n", "text/plain; charset=utf-8")
@@ -90,11 +86,16 @@ class Metrics(Part):
         self._observer.tick(time.monotonic())
         self._timer = loop.call_later(1.0, self._tick)
 
-    def _is_allowed(self, address: str) -> bool:
+    def is_allowed(self, address: str) -> bool:
+        """Say whether a peer may look: from the settings' networks, or else from those we are in."""
+        allowed = self._allowed
+        if not allowed and self._stack is not None:
+            allowed = [ipaddress.ip_interface(cidr).network for cidr in self._stack.addresses()]
         try:
-            return any(ipaddress.ip_address(address) in network for network in self._allowed)
+            peer = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
             return False
+        return any(peer in network for network in allowed)
 
     def _answer(self, request: Request, _body: bytes, address: str) -> Answer | None:
         observer = self._observer
@@ -127,7 +128,10 @@ class Metrics(Part):
 
     def notes(self) -> list[str]:
         """Where the dashboard is."""
-        host = f"[{self._address}]" if ":" in self._address else self._address
+        address = self._address
+        if not address and self._stack is not None:
+            address = next((cidr.partition("/")[0] for cidr in self._stack.addresses()), "")
+        host = f"[{address}]" if ":" in address else address
         return [f"http://{host}:{self._port}/  (dashboard; /metrics, /healthz)"]
 
     def drain(self) -> None:

@@ -116,3 +116,22 @@ def test_names_are_bounded_and_rubbish_is_none() -> None:
     for octets in (b"", bytes(12), b"x" * 400, question(b"a")[:-3]):
         taster.current.answer(octets)
     assert len(taster.names) == before
+
+
+def test_only_neighbours_may_look_unless_others_are_named() -> None:
+    from appliance.parts.metrics import Metrics
+    from appliance.settings import Settings
+
+    def metrics(*allow: str) -> Any:
+        settings = Settings.model_validate({"metrics": {"port": 9090, "allow": allow}})
+        authority = SimpleNamespace(catalog=None, server=SimpleNamespace(counters=None))
+        part = Metrics(settings, SimpleNamespace(), authority)  # type: ignore[arg-type]
+        part._stack = SimpleNamespace(addresses=lambda: ["192.0.2.2/24", "2001:db8::2/64"])  # type: ignore[assignment]
+        return part
+
+    part = metrics()
+    assert [part.is_allowed(a) for a in ("192.0.2.9", "198.51.100.1", "2001:db8::9", "", "x")] == [
+        True, False, True, False, False,
+    ]  # fmt: skip
+    part = metrics("198.51.100.0/24")
+    assert [part.is_allowed(a) for a in ("192.0.2.9", "198.51.100.1")] == [False, True]
