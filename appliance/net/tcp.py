@@ -172,7 +172,7 @@ class Connection:
         "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_search", "_sendq",
         "_settings", "_shown", "_silent_since", "_straight", "_syn_repeats", "_ts_offset",
         "_tune_at", "_tune_from", "_unacked", "_unacked_since", "_unanswered", "dirty", "ecn_on",
-        "heap_at", "host", "irs", "iss", "key", "last_heard", "last_sent_at", "local",
+        "heap_at", "host", "irs", "iss", "key", "last_data_at", "last_heard", "last_sent_at", "local",
         "max_snd_wnd", "mss", "nodelay", "notify_below", "passive", "path", "probes", "rcv_adv",
         "rcv_buffer", "rcv_mss", "rcv_nxt", "rcv_wscale", "reassembly", "remote", "repair",
         "retransmitted", "sack_on", "scaling", "snd_nxt", "snd_una", "snd_wl1", "snd_wl2",
@@ -273,6 +273,7 @@ class Connection:
         self._end_at = inf  # FIN-WAIT-2 of an orphan
         self.heap_at = inf  # when the host will look at us
         self.last_heard = 0.0
+        self.last_data_at = 0.0  # when octets came last, or the handshake was complete
         self.last_sent_at = 0.0
         self._challenged_at = -inf
         self._silent_since = 0.0  # when what is now timing out was first sent
@@ -493,7 +494,9 @@ class Connection:
                     if self._unacked == 0:
                         self._unacked_since = now
                     self._unacked += length
+                    self.last_data_at = now
                     if length > self.rcv_mss:
+                        self._measure(frame)
                         self._ack_now = True
                     self.rcv_nxt += length
                     self.user.tcp_data(frame[payload_at:end])
@@ -507,6 +510,8 @@ class Connection:
             self.host.counters.tcp_options_malformed += 1
         flags = offset_flags & 0xFF
         payload = frame[payload_at:end]
+        if len(payload) > self.rcv_mss:
+            self._measure(frame)
         if self.state == SYN_SENT:
             self._in_syn_sent(now, wire_seq, wire_ack, flags, window, options, payload)
         else:
@@ -514,6 +519,15 @@ class Connection:
         self._look_straight()
         if not self.dirty and self.state != CLOSED:
             self.host.touch(self)
+
+    def _measure(self, frame: bytes) -> None:
+        """Learn from a super-segment what the peer's segments are: every second is acknowledged.
+
+        RFC 5681 §4.2; VIRTIO 1.2 §5.1.6: gso_size, at octet 4 of the frame.
+        """
+        size = frame[4] | frame[5] << 8
+        if size:
+            self.rcv_mss = max(size, MIN_MSS)
 
     def _look_straight(self) -> None:
         """Decide whether the next segment may take the fast path."""
@@ -858,9 +872,13 @@ class Connection:
             # application that has closed is answered with a reset.
             if seq + len(payload) > self.rcv_nxt:
                 self.host.counters.tcp_data_after_close += 1
-                self._send_reset(self.snd_nxt & MASK, now)
+                # RFC 9293 §3.5.2: <SEQ=SEG.ACK><CTL=RST>, the number that the peer expects.
+                head = self.path.head(self.snd_una & MASK, 0, RST, 0, b"", 0)
+                self.host.transmit(self.path, head, b"")
+                self.host.counters.tcp_resets_out += 1
                 self._finish(ConnectionResetError(104, "data arrived after close"))
             return
+        self.last_data_at = now
         seq, payload = self._trimmed(seq, payload)
         nxt = self.rcv_nxt
         if not payload:
@@ -970,6 +988,7 @@ class Connection:
             counters.tcp_accepted += 1
         else:
             counters.tcp_connected += 1
+        self.last_data_at = now
         if self._syn_repeats:
             self.repair.syn_lost(self._syn_repeats)
         self._set_keepalive(now)

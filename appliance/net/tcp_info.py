@@ -80,6 +80,7 @@ class TcpInfo:
     tcpi_lost: int
     tcpi_retrans: int
     tcpi_last_data_sent: int
+    tcpi_last_data_recv: int
     tcpi_last_ack_recv: int
     tcpi_pmtu: int
     tcpi_rcv_ssthresh: int
@@ -136,6 +137,7 @@ def snapshot(connection: Connection, now: float) -> TcpInfo:
         tcpi_lost=segments(flight.lost + (again if repair.state != OPEN else 0)),
         tcpi_retrans=segments(again),
         tcpi_last_data_sent=int((now - c.last_sent_at) * 1000),
+        tcpi_last_data_recv=int((now - c.last_data_at) * 1000),
         tcpi_last_ack_recv=int((now - c.last_heard) * 1000),
         tcpi_pmtu=c.path.mtu,
         tcpi_rcv_ssthresh=c.rcv_buffer,

@@ -41,10 +41,10 @@ def capture(path: Path, words: str, *, other_seed: int = 5) -> None:
     passed: list[tuple[int, bytes]] = []
     inject = player.stage.inject
 
-    def noting(packet: bytes) -> None:
+    def noting(packet: bytes, segment: int = 0) -> None:
         passed.append((player.stage.now, packet))
         take()
-        inject(packet)
+        inject(packet, segment)
 
     seen = 0
 

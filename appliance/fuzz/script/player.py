@@ -202,7 +202,8 @@ class Player:
         if isinstance(action, e.Segment):
             flow = self._flow_of(action)
             scaled = "tcp_ts_ecr_scaled" in self.script.options
-            self.stage.inject(flow.arriving(action, scaled))
+            mss = int(self.options["mss"])
+            self.stage.inject(flow.arriving(action, scaled), mss if 0 < mss < action.length else 0)
         elif isinstance(action, e.Icmp):
             socket = self.calls.newest
             protocol = wire_udp.PROTOCOL if socket and socket.kind == "udp" else wire_tcp.PROTOCOL

@@ -117,9 +117,13 @@ class Stage:
         self.host.flush(self.clock())
         self._gather()
 
-    def inject(self, packet: bytes) -> None:
-        """An IP packet arrives; its transport checksum counts as verified by the link."""
-        header = virtio.pack(flags=virtio.DATA_VALID)
+    def inject(self, packet: bytes, segment: int = 0) -> None:
+        """An IP packet arrives; its transport checksum counts as verified by the link.
+
+        `segment` octets: what the link says that the pieces of a super-segment had; 0: nothing.
+        """
+        kind = virtio.GSO_TCPV4 if segment else virtio.GSO_NONE
+        header = virtio.pack(flags=virtio.DATA_VALID, gso_type=kind, gso_size=segment)
         frame = header + ethernet.header(OUR_MAC, THEIR_MAC, ethernet.ETHERTYPE_IPV4) + packet
         self.host.receive([frame], self.clock())
         self._gather()

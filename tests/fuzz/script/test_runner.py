@@ -211,6 +211,13 @@ def test_packetdrills_defaults() -> None:
     assert result.outcome == PASSED, result.reason
 
 
+def test_super_segments_come_with_the_size_of_their_pieces() -> None:
+    """RFC 5681 §4.2: then every second of these is acknowledged, not of those that we send."""
+    words = "--mss=500\n" + OPEN + "+0 < . 1:5001(5000) ack 1 win 1024\n+0 > . 1:1(0) ack 5001\n"
+    result = play(words + "+0 %{ assert tcpi_rcv_mss == 500, tcpi_rcv_mss }%")
+    assert result.outcome == PASSED, result.reason
+
+
 def test_every_push_of_time_runs_the_timers() -> None:
     """A second SYN,ACK after one second, at its own instant."""
     words = LISTEN + "+0 < S 0:0(0) win 32768 <mss 1000>\n+0 > S. 0:0(0) ack 1 <mss 1460>\n"

@@ -30,3 +30,15 @@ def test_what_was_lost_stays_lost_until_it_arrives() -> None:
     peer.sends(".", ack=1 + 5 * FULL)
     seen = info(scene, app)
     assert (seen.tcpi_lost, seen.tcpi_retrans, seen.tcpi_sacked, seen.tcpi_unacked) == (0, 0, 0, 0)
+
+
+def test_when_octets_came_last() -> None:
+    """In milliseconds; before any, since the handshake was complete. A bare ACK brings none."""
+    scene, peer, app = passive(rtt=0.1)
+    scene.advance(0.5)
+    assert info(scene, app).tcpi_last_data_recv == 500
+    peer.sends("P.", data=b"x")
+    scene.advance(0.2)
+    peer.sends(".")
+    assert info(scene, app).tcpi_last_data_recv == 200
+    assert info(scene, app).tcpi_last_ack_recv == 0
