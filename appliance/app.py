@@ -21,13 +21,15 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from hashlib import blake2b
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from appliance.banner import banner, plural
+from appliance.banner import banner, plural, url
 from appliance.content import Content, load_content
 from appliance.links import PAIR
-from appliance.net.errors import LinkError
+from appliance.net.link import Ipv6Settings
 from appliance.net.transport import Stack
 from appliance.net.vif.base import Vif
 from appliance.parts.authority import Authority
@@ -47,6 +49,8 @@ DRAIN: Final = 5.0
 COLLECT: Final = (50_000, 50, 50)
 """The collector's thresholds. Connections end without cycles, so there is next to nothing to find,
 and walking all that live costs 100 ms with 16,000 pairs in TIME-WAIT."""
+BOTH_FAMILIES: Final = 8.0
+"""Seconds that the second family has: a lease is probed for (RFC 5227) for up to seven."""
 Say = Callable[[str], None]
 
 
@@ -155,9 +159,14 @@ class Appliance:
                 raise StartError(getattr(exc, "strerror", None) or str(exc)) from exc
             self._listen_to_signals()
             notes = [note for part in self._parts for note in part.notes()]
-            vif = self._stacks[0].vif
-            for line in banner(self.settings, self._content, vif, self.gateway, notes):
+            stack = self._stacks[0]
+            addresses = _worth_telling(stack.addresses())
+            for line in banner(
+                self.settings, self._content, stack.vif, self.gateway, notes, addresses
+            ):
                 self._say(line)
+            if self.gateway is None:
+                self._tell_changes(stack)
             _leave_alone()
             await self._ended.wait()
             await self._drain()
@@ -174,13 +183,41 @@ class Appliance:
         ours, theirs = _open_link(self.settings, logger.warning)
         if tracing is not None:
             ours = tracing.around(ours)
-        stack = await self._stack(ours, net.address, net.gateway)
+        stack = await self._stack(ours, net.address, net.gateway, **_configuration(self.settings))
         if tracing is not None:
             stack.host.on_turn = tracing.trace.turn
         for part in self._parts:
             await part.begin(stack)
         if theirs is not None:
             await self._offer(theirs)
+        elif not net.address:
+            await self._find_addresses(stack)
+
+    async def _find_addresses(self, stack: Stack) -> None:
+        """Wait for what a server lends and routers advertise, so that the banner can tell."""
+        net = self.settings.net
+        if not (net.dhcp or net.ipv6 == "auto"):
+            return
+        self._say(f"looking for an address on {net.link} ...")
+        found = await stack.configured(net.wait, lambda addresses: bool(_worth_telling(addresses)))
+        if _worth_telling(found) and net.dhcp and net.ipv6 == "auto":
+            # The other family is seldom far behind the first.
+            await stack.configured(BOTH_FAMILIES, _both_families)
+
+    def _tell_changes(self, stack: Stack) -> None:
+        """Say where we are found from now on, when that changes."""
+        told = set(_worth_telling(stack.addresses()))
+
+        def changed() -> None:
+            now = set(_worth_telling(stack.addresses()))
+            for address in sorted(now - told):
+                self._say(f"found at {url(address, self.settings.http.port)}")
+            for address in sorted(told - now):
+                self._say(f"no longer at {url(address, self.settings.http.port)}")
+            told.clear()
+            told.update(now)
+
+        stack.host.network.on_change.append(changed)
 
     async def begin_rest(self) -> None:
         """Import and begin the parts that a patient start has left; raises as they do."""
@@ -196,8 +233,19 @@ class Appliance:
                 self._say(f"  {note}")
         _leave_alone()
 
-    async def _stack(self, vif: Vif, addresses: Sequence[str], gateways: Sequence[str]) -> Stack:
-        stack = Stack(vif, addresses=addresses, gateways=gateways)
+    async def _stack(
+        self,
+        vif: Vif,
+        addresses: Sequence[str],
+        gateways: Sequence[str],
+        *,
+        ipv6: Ipv6Settings | None = None,
+        dhcp: bool = False,
+    ) -> Stack:
+        try:
+            stack = Stack(vif, addresses=addresses, gateways=gateways, ipv6=ipv6, dhcp=dhcp)
+        except ValueError as exc:
+            raise StartError(str(exc)) from exc
         self._stacks.append(stack)
         await stack.start()
         return stack
@@ -206,10 +254,10 @@ class Appliance:
         """Put the gateway on the other end of the pair."""
         from appliance.gateway import Gateway
 
-        ours = ipaddress.IPv4Interface(self.settings.net.address[0])
+        ours = next(ipaddress.IPv4Interface(c) for c in self.settings.net.address if ":" not in c)
         address = next(
-            (ip for ip in map(ipaddress.IPv4Address, self.settings.net.gateway)
-             if ip in ours.network),
+            (ipaddress.IPv4Address(text) for text in self.settings.net.gateway
+             if ":" not in text and ipaddress.IPv4Address(text) in ours.network),
             None,
         ) or next(ip for ip in ours.network.hosts() if ip != ours.ip)  # fmt: skip
         stack = await self._stack(vif, [f"{address}/{ours.network.prefixlen}"], ())
@@ -339,6 +387,41 @@ def _secure(settings: Settings, web: Web, authority: Authority) -> list[Part]:
     return parts
 
 
+def _configuration(settings: Settings) -> dict[str, Any]:
+    """How the appliance's stack finds addresses: not at all on a pair."""
+    net = settings.net
+    if net.link == PAIR:
+        return {}
+    found: dict[str, Any] = {"dhcp": net.dhcp and not any("." in cidr for cidr in net.address)}
+    if net.ipv6 != "off":
+        found["ipv6"] = Ipv6Settings(stable_secret(), autonomous=net.ipv6 == "auto")
+    return found
+
+
+def _worth_telling(addresses: Sequence[str]) -> list[str]:
+    """Addresses that others reach us by, without prefix lengths: link-local ones need a zone."""
+    plain = [cidr.partition("/")[0] for cidr in addresses]
+    return [text for text in plain if not ipaddress.ip_address(text).is_link_local]
+
+
+def _both_families(addresses: Sequence[str]) -> bool:
+    return len({":" in address for address in _worth_telling(addresses)}) == 2
+
+
+def stable_secret(file: Path = Path("/etc/machine-id")) -> bytes:
+    """Sixteen octets that are this machine's and no other's, for addresses that stay (RFC 7217 §5).
+
+    The machine's identity is not told: it is hashed (machine-id(5)). Random if there is none.
+    """
+    try:
+        identity = file.read_bytes().strip()
+    except OSError:
+        identity = b""
+    if not identity:
+        return os.urandom(16)
+    return blake2b(b"appliance RFC 7217", key=identity[:64], digest_size=16).digest()
+
+
 def _open_link(settings: Settings, warn: Callable[[str], None]) -> tuple[Vif, Vif | None]:
     """The interface of the settings, and the other end of a pair; raises LinkError."""
     net = settings.net
@@ -356,7 +439,9 @@ def _open_link(settings: Settings, warn: Callable[[str], None]) -> tuple[Vif, Vi
         if net.host_address is not None:
             configure_host_side(name, net.host_address)
     else:
-        raise LinkError(0, f"{net.link}: a raw NIC is not supported yet; use tap:NAME or pair")
+        from appliance.net.vif.packet import open_packet
+
+        vif = open_packet(name)
     if net.pcap is not None:
         from appliance.net.vif.pcap import Recorder
 

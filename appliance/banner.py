@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from appliance import __version__
-from appliance.links import PAIR
 
 if TYPE_CHECKING:
     from appliance.content import Content
@@ -40,24 +39,29 @@ def banner(
     vif: Vif,
     gateway: Gateway | None,
     notes: Sequence[str] = (),
+    addresses: Sequence[str] = (),
 ) -> Iterator[str]:
-    """The lines, first to last; `notes` are those of the parts."""
+    """The lines, first to last; `notes` are those of the parts, `addresses` ours on the link."""
     site, net = settings.site, settings.net
     if gateway is not None:
-        http, dns = (gateway.bind, gateway.http), (gateway.bind, gateway.dns)
+        places, ports = [gateway.bind], (gateway.http, gateway.dns)
     else:
-        address = net.address[0].partition("/")[0]
-        http, dns = (address, settings.http.port), (address, settings.dns.port)
+        static = [cidr.partition("/")[0] for cidr in net.address]
+        places = [*static, *(address for address in addresses if address not in static)]
+        ports = (settings.http.port, settings.dns.port)
     yield f"appliance {__version__} serves {site.title}"
     yield ""
-    yield f"  {_url(*http)}"
+    for place in places:
+        yield f"  {url(place, ports[0])}"
+    if not places:
+        yield "  no address yet: nobody lends or advertises one; it is told when one is found"
     yield (
         f"      {plural(content.pages, 'page')}, {plural(content.files, 'file')}, "
         f"{_octets(content.octets)}"
     )
-    if content.zones:
-        port = "" if dns[1] == 53 else f" -p {dns[1]}"
-        yield f"  dig @{dns[0]}{port} {_zone_to_ask(site.base_url, content.zones)}"
+    if content.zones and places:
+        port = "" if ports[1] == 53 else f" -p {ports[1]}"
+        yield f"  dig @{places[0]}{port} {_zone_to_ask(site.base_url, content.zones)}"
     yield (
         f"      {plural(len(content.zones), 'zone')}, {plural(content.records, 'record')}, "
         "over UDP and TCP"
@@ -65,7 +69,8 @@ def banner(
     yield ""
     for note in notes:
         yield f"  {note}"
-    yield f"  stack: {', '.join(net.address)} on {net.link}; {_report(vif)}"
+    ours = ", ".join(net.address or addresses) or "no address"
+    yield f"  stack: {ours} on {net.link}; {_report(vif)}"
     if content.hidden:
         yield f"  refused: {plural(content.hidden, 'dotfile')} hidden"
     if content.waiting:
@@ -83,7 +88,8 @@ def banner(
     yield "  Ctrl-C ends it; SIGHUP loads site and zones again"
 
 
-def _url(address: str, port: int) -> str:
+def url(address: str, port: int) -> str:
+    """Where to point a browser."""
     host = f"[{address}]" if ":" in address else address
     return f"http://{host}/" if port == 80 else f"http://{host}:{port}/"
 
@@ -118,7 +124,8 @@ def _report(vif: Vif) -> str:
 def _host_side(settings: Settings) -> str | None:
     """How to reach a tap whose host side has no address; None when there is nothing to say."""
     net = settings.net
-    if net.link == PAIR or not net.link.startswith("tap:"):
+    static = [cidr for cidr in net.address if ":" not in cidr]
+    if not net.link.startswith("tap:") or not static:
         return None
     name = net.link.removeprefix("tap:")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -128,12 +135,11 @@ def _host_side(settings: Settings) -> str | None:
             pass
         else:
             return None
-    ours = ipaddress.IPv4Interface(net.address[0])
-    wanted = (
-        net.gateway[0]
-        if net.gateway
-        else next(str(ip) for ip in ours.network.hosts() if ip != ours.ip)
-    )
+    ours = ipaddress.IPv4Interface(static[0])
+    wanted = next(
+        (text for text in net.gateway if ":" not in text),
+        None,
+    ) or next(str(ip) for ip in ours.network.hosts() if ip != ours.ip)
     cidr = f"{wanted}/{ours.network.prefixlen}"
     return (
         f"the host's side of {name} has no address: ip address add {cidr} dev {name}, "

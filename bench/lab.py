@@ -22,6 +22,7 @@ PACKAGES = {
     "chromium": "chromium",
     "curl": "curl",
     "dig": "bind9-dnsutils",
+    "dnsmasq": "dnsmasq-base",
     "dnsperf": "dnsperf",
     "ip": "iproute2",
     "h2load": "nghttp2-client",

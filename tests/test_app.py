@@ -340,9 +340,11 @@ def refused(settings: Path, *arguments: str) -> str:
         return running.lines[-1].rstrip()
 
 
-def test_a_raw_nic_is_not_supported_yet(tmp_path: Path) -> None:
-    assert refused(write(tmp_path), "--link", "packet:eth0") == (
-        "appliance: packet:eth0: a raw NIC is not supported yet; use tap:NAME or pair"
+def test_a_card_that_is_not_there(tmp_path: Path) -> None:
+    """A sentence, whether for want of the card or (unprivileged) of the right to look."""
+    assert refused(write(tmp_path), "--link", "packet:nowhere0") in (
+        "appliance: there is no interface nowhere0 (ip link shows them)",
+        "appliance: not allowed to open nowhere0: run as root or with CAP_NET_RAW",
     )
 
 

@@ -125,7 +125,7 @@ def _neighbours(project: Project) -> list[str]:
     from appliance.dns.consts import NS, A
 
     dns = project.settings.dns
-    address = project.settings.net.address[0].partition("/")[0]
+    address = project.settings.net.first
     lines = []
     for zone in load_zones(dns.zones).zones:
         servers = zone.apex.rrsets[NS].rdatas

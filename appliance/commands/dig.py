@@ -93,7 +93,7 @@ def _server(text: str, settings: Any) -> tuple[str, int]:
         return (host, int(port)) if colon and port.isdigit() else (text, 53)
     if settings.net.link == PAIR:
         return settings.gateway.bind, settings.gateway.dns
-    return settings.net.address[0].partition("/")[0], settings.dns.port
+    return settings.net.first, settings.dns.port
 
 
 def _ask(host: str, port: int, qname: bytes, qtype: int, options: argparse.Namespace) -> Any:

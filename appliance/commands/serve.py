@@ -30,12 +30,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     settings_arguments(parser)
-    parser.add_argument("--link", metavar="LINK", help="pair, or tap:NAME (made if need be)")
+    parser.add_argument("--link", metavar="LINK", help="pair, tap:NAME (made if need be) or packet:IFACE")
     parser.add_argument(
         "--address",
         metavar="CIDR",
         action="append",
-        help="an address of ours, as 10.0.0.2/24; may be repeated",
+        help="an address of ours, as 10.0.0.2/24; may be repeated (default: it is found)",
     )
     parser.add_argument("--gateway", metavar="IP", action="append", help="next hop to elsewhere")
     parser.add_argument(

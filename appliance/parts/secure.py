@@ -45,6 +45,7 @@ class Secure(Part):
         self, settings: Settings, certificates: Certificates, web: Web, authority: Authority
     ) -> None:
         super().__init__()
+        self._stack: Stack | None = None
         self._settings = settings
         self._certificates = certificates
         self._web = web
@@ -65,6 +66,7 @@ class Secure(Part):
 
     async def begin(self, stack: Stack) -> None:
         """Listen, if there is something to be trusted by."""
+        self._stack = stack
         tls = self._settings.tls
         if not self._certificates.ready:
             return
@@ -73,6 +75,12 @@ class Secure(Part):
             await self._listen(stack, "https", tls.port, WEB_PROTOCOLS, self._web_protocol)
         if tls.dot_port:
             await self._listen(stack, "dot", tls.dot_port, DOT_PROTOCOLS, self._dot_protocol)
+
+    def _found(self) -> str:
+        """An address that the stack has found for itself, a global one if there is one."""
+        found = self._stack.addresses() if self._stack is not None else []
+        plain = [cidr.partition("/")[0] for cidr in found]
+        return next((a for a in plain if not a.startswith("fe80")), "") or "this-host"
 
     def _web_server(self) -> HttpServer:
         tls = self._settings.tls
@@ -99,7 +107,7 @@ class Secure(Part):
 
     def _dot_protocol(self, alpn: str | None) -> asyncio.Protocol:
         return DnsStreamProtocol(
-            self._authority.catalog, streams=self._authority.streams, kind="tcp"
+            self._authority.catalog, streams=self._authority.streams, kind="tls"
         )
 
     def _ask(self, query: bytes, address: str) -> bytes | None:
@@ -123,7 +131,7 @@ class Secure(Part):
     def notes(self) -> list[str]:
         """Where to look, what the certificate is, and how to trust it."""
         tls = self._settings.tls
-        ours = self._settings.net.address[0].partition("/")[0]
+        ours = self._settings.net.first or self._found()
         lines: list[str] = []
         if not self._certificates.ready:
             return lines
