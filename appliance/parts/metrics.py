@@ -87,7 +87,7 @@ class Metrics(Part):
         self._timer = loop.call_later(1.0, self._tick)
 
     def is_allowed(self, address: str) -> bool:
-        """Say whether a peer may look: from the settings' networks, or else from those we are in."""
+        """Say whether a peer may look: from networks of the settings, or else from our own."""
         allowed = self._allowed
         if not allowed and self._stack is not None:
             allowed = [ipaddress.ip_interface(cidr).network for cidr in self._stack.addresses()]
