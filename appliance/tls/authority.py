@@ -139,9 +139,10 @@ def self_signed(
     *,
     days: float = LEAF_DAYS,
     extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
+    key: ec.EllipticCurvePrivateKey | None = None,
 ) -> Credential:
     """A credential that vouches for itself: for probes, tests and RFC 8737 §3."""
-    key = new_key()
+    key = key or new_key()
     subject = _common_name(names[0])
     builder = (
         x509.CertificateBuilder()
