@@ -16,7 +16,7 @@ from typing import Final
 from appliance.net.checksum import ones_complement_sum
 from appliance.net.errors import WireError
 from appliance.net.vif.offload import ETHERTYPE_AT, NETWORK_AT, finish_checksum
-from appliance.net.wire import ethernet, icmp, ipv4
+from appliance.net.wire import ethernet, icmp, icmpv6, ipv4, ipv6
 from appliance.net.wire.virtio import GSO_NONE, PLAIN, VNET_HDR_LEN
 
 MAX_PAD: Final = 64
@@ -90,7 +90,13 @@ def padded(frame: bytes, random: random_module.Random) -> bytes | None:
 
 def marked(frame: bytes) -> bytes | None:
     """The frame with "congestion experienced" set; None unless it is ECN-capable (RFC 3168 §5)."""
-    if ethertype(frame) != ethernet.ETHERTYPE_IPV4 or len(frame) < NETWORK_AT + ipv4.HEADER_LEN:
+    kind = ethertype(frame)
+    if kind == ethernet.ETHERTYPE_IPV6 and len(frame) >= NETWORK_AT + ipv6.HEADER_LEN:
+        # RFC 8200 §7: the traffic class stands across the first two octets; nothing sums it.
+        if not frame[_TOS_AT] & _ECT << 4:
+            return None
+        return frame[:_TOS_AT] + bytes((frame[_TOS_AT] | _CE << 4,)) + frame[_TOS_AT + 1 :]
+    if kind != ethernet.ETHERTYPE_IPV4 or len(frame) < NETWORK_AT + ipv4.HEADER_LEN:
         return None
     if not frame[_TOS_AT] & _ECT:
         return None
@@ -105,23 +111,43 @@ def marked(frame: bytes) -> bytes | None:
 def too_big(frame: bytes, mtu: int, mac: bytes) -> bytes | None:
     """What a router says of a packet longer than its next link's `mtu` octets (RFC 1191 §4).
 
-    An ICMP "fragmentation needed" from the packet's destination to its source, in a frame that
-    comes from `mac`; None for what is not IPv4 or may be fragmented.
+    An ICMP "fragmentation needed", or ICMPv6 "packet too big", from the packet's destination to its
+    source, in a frame that comes from `mac`; None for what is no IP packet or may be fragmented.
     """
-    if ethertype(frame) != ethernet.ETHERTYPE_IPV4:
-        return None
+    to = frame[VNET_HDR_LEN + 6 : VNET_HDR_LEN + 12]
+    kind = ethertype(frame)
     try:
-        header = ipv4.parse_quoted(frame, NETWORK_AT, len(frame))
+        if kind == ethernet.ETHERTYPE_IPV4:
+            body = _too_big_4(frame, mtu)
+        elif kind == ethernet.ETHERTYPE_IPV6:
+            body = _too_big_6(frame, mtu)
+        else:
+            return None
     except WireError:
         return None
+    return PLAIN + ethernet.header(to, mac, kind) + body if body else None
+
+
+def _too_big_4(frame: bytes, mtu: int) -> bytes:
+    header = ipv4.parse_quoted(frame, NETWORK_AT, len(frame))
     if not header.flags & ipv4.FLAG_DF:
-        return None
+        return b""
     # RFC 792: the header and the first 64 bits of what it carries, at the least.
-    quoted = frame[NETWORK_AT : header.payload_at + 8]
-    body = bytearray((icmp.UNREACHABLE, 4, 0, 0, 0, 0, *mtu.to_bytes(2))) + quoted
-    _U16.pack_into(body, 2, ones_complement_sum(bytes(body)) ^ 0xFFFF)
-    to = frame[VNET_HDR_LEN + 6 : VNET_HDR_LEN + 12]
-    head = bytearray((0x45, 0, *(20 + len(body)).to_bytes(2), 0, 0, 0, 0, 64, ipv4.PROTO_ICMP))
+    message = icmp.unreachable(
+        icmp.UNREACHABLE_FRAGMENTATION, frame[NETWORK_AT : header.payload_at + 8], mtu
+    )
+    head = bytearray((0x45, 0, *(20 + len(message)).to_bytes(2), 0, 0, 0, 0, 64, icmp.PROTOCOL))
     head += b"\0\0" + header.dst + header.src
     _U16.pack_into(head, 10, ones_complement_sum(bytes(head)) ^ 0xFFFF)
-    return b"".join((PLAIN, to, mac, ethernet.ETHERTYPE_IPV4.to_bytes(2), head, body))
+    return bytes(head) + message
+
+
+def _too_big_6(frame: bytes, mtu: int) -> bytes:
+    """RFC 8201 §4, RFC 4443 §3.2."""
+    packet = ipv6.parse_quoted(frame, NETWORK_AT, len(frame))
+    message = icmpv6.error(
+        packet.dst, packet.src, icmpv6.PACKET_TOO_BIG, 0, mtu, frame[NETWORK_AT:]
+    )
+    length = len(message).to_bytes(2)
+    head = bytes((0x60, 0, 0, 0)) + length + bytes((icmpv6.PROTOCOL, 64))
+    return head + packet.dst + packet.src + message

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random as random_module
+from dataclasses import replace
 from typing import Final, Literal
 
 from appliance.fuzz.application import End
@@ -30,7 +31,20 @@ def scenario(seed: int) -> Scenario:
     link = _link(random)
     back = _link(random) if random.random() < 0.3 else None
     flows = tuple(_flow(random, segment) for _ in range(random.choice((1, 1, 1, 2, 3))))
-    return Scenario(seed=seed, client=client, server=server, link=link, back=back, flow=flows)
+    six = random.random() < 0.3
+    if six:
+        client, server = (replace(m, mtu=max(m.mtu, 1280)) for m in (client, server))
+        link = replace(link, mtu=link.mtu and max(link.mtu, 1280))
+        back = back and replace(back, mtu=back.mtu and max(back.mtu, 1280))
+    return Scenario(
+        seed=seed,
+        ip=6 if six else 4,
+        client=client,
+        server=server,
+        link=link,
+        back=back,
+        flow=flows,
+    )
 
 
 def _segment(machine: Machine) -> int:
@@ -59,7 +73,7 @@ def _machine(random: Random) -> Machine:
         offload=chance() < 0.5,
         clock=random.choice((0.0, 0.0, 0.001, -3_600.0, 86_400.0)) if chance() < 0.5 else 0.0,
         backlog=random.choice((1024, 1024, 1024, 4)),
-        memory=300_000 if chance() < 0.03 else 256 << 20,
+        memory=60_000 if chance() < 0.05 else 256 << 20,
     )
 
 
@@ -85,9 +99,9 @@ def _link(random: Random) -> Link:
         rate=rate,
         # No more than two seconds of queue: a neighbour must be able to answer.
         queue=queue if rate == math.inf else min(queue, max(int(rate / 4), 3_000)),
-        discipline="codel" if chance() < 0.2 else "tail",
+        discipline="codel" if chance() < 0.25 else "tail",
         full="refuse" if chance() < 0.2 else "drop",
-        mark=chance() < 0.3,
+        mark=chance() < 0.7,
         mtu=random.choice((1_400, 1_000, 600)) if chance() < 0.1 else 0,
         loss=random.choice((0.001, 0.01, 0.03, 0.07, 0.25)) if chance() < 0.5 else 0.0,
         burst=Burst(begin=0.01, end=random.choice((0.1, 0.3, 0.6))) if chance() < 0.1 else None,

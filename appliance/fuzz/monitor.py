@@ -16,10 +16,10 @@ from bisect import bisect_right
 from typing import Final
 
 from appliance.fuzz.application import Report, Stream
+from appliance.fuzz.sight import packet_of
 from appliance.net.errors import WireError
 from appliance.net.seq import HALF, MASK
-from appliance.net.vif.offload import NETWORK_AT
-from appliance.net.wire import ethernet, ipv4, tcp
+from appliance.net.wire import tcp
 from appliance.net.wire.tcp import ACK, FIN, RST, SYN
 from appliance.net.wire.virtio import DATA_VALID, NEEDS_CSUM
 
@@ -123,12 +123,9 @@ class Monitor:
 
     def watch(self, now: float, sent: bool, frame: bytes) -> None:
         """Look at a frame that a host sent, or else was given; a `Watcher`."""
-        kind = int.from_bytes(frame[NETWORK_AT - 2 : NETWORK_AT])
-        if kind != ethernet.ETHERTYPE_IPV4:
-            return
         try:
-            packet = ipv4.parse(frame, NETWORK_AT, len(frame))
-            if packet.protocol != tcp.PROTOCOL:
+            packet = packet_of(frame)
+            if packet is None or packet.protocol != tcp.PROTOCOL:
                 return
             header = tcp.parse(frame, packet.payload_at, packet.payload_end)
         except WireError as error:

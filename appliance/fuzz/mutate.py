@@ -155,6 +155,8 @@ def with_length(data: bytes) -> bytes:
 
 def repaired(data: bytes) -> bytes:
     """The frame with right sums, as far as its headers can be found."""
+    if len(data) >= ETHERNET + 40 and data[12:14] == b"\x86\xdd":
+        return _repaired6(data)
     if len(data) < ETHERNET + 20 or data[12:14] != b"\x08\x00":
         return data
     octet = bytearray(data)
@@ -177,6 +179,24 @@ def repaired(data: bytes) -> bytes:
         dst = bytes(octet[ETHERNET + 16 : ETHERNET + 20])
         initial = pseudo_header_sum(src, dst, protocol, end - at)
     total = ones_complement_sum(bytes(octet[at:end]), initial) ^ 0xFFFF
+    octet[place : place + 2] = total.to_bytes(2)
+    return bytes(octet)
+
+
+def _repaired6(data: bytes) -> bytes:
+    """The same for IPv6 without extension headers, its length besides (RFC 8200 §8.1)."""
+    octet = bytearray(data)
+    at = ETHERNET + 40
+    length = len(octet) - at
+    octet[ETHERNET + 4 : ETHERNET + 6] = min(length, 0xFFFF).to_bytes(2)
+    protocol = octet[ETHERNET + 6]
+    place = {6: at + 16, 17: at + 6, 58: at + 2}.get(protocol)
+    if place is None or place + 2 > len(octet):
+        return bytes(octet)
+    octet[place : place + 2] = b"\0\0"
+    src, dst = bytes(octet[ETHERNET + 8 : ETHERNET + 24]), bytes(octet[ETHERNET + 24 : at])
+    initial = pseudo_header_sum(src, dst, protocol, length)
+    total = ones_complement_sum(bytes(octet[at:]), initial) ^ 0xFFFF
     octet[place : place + 2] = total.to_bytes(2)
     return bytes(octet)
 

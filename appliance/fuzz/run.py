@@ -111,8 +111,10 @@ class Run:
 
     def _station(self, name: str) -> Station:
         machine = self.scenario.client if name == "client" else self.scenario.server
+        number = 1 if name == "client" else 2
         return self.world.host(
             name,
+            f"fd00::{number}/64" if self.scenario.ip == 6 else f"10.0.0.{number}/24",
             mtu=machine.mtu,
             offload=machine.offload,
             clock=machine.clock,

@@ -94,6 +94,8 @@ class Scenario:
     """All that decides what happens."""
 
     seed: Annotated[int, Ge(0)] = 0
+    ip: Literal[4, 6] = 4
+    """The version of the internet protocol."""
     seconds: Annotated[float, Gt(0.0), Le(1e7)] = 14_400.0
     """Virtual seconds after which what has not ended never will."""
     client: Machine = field(default_factory=Machine)
@@ -131,6 +133,14 @@ def from_table(table: dict[str, Any], source: str = "scenario") -> Scenario:
     for number, flow in enumerate(scenario.flow):
         if flow.client.when == flow.server.when == "eof":
             problems.append(f"{source}: flow.{number}: each end waits for the other's end")
+    if scenario.ip == 6:
+        # RFC 8200 §5: every link of IPv6 carries 1280 octets.
+        sizes = {"client": scenario.client.mtu, "server": scenario.server.mtu}
+        problems += [
+            f"{source}: {key}.mtu: IPv6 has no links below 1280 (it is {mtu})"
+            for key, mtu in sizes.items()
+            if mtu < 1280
+        ]
     if problems:
         raise ScenarioError("\n".join(problems))
     return scenario

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from appliance.fuzz import invariants, mutate
 from appliance.fuzz.link import Link
-from appliance.fuzz.world import World
+from appliance.fuzz.world import DETECTION, World
 from appliance.net.checksum import ones_complement_sum, pseudo_header_sum
 from appliance.net.tcp import Connection, TcpSettings
 from appliance.net.tcp_state import CLOSED
@@ -28,6 +28,7 @@ from appliance.net.wire.virtio import PLAIN
 PATIENCE: Final = 256
 """Inputs that one live host sees before it is replaced, so that a finding can be shown again."""
 OURS, THEIRS = "10.0.0.1", "10.0.0.2"
+OURS6, THEIRS6 = "fd00::1", "fd00::2"
 
 
 class BrokenRuleError(AssertionError):
@@ -68,15 +69,16 @@ def corpus(name: str) -> list[bytes]:
 
 
 class _User:
-    """The application of the live connection; it echoes a little."""
+    """The application of the live connection; it may echo a little."""
 
-    def __init__(self) -> None:
+    def __init__(self, echoes: bool = True) -> None:
         self.connection: Connection | None = None
+        self._echoes = echoes
 
     def tcp_established(self) -> None: ...
 
     def tcp_data(self, data: bytes) -> None:
-        if self.connection is not None:
+        if self.connection is not None and self._echoes:
             self.connection.send(bytes(data[:100]))
 
     def tcp_eof(self) -> None:
@@ -116,17 +118,18 @@ class Frames:
         listening = _User()
 
         def accept(connection: Connection) -> _User:
-            user = _User()
+            user = _User(echoes=connection.local[1] == 80)
             user.connection = connection
             return user
 
         host = self._host.host
+        host.add_address(f"{OURS6}/64")
         host.tcp_listen("", 80, accept, settings=TcpSettings(), backlog=4)
         host.udp_bind("", 53, listening)
         self._peer.host.tcp_listen("", 81, accept)
         self._user.connection = host.tcp_connect(THEIRS, 81, self._user, local_port=50_000)
         self._user.connection.send(bytes(100))
-        self._world.run(seconds=1.0)
+        self._world.run(seconds=DETECTION)
         # From here on the peer is silent: what it would send, the fuzzer sends.
         self._peer.port.out = None
         self._names = sorted(host.counters.as_dict())
@@ -251,18 +254,18 @@ def _frames(to: bytes, source: bytes) -> list[bytes]:
     for operation, claimed in ((1, theirs), (2, theirs), (1, ours), (2, bytes(4))):
         packet = arp.build(operation, source, claimed, to if operation == 2 else bytes(6), ours)
         frames.append(b"\0" + ethernet.header(to, source, ethernet.ETHERTYPE_ARP) + packet)
-    return frames + _frames6(source)
+    return frames + _frames6(to, source)
 
 
-def _frames6(source: bytes) -> list[bytes]:
+def _frames6(mac: bytes, source: bytes) -> list[bytes]:
     """Frames of IPv6: the host may speak it or not, and must count them either way."""
-    us, them = from_text("fe80::1"), from_text("fe80::2")
+    us, them = from_text(OURS6), from_text(THEIRS6)
     group = ipv6.solicited_node(us)
     made: list[bytes] = []
 
     def packet(protocol: int, body: bytes, dst: bytes = us, hops: int = 255) -> bytes:
         head = bytes((0x60, 0, 0, 0)) + len(body).to_bytes(2) + bytes((protocol, hops)) + them + dst
-        to = ipv6.multicast_mac(dst) if dst[0] == 0xFF else bytes(6)
+        to = ipv6.multicast_mac(dst) if dst[0] == 0xFF else mac
         return ethernet.header(to, source, ethernet.ETHERTYPE_IPV6) + head + body
 
     def message(kind: int, body: bytes, dst: bytes = us) -> bytes:
@@ -275,8 +278,12 @@ def _frames6(source: bytes) -> list[bytes]:
     made += [message(134, bytes(12) + b"\3\4\x40\xc0" + bytes(28), from_text("ff02::1"))]
     made += [message(128, b"\0\1\0\1ping"), message(2, b"\0\0\5\0" + bytes(48))]
     made += [message(1, bytes(4) + bytes(48)), packet(44, b"\6\0\0\1" + bytes(20))]
+    syn = tcp.build_syn_options(1440, 7, True, (1, 0))
+    for port, flags, options in ((80, SYN, syn), (80, ACK, b""), (4_711, SYN, b"")):
+        made.append(packet(6, tcp.build(them, us, 81, port, 0, 0, flags, 1000, options=options)))
+    made += [packet(17, udp.build(them, us, 4711, port, b"query")) for port in (53, 54)]
     made += [packet(0, b"\6\0\1\4\0\0\0\0" + bytes(20)), packet(17, bytes(16)), packet(59, b"")]
-    return [b"\0" + frame for frame in made]
+    return [b"\2" + frame for frame in made]
 
 
 # ---------------------------------------------------------------------- DNS

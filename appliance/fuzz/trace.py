@@ -10,11 +10,12 @@ from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 
+from appliance.fuzz.sight import Packet, packet_of
 from appliance.net.errors import WireError
 from appliance.net.seq import HALF
-from appliance.net.vif.offload import NETWORK_AT, finish_checksum
+from appliance.net.vif.offload import finish_checksum
 from appliance.net.vif.pcap import LINKTYPE_ETHERNET, MAGIC_NANO, SNAPLEN
-from appliance.net.wire import ethernet, ipv4, tcp, udp
+from appliance.net.wire import ethernet, tcp, udp
 from appliance.net.wire.virtio import VNET_HDR_LEN
 
 _FILE: Final = Struct("<IHHiIII")
@@ -64,20 +65,21 @@ class Teller:
             kind = ethernet.parse(frame, VNET_HDR_LEN)[2]
             if kind == ethernet.ETHERTYPE_ARP:
                 return "ARP"
-            if kind != ethernet.ETHERTYPE_IPV4:
+            packet = packet_of(frame)
+            if packet is None:
                 return f"ethertype {kind:#06x}, {len(frame)} octets"
-            packet = ipv4.parse(frame, NETWORK_AT, len(frame))
-            ecn = " CE" if packet.dscp_ecn & 3 == 3 else ""
+            ecn = " CE" if packet.tos & 3 == 3 else ""
+            length = packet.payload_end - packet.payload_at
             if packet.protocol == tcp.PROTOCOL:
                 return self._tcp(frame, packet) + ecn
             if packet.protocol == udp.PROTOCOL:
                 header = udp.parse(frame, packet.payload_at, packet.payload_end)
                 return f"UDP {header.src_port} > {header.dst_port}"
-            return f"IP protocol {packet.protocol}, {packet.total_len} octets" + ecn
+            return f"IP protocol {packet.protocol}, {length} octets{ecn}"
         except WireError as error:
             return f"damaged ({error}), {len(frame) - VNET_HDR_LEN} octets"
 
-    def _tcp(self, frame: bytes, packet: ipv4.Ipv4Header) -> str:
+    def _tcp(self, frame: bytes, packet: Packet) -> str:
         header = tcp.parse(frame, packet.payload_at, packet.payload_end)
         key = (packet.src, header.src_port, packet.dst, header.dst_port)
         back = (packet.dst, header.dst_port, packet.src, header.src_port)

@@ -39,6 +39,8 @@ START: Final = 10_000.0
 nought like any monotonic clock."""
 SPINS: Final = 20_000
 """Rounds at one instant before the world is called a livelock."""
+DETECTION: Final = 5.0
+"""Seconds until an address of IPv6 is known to be nobody else's (RFC 4862 §5.4: about two)."""
 BATCH: Final = 64
 """Frames handed to a host at a time, as its driver does."""
 
@@ -150,6 +152,7 @@ class Station:
         self._time = -math.inf  # of the host's last turn, by its own clock
         self.vif.on_writable = self._wake
         self.host.add_address(address)
+        world.wake_at(world.now, self)
 
     @property
     def now(self) -> float:
@@ -315,7 +318,7 @@ class World:
         clock: float = 0.0,
         limits: Limits | None = None,
     ) -> Station:
-        """A new host; `address` as 10.0.0.1/24, the next one of 10.0.0.0/24 unless given.
+        """A new host; `address` as 10.0.0.1/24 or fd00::1/64, the next of 10.0.0.0/24 unless given.
 
         `mtu` in octets; `offload`: its interface takes super-segments; `clock`: seconds that its
         clock is ahead. Raises ValueError for a name that is taken, a malformed address, or a clock
@@ -453,11 +456,13 @@ class World:
         links = [[direction.link for direction in cable.directions] for cable in self.cables]
         for cable in self.cables:
             cable.set(Link())
+        if any(":" in station.address for station in stations):
+            self.run(seconds=DETECTION)
         for station in stations:
             network = ip_interface(station.cidr).network
             for other in stations:
                 if other is not station and ip_address(other.address) in network:
-                    station.host.neighbors.lookup(from_text(other.address), station.now)
+                    station.host.network.way(from_text(other.address))
                     station.host.flush(station.now)
         self.run(seconds=0.0)
         for cable, (there, back) in zip(self.cables, links, strict=True):

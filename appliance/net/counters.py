@@ -49,6 +49,9 @@ class Counters:
     # ICMPv6, neighbour and multicast listener discovery
     icmp6_checksum: int = 0
     icmp6_truncated: int = 0
+    mld_ignored: int = 0
+    mld_in: int = 0
+    nd_in: int = 0
     nd_truncated: int = 0
     nd_option: int = 0
     nd_hop_limit: int = 0

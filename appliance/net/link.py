@@ -238,7 +238,11 @@ class Link:
             return False
         if kind == icmpv6.MLD_QUERY:
             # RFC 3810 §6.2: from a link-local address, with a hop limit of 1.
-            if ipv6.is_link_local(packet.src) and packet.hop_limit == 1:
+            counters = self._network.counters
+            if not ipv6.is_link_local(packet.src) or packet.hop_limit != 1:
+                counters.mld_ignored += 1
+            else:
+                counters.mld_in += 1
                 at, end = message.body_at, message.body_end
                 self.groups.query_arrives(mld.parse_query(data, at, end, message.rest), now)
                 self.review()
@@ -249,6 +253,7 @@ class Link:
         if packet.hop_limit != ndp.HOP_LIMIT or message.code:
             self._network.counters.nd_hop_limit += 1
             return True
+        self._network.counters.nd_in += 1
         try:
             self._discovery(machine, data, packet, message, now)
         finally:

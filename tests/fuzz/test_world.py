@@ -66,6 +66,17 @@ def test_ten_lines(world: Make) -> None:
     assert client.host.counters.tcp_retransmitted > 0
 
 
+def test_over_ipv6(world: Make) -> None:
+    """RFC 8200, RFC 4861, RFC 8201: found by discovery, and cut to what the path carries."""
+    net = world()
+    client, server = net.host("client", "fd00::1/64"), net.host("server", "fd00::2/64")
+    cable = net.link(client, server, Link(delay=0.05, loss=0.03, corrupt=0.02, mtu=1300))
+    assert talk(net, client, server, b"hello" * 20_000).heard == b"hello" * 20_000
+    assert cable.there.corrupted > 0
+    assert cable.there.too_big > 0
+    assert client.host.counters.tcp_path_mtu_reduced == 1
+
+
 def test_a_switch_between_many(world: Make) -> None:
     net = world()
     switch = net.switch()
