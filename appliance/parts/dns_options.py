@@ -77,16 +77,21 @@ def _options(settings: Settings, dns: Dns, keys: Mapping[str, Key]) -> Options:
     )
 
 
-def _key(one: DnsKey) -> Key:
+def secret_of(one: DnsKey) -> str:
+    """The secret of a key's file, in base64; OptionsError."""
     try:
         text = one.file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
         raise OptionsError(f"{one.file}: the key {one.name} cannot be read: {why}") from None
     found = _SECRET.search(text)
+    return found[1] if found else "".join(text.split())
+
+
+def _key(one: DnsKey) -> Key:
+    text = secret_of(one)
     try:
-        secret = base64.b64decode(found[1] if found else "".join(text.split()), validate=True)
-        return key(one.name, one.algorithm, secret)
+        return key(one.name, one.algorithm, base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError) as error:
         # Never the text itself: it may be the secret.
         why = str(error) if isinstance(error, LocalError) else "there is no base64 in it"
