@@ -14,7 +14,7 @@ from appliance.commands import FAILED, MISUSED, OK, complain, config_path, say
 
 if TYPE_CHECKING:
     from appliance.image.project import Project
-    from appliance.settings import Settings
+    from appliance.settings import DnsSecondary, Settings
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,4 +139,24 @@ def _neighbours(project: Project) -> list[str]:
     for secondary in dns.secondary:
         key = f" with key {secondary.key}" if secondary.key else ""
         lines.append(f"secondary {secondary.address or secondary.networks} may transfer{key}")
+        if secondary.key:
+            lines += _stanzas(project, secondary)
+    return lines
+
+
+def _stanzas(project: Project, secondary: DnsSecondary) -> list[str]:
+    """What a secondary's NSD, Knot or BIND needs; the secret is in it, so it goes there alone."""
+    from appliance.dns import load_zones
+    from appliance.parts.dns_options import secret_of
+    from appliance.tls.keys import SOFTWARE, TsigKey, stanza
+
+    dns = project.settings.dns
+    one = next(key for key in dns.key if key.name == secondary.key)
+    shared = TsigKey(one.name, one.algorithm, secret_of(one))
+    zones = secondary.zones or tuple(str(zone.name) for zone in load_zones(dns.zones).zones)
+    lines = []
+    for software in SOFTWARE:
+        lines.append(f"  for its {software.upper() if software != 'knot' else 'Knot'}, with the secret:")
+        text = stanza(software, shared, zones, project.settings.net.first, dns.port)
+        lines += [f"    {line}" for line in text.splitlines()]
     return lines
