@@ -124,6 +124,9 @@ class Service:
     ) -> None:
         """Without `connect` and `endpoint`, asyncio's own sockets are used."""
         self.authority = authority
+        self.current = authority.current
+        """The catalog to ask; with `update`, what protocols want of a holder. A plain attribute,
+        since every query reads it; an authority that has begun edits its catalog in place."""
         self._random = random
         self._connect = connect
         self._endpoint = endpoint
@@ -146,6 +149,7 @@ class Service:
     async def begin(self) -> None:
         """Load what is on the disk of other people's zones, and begin to keep them fresh."""
         authority = self.authority
+        self.current = authority.current
         authority.stirred = self._stir
         authority.changed = self._changed
         if authority.options.notifier is not None:
@@ -187,11 +191,6 @@ class Service:
         return task
 
     # Updates.
-
-    @property
-    def current(self) -> Any:
-        """The catalog to ask; with `update`, what protocols want of a holder."""
-        return self.authority.current
 
     def update(self, message: bytes, peer: Any, reply: Callable[[bytes], None]) -> None:
         """Take an UPDATE, and see that the disk has it."""
