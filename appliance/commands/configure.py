@@ -156,7 +156,9 @@ def _stanzas(project: Project, secondary: DnsSecondary) -> list[str]:
     zones = secondary.zones or tuple(str(zone.name) for zone in load_zones(dns.zones).zones)
     lines = []
     for software in SOFTWARE:
-        lines.append(f"  for its {software.upper() if software != 'knot' else 'Knot'}, with the secret:")
+        lines.append(
+            f"  for its {software.upper() if software != 'knot' else 'Knot'}, with the secret:"
+        )
         text = stanza(software, shared, zones, project.settings.net.first, dns.port)
         lines += [f"    {line}" for line in text.splitlines()]
     return lines
