@@ -172,10 +172,10 @@ class Connection:
         "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_search", "_sendq",
         "_settings", "_shown", "_silent_since", "_straight", "_syn_repeats", "_ts_offset",
         "_tune_at", "_tune_from", "_unacked", "_unacked_since", "_unanswered", "dirty", "ecn_on",
-        "heap_at", "host", "irs", "iss", "key", "last_data_at", "last_heard", "last_sent_at", "local",
-        "max_snd_wnd", "mss", "nodelay", "notify_below", "passive", "path", "probes", "rcv_adv",
-        "rcv_buffer", "rcv_mss", "rcv_nxt", "rcv_wscale", "reassembly", "remote", "repair",
-        "retransmitted", "sack_on", "scaling", "snd_nxt", "snd_una", "snd_wl1", "snd_wl2",
+        "heap_at", "host", "irs", "iss", "key", "last_data_at", "last_heard", "last_sent_at",
+        "local", "max_snd_wnd", "mss", "nodelay", "notify_below", "passive", "path", "probes",
+        "rcv_adv", "rcv_buffer", "rcv_mss", "rcv_nxt", "rcv_wscale", "reassembly", "remote",
+        "repair", "retransmitted", "sack_on", "scaling", "snd_nxt", "snd_una", "snd_wl1", "snd_wl2",
         "snd_wnd", "snd_wscale", "state", "ts_on", "ts_recent", "ts_recent_at", "unsent", "user",
     )  # fmt: skip
 
@@ -496,7 +496,7 @@ class Connection:
                     self._unacked += length
                     self.last_data_at = now
                     if length > self.rcv_mss:
-                        self._measure(frame)
+                        self._measure(frame, length)
                         self._ack_now = True
                     self.rcv_nxt += length
                     self.user.tcp_data(frame[payload_at:end])
@@ -510,8 +510,7 @@ class Connection:
             self.host.counters.tcp_options_malformed += 1
         flags = offset_flags & 0xFF
         payload = frame[payload_at:end]
-        if len(payload) > self.rcv_mss:
-            self._measure(frame)
+        self._measure(frame, len(payload))
         if self.state == SYN_SENT:
             self._in_syn_sent(now, wire_seq, wire_ack, flags, window, options, payload)
         else:
@@ -520,14 +519,15 @@ class Connection:
         if not self.dirty and self.state != CLOSED:
             self.host.touch(self)
 
-    def _measure(self, frame: bytes) -> None:
+    def _measure(self, frame: bytes, length: int) -> None:
         """Learn from a super-segment what the peer's segments are: every second is acknowledged.
 
         RFC 5681 §4.2; VIRTIO 1.2 §5.1.6: gso_size, at octet 4 of the frame.
         """
-        size = frame[4] | frame[5] << 8
-        if size:
-            self.rcv_mss = max(size, MIN_MSS)
+        if length > self.rcv_mss:
+            size = frame[4] | frame[5] << 8
+            if size:
+                self.rcv_mss = max(size, MIN_MSS)
 
     def _look_straight(self) -> None:
         """Decide whether the next segment may take the fast path."""

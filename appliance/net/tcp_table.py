@@ -388,6 +388,10 @@ class TcpTable:
         """Tell the connection that ICMP quotes; False when it quotes nothing outstanding."""
         flow = self.flows.get(key)
         # RFC 5927 §4: an error about a segment that is not in flight is not believed.
+        if isinstance(flow, HalfOpen) and error is not None and sequence == flow.iss:
+            # RFC 5461 §4.1: before it is synchronized a connection is given up, as in SYN-SENT.
+            self.drop_half_open(flow)
+            return True
         if not isinstance(flow, Connection) or not flow.covers(sequence):
             return False
         if error is not None:

@@ -58,6 +58,21 @@ def test_error_does_not_end_what_is_established(kind: int, code: int) -> None:
     assert app.data == b"y"
 
 
+def test_error_ends_a_handshake_that_the_peer_began() -> None:
+    """RFC 5461 §4.1 before synchronization; RFC 5927 §4: only if it quotes our SYN,ACK."""
+    scene = Scene()
+    scene.listen(80)
+    peer = Peer(scene)
+    peer.sends("S")
+    peer.expects("S.")
+    scene.receive(icmp_error(3, 1, quote(peer, 7)))
+    assert len(scene.host.tcp.flows) == 1
+    scene.receive(icmp_error(3, 1, quote(peer, 0)))
+    assert not scene.host.tcp.flows
+    peer.sends(".")
+    peer.expects("R", seq=1)
+
+
 @pytest.mark.parametrize("offset", [-1, 1, 1000, -(1 << 20), 1 << 20])
 def test_error_about_nothing_outstanding_is_a_forgery(offset: int) -> None:
     """RFC 5927 §4.1: the number quoted must lie in SND.UNA <= SEG.SEQ < SND.NXT."""
