@@ -14,7 +14,7 @@ from typing import Final
 from appliance.fuzz.script import events as e
 from appliance.fuzz.script.faults import InapplicableError, MismatchError, Row
 from appliance.fuzz.script.option_calls import OptionCalls
-from appliance.fuzz.script.process import DEFAULT_PORT
+from appliance.fuzz.script.process import DEFAULT_PORT, File
 from appliance.fuzz.script.sockets import O_NONBLOCK, O_RDWR, ErrnoError, Socket, Waiting
 from appliance.fuzz.script.symbols import member, names_in, number, written
 from appliance.fuzz.script.wait_calls import WaitCalls
@@ -174,6 +174,28 @@ class Calls(OptionCalls, WaitCalls):
         """writev(fd, vector, count)."""
         vector = call.arguments[1]
         return (yield from self._send(call, _total(vector)))
+
+    def sys_open(self, call: e.Call) -> int:
+        """open(path, O_RDONLY), of a file that a command of the script has made."""
+        size = self.environment.files.get(str(call.arguments[0]))
+        if size is None:
+            raise ErrnoError(errno.ENOENT)
+        if self._int(call, 1) & 3:
+            raise InapplicableError("files are there to be read only")
+        return self._new(call, File(size))
+
+    def sys_sendfile(self, call: e.Call) -> Waiting:
+        """sendfile(out, in, [offset], count)."""
+        source = self.table.get(self._int(call, 1))
+        if not isinstance(source, File):
+            raise ErrnoError(errno.EBADF)
+        offset = call.arguments[2]
+        at = number(offset) if isinstance(offset, e.Array) else source.at
+        size = max(min(self._int(call, 3), source.size - at), 0)
+        sent = yield from self._send(call, size)
+        if not isinstance(offset, e.Array):
+            source.at += sent
+        return sent
 
     # -- octets in
 

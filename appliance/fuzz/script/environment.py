@@ -30,6 +30,7 @@ class Environment:
     tcp: TcpSettings = field(default_factory=TcpSettings)
     paced: bool = False  # the fq discipline would space our packets
     sndbuf: int = 0  # octets, of tcp_wmem's middle value
+    files: dict[str, int] = field(default_factory=dict)  # octets of nought, by path
     fast_open: int = 0  # tcp_fastopen: 2 serves, 0x200 without cookies, 0x400 on every listener
 
     def serves_fast_open(self, with_option: bool) -> bool:
@@ -65,10 +66,19 @@ class Environment:
             pass  # segments are compared octet by octet, however they are packed
         elif name == "ip" and rest[:1] == ["tcp_metrics"]:
             pass  # nothing is remembered from one run to the next
+        elif name == "dd":
+            self._zeros(dict(word.partition("=")[::2] for word in rest))
         elif name.startswith("sysctl_restore_") or name in ("rm", "true", ":"):
             pass
         else:
             raise InapplicableError(f"the shell command `{' '.join(words)}` means nothing here")
+
+    def _zeros(self, words: dict[str, str]) -> None:
+        """`dd if=/dev/zero of=FILE bs=N count=M`: a file that a script may send."""
+        sizes = (words.get("bs", "512"), words.get("count", ""))
+        if words.get("if") != "/dev/zero" or not all(size.isdecimal() for size in sizes):
+            raise InapplicableError("of dd's files only those of noughts are there")
+        self.files[words.get("of", "")] = int(sizes[0]) * int(sizes[1])
 
     def _defaults(self) -> None:
         self.tcp = replace(

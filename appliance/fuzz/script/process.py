@@ -39,6 +39,14 @@ class Epoll:
 
 
 @dataclass
+class File:
+    """A file of noughts that is open for reading; `size` in octets."""
+
+    size: int
+    at: int = 0
+
+
+@dataclass
 class Process:
     """Descriptors by the numbers that the script gives them."""
 
@@ -48,10 +56,10 @@ class Process:
     there: str
     listen_port: int = DEFAULT_PORT
     connect_port: int = DEFAULT_PORT
-    table: dict[int, Socket | Epoll] = field(default_factory=dict)
+    table: dict[int, Socket | Epoll | File] = field(default_factory=dict)
     newest: Socket | None = None  # the socket that `tcpi_` names look at
 
-    def _new(self, call: e.Call, thing: Socket | Epoll) -> int:
+    def _new(self, call: e.Call, thing: Socket | Epoll | File) -> int:
         """Bind `thing` to the number that the script gives it."""
         wanted = call.result
         fd = wanted if isinstance(wanted, int) and wanted >= 0 else -1

@@ -218,6 +218,14 @@ def test_super_segments_come_with_the_size_of_their_pieces() -> None:
     assert result.outcome == PASSED, result.reason
 
 
+def test_a_file_is_sent() -> None:
+    """What dd made of /dev/zero leaves like any other write."""
+    made = "`dd bs=10 count=5 if=/dev/zero of=/tmp/zeros status=none`"
+    words = made + OPEN + '+0 open("/tmp/zeros", O_RDONLY) = 5\n+0 sendfile(4, 5, [20], 99) = 30\n'
+    result = play(words + '+0 > P. 1:31(30) ack 1\n+0 open("/etc/passwd", O_RDONLY) = -1 ENOENT')
+    assert result.outcome == PASSED, result.reason
+
+
 def test_every_push_of_time_runs_the_timers() -> None:
     """A second SYN,ACK after one second, at its own instant."""
     words = LISTEN + "+0 < S 0:0(0) win 32768 <mss 1000>\n+0 > S. 0:0(0) ack 1 <mss 1460>\n"
