@@ -259,6 +259,8 @@ def test_every_setting_is_documented_with_its_default() -> None:
             default = field.default
             if default is None:
                 shown = "none"
+            elif isinstance(default, bool):
+                shown = str(default).lower()
             elif isinstance(default, tuple):
                 shown = "[" + ", ".join(f'"{item}"' for item in default) + "]"
             else:
