@@ -233,7 +233,8 @@ class Reader:
         if len(rdata) > MAX_RDATA:
             raise _FaultError(f"{len(rdata)} octets of data are too many for any message")
         ttl = self._effective_ttl(ttl, rtype, rdata, statement.line, state)
-        self._add(owner, rtype, ttl, rdata, state.file << 32 | statement.line)
+        # A plain number: what an image pickles must not bring dnspython with it.
+        self._add(owner, int(rtype), ttl, rdata, state.file << 32 | statement.line)
 
     def _owner(self, word: str, origin: bytes | None) -> bytes:
         text, below, name = self._owners
