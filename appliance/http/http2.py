@@ -11,9 +11,6 @@ is read either, so that no queue grows.  Imports h2 and this package.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import re
-from collections import deque
 from typing import cast
 
 import h2.config
@@ -24,14 +21,15 @@ import h2.exceptions
 import h2.settings
 
 from appliance.http.budget import Budget
+from appliance.http.http2_request import Body, log_head, read_request
+from appliance.http.http2_streams import Outgoing, Stream
 from appliance.http.lane import FRAME, MAX_BLOCKS, Fields, LaneDecoder, Ready, fields_of
 from appliance.http.largefile import Stretch, open_parts
 from appliance.http.message import Answer, Request, plain
-from appliance.http.priority import Priority, parse_priority, rank
+from appliance.http.priority import Priority, parse_priority
 from appliance.http.semantics import decide
-from appliance.http.server import Hook, HttpServer
-from appliance.http.strict import KNOWN, MAX_HEAD
-from appliance.http.target import is_authority
+from appliance.http.server import HttpServer
+from appliance.http.strict import MAX_HEAD
 
 PREFACE = 24  # octets of the whole preface
 # Octets gathered before they are written.
@@ -54,46 +52,12 @@ EARNING = 16 * 1024
 # RFC 9113 §6.8: a first GOAWAY that promises to take what is on its way, stream 2**31-1, no error.
 GOAWAY_SOON = bytes.fromhex("000008 07 00 00000000 7fffffff 00000000")
 
-_TARGET = re.compile(rb"[\x21-\x7e]+")
-
 
 class _Connection(h2.connection.H2Connection):
     """h2 with this server's bounds."""
 
     DEFAULT_MAX_HEADER_LIST_SIZE = MAX_HEAD
     MAX_CLOSED_STREAMS = MAX_CLOSED
-
-
-class _Stream:
-    """A response that is not sent yet."""
-
-    __slots__ = ("fetching", "number", "parts", "priority", "turn", "unread")
-
-    def __init__(
-        self,
-        number: int,
-        parts: list[bytes | memoryview | Stretch],
-        priority: Priority,
-        unread: bool,
-    ) -> None:
-        self.number = number
-        self.parts = deque(part for part in parts if len(part))
-        self.fetching = False  # a thread reads its next slice
-        self.priority = priority
-        self.unread = unread  # the request's content has not ended
-        self.turn = 0
-
-
-class _Body:
-    """A request whose content is still coming, for a hook."""
-
-    __slots__ = ("content", "headers", "hook", "request")
-
-    def __init__(self, hook: Hook, request: Request, headers: Fields) -> None:
-        self.hook = hook
-        self.request = request
-        self.headers = headers
-        self.content = bytearray()
 
 
 class Http2Protocol(asyncio.Protocol):
@@ -120,10 +84,10 @@ class Http2Protocol(asyncio.Protocol):
             },
         )
         self._h2.initiate_connection()
-        self._streams: dict[int, _Stream] = {}
-        self._bodies: dict[int, _Body] = {}  # requests whose content a hook waits for
+        self._out = Outgoing(self._h2, server, self._pump)
+        self._streams = self._out.streams
+        self._bodies: dict[int, Body] = {}  # requests whose content a hook waits for
         self._early: dict[int, Priority] = {}  # PRIORITY_UPDATE before its request (§7.1)
-        self._turn = 0
         self._tail = b""  # the beginning of a frame
         self._preface = PREFACE  # octets of the preface to come
         self._block = False  # a header block has not ended: only CONTINUATION may come
@@ -137,7 +101,6 @@ class Http2Protocol(asyncio.Protocol):
         self._ended = False
         self._since = server.now  # when the present wait began
         self._partial: float | None = None  # when a frame or a block began that has no end yet
-        self._progress = 0  # octets of content sent since `_since`
         # A browser cancels a page full of images at once; a rapid reset never stops.
         self._resets = Budget(burst=200, rate=20, now=server.now)
         # Pings, settings and the like: a client sends a few in a minute.
@@ -165,7 +128,11 @@ class Http2Protocol(asyncio.Protocol):
             self._tail = b""
         if self._paused:
             self._tail = data  # no more than a read: nothing is read meanwhile
-            return
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Cut octets into frames and do what they say, as long as answers can be written."""
         at, size = 0, len(data)
         if self._preface:
             at = min(self._preface, size)
@@ -365,10 +332,10 @@ class Http2Protocol(asyncio.Protocol):
                 self._transport.abort()
         elif self._streams or self._paused:
             if waited > limits.stall_seconds:
-                if self._progress < limits.min_rate * waited and not self._fetching():
+                if self._out.progress < limits.min_rate * waited and not self._out.fetching:
                     self._server.timeouts += 1
                     self._transport.abort()
-                self._since, self._progress = now, 0
+                self._since, self._out.progress = now, 0
         elif (self._bodies and waited > limits.body_seconds) or (
             self._partial is not None and now - self._partial > limits.head_seconds
         ):
@@ -376,9 +343,6 @@ class Http2Protocol(asyncio.Protocol):
             self._goaway(h2.errors.ErrorCodes.NO_ERROR)
         elif waited > limits.idle_seconds:
             self._goaway(h2.errors.ErrorCodes.NO_ERROR)
-
-    def _fetching(self) -> bool:
-        return any(stream.fetching for stream in self._streams.values())
 
     def waiting_since(self) -> float | None:
         """Return since when nothing is under way but a request to come; None: something is."""
@@ -465,7 +429,7 @@ class Http2Protocol(asyncio.Protocol):
         elif ended:
             self._respond(number, request, headers, server.ask(hook, request, b"", self.address))
         elif len(self._bodies) < MAX_BODIES:
-            self._bodies[number] = _Body(hook, request, headers)
+            self._bodies[number] = Body(hook, request, headers)
         else:
             # RFC 9113 §8.7: not processed, and may be asked again.
             self._h2.reset_stream(number, h2.errors.ErrorCodes.REFUSED_STREAM)
@@ -492,7 +456,7 @@ class Http2Protocol(asyncio.Protocol):
         priority = self._early.pop(number, None) or parse_priority(
             request.fields.get(b"priority", b"")
         )
-        stream = _Stream(number, parts, priority, unread)
+        stream = Stream(number, parts, priority, unread)
         date = server.date[6:-2]  # without "Date: " and CRLF
         fields = [
             (b":status", b"%d" % answer.status), (b"date", date),
@@ -505,7 +469,7 @@ class Http2Protocol(asyncio.Protocol):
         server.count(answer, request.target, "2")
         keep = keep and not any(type(part) is Stretch for part in parts)
         if keep or server.on_request is not None:
-            log = _log_head(request, headers)
+            log = log_head(request, headers)
             if server.on_request is not None:
                 server.on_request(self.address, log, answer.status, answer.length)
             if keep:
@@ -513,7 +477,8 @@ class Http2Protocol(asyncio.Protocol):
         if stream.parts:
             self._streams[number] = stream
         else:
-            self._finished(stream)
+            self._out.refuse_rest(stream)
+            self._finished()
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -521,9 +486,13 @@ class Http2Protocol(asyncio.Protocol):
         """Send what windows and transport allow, in the order of priority."""
         written = 0
         while not self._paused and not self._ended:
-            stream = self._next()
+            stream = self._out.next()
             if stream is not None:
-                written += self._send_some(stream)
+                sent = self._out.send_some(stream)
+                written += sent
+                self._control.earn(sent / EARNING)
+                if not stream.parts:
+                    self._finished()
             if stream is None or written >= WRITE:
                 written = 0
                 self._flush()
@@ -532,90 +501,8 @@ class Http2Protocol(asyncio.Protocol):
         if self._draining and not (self._streams or self._bodies or self._ended):
             self._goaway(h2.errors.ErrorCodes.NO_ERROR)
 
-    def _next(self) -> _Stream | None:
-        best = None
-        for stream in self._streams.values():
-            if (
-                not stream.fetching
-                and self._h2.local_flow_control_window(stream.number) > 0
-                and (
-                    best is None
-                    or rank(stream.priority, stream.number, stream.turn)
-                    < rank(best.priority, best.number, best.turn)
-                )
-            ):
-                best = stream
-        return best
-
-    def _send_some(self, stream: _Stream) -> int:
-        """Send one DATA frame of a stream; returns its octets of content."""
-        part = stream.parts[0]
-        if isinstance(part, Stretch):
-            if not part.at_hand():
-                self._fetch(stream, part)
-                return 0
-            try:
-                octets = part.read()
-            except OSError:
-                self._lost_file(stream)
-                return 0
-            self._next_slice(stream, part, octets)
-            part = octets
-        room = min(
-            self._h2.local_flow_control_window(stream.number),
-            self._h2.max_outbound_frame_size,
-            FRAME,
-        )
-        if len(part) > room:
-            view = memoryview(part)
-            stream.parts[0] = view[room:]
-            part = view[:room]
-        else:
-            stream.parts.popleft()
-        self._turn += 1
-        stream.turn = self._turn
-        self._h2.send_data(stream.number, bytes(part), end_stream=not stream.parts)
-        self._progress += len(part)
-        self._control.earn(len(part) / EARNING)
-        if not stream.parts:
-            del self._streams[stream.number]
-            self._finished(stream)
-        return len(part)
-
-    def _next_slice(self, stream: _Stream, stretch: Stretch, octets: bytes) -> None:
-        """Put a slice in front of what is left of its file."""
-        if not stretch:
-            stream.parts.popleft()
-        stream.parts.appendleft(octets)
-
-    def _fetch(self, stream: _Stream, stretch: Stretch) -> None:
-        """Have the next slice read in a thread; other streams go on."""
-        stream.fetching = True
-
-        def done(octets: bytes | None) -> None:
-            stream.fetching = False
-            if self._ended or self._streams.get(stream.number) is not stream:
-                return
-            if octets is None:
-                self._lost_file(stream)
-            else:
-                self._next_slice(stream, stretch, octets)
-            self._pump()
-
-        self._server.fetch(stretch, done)
-
-    def _lost_file(self, stream: _Stream) -> None:
-        """Reset a stream whose file is another one now."""
-        self._server.files_changed += 1
-        self._streams.pop(stream.number, None)
-        self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.INTERNAL_ERROR)
-
-    def _finished(self, stream: _Stream) -> None:
-        self._since, self._progress = self._server.now, 0
-        if stream.unread:
-            # RFC 9113 §8.1: answered in full; the rest of the content is not wanted.
-            with contextlib.suppress(h2.exceptions.ProtocolError):  # it has ended meanwhile
-                self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.NO_ERROR)
+    def _finished(self) -> None:
+        self._since, self._out.progress = self._server.now, 0
 
     def _flush(self) -> None:
         data = self._h2.data_to_send()
@@ -647,35 +534,3 @@ class Http2Protocol(asyncio.Protocol):
 def _address(transport: asyncio.Transport) -> str:
     peer = transport.get_extra_info("peername")
     return str(peer[0]) if isinstance(peer, tuple) else ""
-
-
-def _log_head(request: Request, headers: Fields) -> bytes:
-    """Return a request in the form of a head of HTTP/1.1, as the log reads it."""
-    lines = [b"%s %s HTTP/2.0" % (request.method, request.target)]
-    if request.authority:
-        lines.append(b"host: " + request.authority)
-    lines += [b"%s: %s" % pair for pair in headers if not pair[0].startswith(b":")]
-    return b"\r\n".join([*lines, b"", b""])
-
-
-def read_request(headers: Fields) -> tuple[Request, Answer | None]:
-    """Make a request of h2's validated headers, and the answer to it if it is faulty.
-
-    h2 has checked names, pseudo-headers and connection fields (RFC 9113 §8.2, §8.3); what the
-    semantics rely on beyond that is checked here.
-    """
-    pseudo: dict[bytes, bytes] = {}
-    fields: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name.startswith(b":"):
-            pseudo[name] = value
-        elif name in KNOWN:
-            fields[name] = fields[name] + b", " + value if name in fields else value
-    authority = pseudo.get(b":authority", fields.get(b"host", b""))
-    target = pseudo.get(b":path", b"") or b"/"
-    request = Request(pseudo.get(b":method", b""), target, authority.lower(), fields)
-    if not _TARGET.fullmatch(target):
-        return request, plain(400, "malformed request target")
-    if not is_authority(authority):
-        return request, plain(400, "malformed authority")
-    return request, None

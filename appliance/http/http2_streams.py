@@ -1,0 +1,146 @@
+"""Responses of one HTTP/2 connection that are on their way: whose turn it is, and the next frame.
+
+The order is RFC 9218's; windows are h2's; a stream whose file has to be waited for is left out
+until it came.  Imports h2 and this package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable
+
+import h2.connection
+import h2.errors
+import h2.exceptions
+
+from appliance.http.lane import FRAME
+from appliance.http.largefile import Stretch
+from appliance.http.priority import Priority, rank
+from appliance.http.server import HttpServer
+
+
+class Stream:
+    """A response that is not sent yet."""
+
+    __slots__ = ("fetching", "number", "parts", "priority", "turn", "unread")
+
+    def __init__(
+        self,
+        number: int,
+        parts: list[bytes | memoryview | Stretch],
+        priority: Priority,
+        unread: bool,
+    ) -> None:
+        self.number = number
+        self.parts = deque(part for part in parts if len(part))
+        self.fetching = False  # a thread reads its next slice
+        self.priority = priority
+        self.unread = unread  # the request's content has not ended
+        self.turn = 0
+
+
+class Outgoing:
+    """The streams of a connection that have something to send."""
+
+    __slots__ = ("_h2", "_pump", "_server", "_turn", "progress", "streams")
+
+    def __init__(
+        self, connection: h2.connection.H2Connection, server: HttpServer, pump: Callable[[], None]
+    ) -> None:
+        """`pump` is called when a file that was waited for is there."""
+        self._h2 = connection
+        self._server = server
+        self._pump = pump
+        self._turn = 0
+        self.streams: dict[int, Stream] = {}
+        self.progress = 0  # octets of content sent since the owner set it to nought
+
+    @property
+    def fetching(self) -> bool:
+        """Whether a file is being waited for."""
+        return any(stream.fetching for stream in self.streams.values())
+
+    def next(self) -> Stream | None:
+        """Return the stream whose turn it is, of those whose windows are open."""
+        best = None
+        for stream in self.streams.values():
+            if (
+                not stream.fetching
+                and self._h2.local_flow_control_window(stream.number) > 0
+                and (
+                    best is None
+                    or rank(stream.priority, stream.number, stream.turn)
+                    < rank(best.priority, best.number, best.turn)
+                )
+            ):
+                best = stream
+        return best
+
+    def send_some(self, stream: Stream) -> int:
+        """Send one DATA frame of a stream; returns its octets of content."""
+        part = stream.parts[0]
+        if isinstance(part, Stretch):
+            if not part.at_hand():
+                self._fetch(stream, part)
+                return 0
+            try:
+                octets = part.read()
+            except OSError:
+                self._lost_file(stream)
+                return 0
+            self._next_slice(stream, part, octets)
+            part = octets
+        room = min(
+            self._h2.local_flow_control_window(stream.number),
+            self._h2.max_outbound_frame_size,
+            FRAME,
+        )
+        if len(part) > room:
+            view = memoryview(part)
+            stream.parts[0] = view[room:]
+            part = view[:room]
+        else:
+            stream.parts.popleft()
+        self._turn += 1
+        stream.turn = self._turn
+        self._h2.send_data(stream.number, bytes(part), end_stream=not stream.parts)
+        self.progress += len(part)
+        if not stream.parts:
+            del self.streams[stream.number]
+            self.refuse_rest(stream)
+        return len(part)
+
+    def _next_slice(self, stream: Stream, stretch: Stretch, octets: bytes) -> None:
+        """Put a slice in front of what is left of its file."""
+        if not stretch:
+            stream.parts.popleft()
+        stream.parts.appendleft(octets)
+
+    def _fetch(self, stream: Stream, stretch: Stretch) -> None:
+        """Have the next slice read in a thread; other streams go on."""
+        stream.fetching = True
+
+        def done(octets: bytes | None) -> None:
+            stream.fetching = False
+            if self.streams.get(stream.number) is not stream:
+                return  # reset, or the connection is gone
+            if octets is None:
+                self._lost_file(stream)
+            else:
+                self._next_slice(stream, stretch, octets)
+            self._pump()
+
+        self._server.fetch(stretch, done)
+
+    def _lost_file(self, stream: Stream) -> None:
+        """Reset a stream whose file is another one now."""
+        self._server.files_changed += 1
+        self.streams.pop(stream.number, None)
+        self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.INTERNAL_ERROR)
+
+    def refuse_rest(self, stream: Stream) -> None:
+        """Tell the peer of an answered request that what is left of it is not wanted (§8.1)."""
+        if stream.unread:
+            with contextlib.suppress(h2.exceptions.ProtocolError):  # it has ended meanwhile
+                self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.NO_ERROR)
