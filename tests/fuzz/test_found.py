@@ -53,3 +53,21 @@ def test_the_ghost_of_a_connection_that_a_cookie_vouches_for(scenario: Play) -> 
         """)
         ghosts += outcome.counters["tcp_accepted"] - 16
     assert ghosts > 0
+
+
+def test_what_overtakes_the_ack_of_a_cookie_is_reset(scenario: Play) -> None:
+    """RFC 4987 §3.6, RFC 9293 §3.10.7.2: without state there is nothing to hold it against."""
+    resets = 0
+    for seed in range(6):
+        outcome = scenario(f"""
+            seed = {seed}
+            flow = [{{ client = {{ sends = 78 }}, count = 40 }}]
+            [client.tcp]
+            max_segment = 1
+            [server]
+            backlog = 4
+            [link]
+            reorder = 0.05
+        """)
+        resets += outcome.errors["ECONNRESET"]
+    assert resets > 0
