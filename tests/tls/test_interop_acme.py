@@ -28,6 +28,7 @@ from bench.lab import Namespace, Server
 pytestmark = pytest.mark.interop
 
 ROOT = Path(__file__).parents[2]
+EAB_KEY = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"  # of Pebble's manual
 OURS, KERNEL, TAP = "10.79.1.2", "10.79.1.1", "tap0"
 CA_HOST = "ca.example.net"
 ZONE = f"""\
@@ -154,6 +155,16 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             )
         )
         pebble.wait(lambda: "ACME directory available" in pebble.words(), 20)
+        bound = json.loads((folder / "pebble.json").read_text())["pebble"] | {
+            "listenAddress": f"{KERNEL}:14001", "managementListenAddress": f"{KERNEL}:15001",
+            "externalAccountBindingRequired": True, "externalAccountMACKeys": {"kid-1": EAB_KEY},
+        }  # fmt: skip
+        (folder / "bound.json").write_text(json.dumps({"pebble": bound}))
+        words = ("pebble", "-config", str(folder / "bound.json"), "-dnsserver", f"{OURS}:53")
+        strict = stack.enter_context(
+            lab.serve("bound", space.command(*words), folder, env={"PEBBLE_VA_NOSLEEP": "1"})
+        )
+        strict.wait(lambda: "ACME directory available" in strict.words(), 20)
         assert names.process.poll() is None, names.words()
         yield Lab(space, folder, pebble)
 
@@ -200,6 +211,25 @@ def test_issue_by_our_listeners(laboratory: Lab, challenge: str) -> None:
         assert laboratory.shown("www.example.test").issuer != laboratory.shown("localhost").issuer
 
 
+def test_an_external_account_and_a_staging_directory(laboratory: Lab) -> None:
+    """RFC 8555 §7.3.4; and the names are tried at the staging directory first."""
+    forget(laboratory)
+    (laboratory.folder / "eab.key").write_text(f"{EAB_KEY}\n")
+    wanted = {
+        "directory": f"https://{CA_HOST}:14001/dir",
+        "staging": f"https://{CA_HOST}:14001/dir",
+        "names": ["example.test"],
+    }
+    with laboratory.appliance(**wanted) as server:
+        wait(server, lambda: laboratory.status()["error"])
+        assert "external account binding" in laboratory.status()["error"]
+    forget(laboratory)
+    bound = {"eab_kid": "kid-1", "eab_key": str(laboratory.folder / "eab.key")}
+    with laboratory.appliance(**wanted, **bound) as server:
+        wait(server, lambda: laboratory.status()["sha256"])
+        assert (laboratory.folder / "state/tls/acme/staging.json").exists()
+
+
 def test_a_failure_names_step_and_record(laboratory: Lab) -> None:
     """The certificate of before stays, and the error says what was asked and seen."""
     forget(laboratory)
@@ -219,11 +249,3 @@ def test_an_authority_that_nobody_trusts(laboratory: Lab) -> None:
         error = laboratory.status()["error"]
         assert error.startswith(f"directory https://{CA_HOST}:14000/dir: ")
         assert "certificate verify failed" in error
-
-
-def test_a_zone_that_is_not_ours(laboratory: Lab) -> None:
-    forget(laboratory)
-    with laboratory.appliance(names=["elsewhere.test"]) as server:
-        wait(server, lambda: laboratory.status()["error"])
-        assert "elsewhere.test" in laboratory.status()["error"]
-        assert "no zone of ours" in laboratory.status()["error"]
