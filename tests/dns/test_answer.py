@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.dns import Catalog, Counters
+from appliance.dns import Catalog, Counters, Zone
 from tests.dns.util import Reply, ask, corner, question, zone
 
 CORNER = corner()
