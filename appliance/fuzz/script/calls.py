@@ -141,7 +141,9 @@ class Calls(OptionCalls, WaitCalls):
             raise InapplicableError(
                 "how much fits into SO_SNDBUF is counted in Linux's own structures"
             )
-        return (yield from sending.write(size))
+        # A write that does not wait, by the script, was taken whole.
+        whole = call.ends is None and wanted == size
+        return (yield from sending.write(size, bounded=not whole))
 
     def sys_send(self, call: e.Call) -> Waiting:
         """send(fd, ..., count, flags)."""

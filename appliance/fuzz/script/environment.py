@@ -165,7 +165,7 @@ def _redirected(words: list[str]) -> tuple[list[str], str]:
     for i, word in enumerate(words):
         if skip:
             skip = False
-        elif word in (">", ">>", ">&"):
+        elif word in (">", ">>", ">&", "&>"):
             if kept and kept[-1] in ("1", "2"):
                 kept.pop()
             elif i + 1 < len(words):

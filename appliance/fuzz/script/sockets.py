@@ -206,8 +206,8 @@ class Socket:
 
     # -- octets
 
-    def write(self, size: int, *, flags: int = 0) -> Waiting:
-        """Queue `size` octets of nought."""
+    def write(self, size: int, *, bounded: bool = True) -> Waiting:
+        """Queue `size` octets of nought; `bounded`: by what Linux's buffer would take."""
         stream = self.stream
         connection = self.connection()
         if stream is None or connection is None:
@@ -219,7 +219,7 @@ class Socket:
             self._again()
             yield
             self._fail()
-        if self.sndbuf and size > self.sndbuf // 2:
+        if bounded and self.sndbuf and size > self.sndbuf // 2:
             raise InapplicableError(
                 "how much fits into SO_SNDBUF is counted in Linux's own structures"
             )
