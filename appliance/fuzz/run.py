@@ -431,8 +431,8 @@ def excuses(scenario: Scenario) -> set[str]:
     if any(_hopeless(link) for link in links):
         # A connection that gives up leaves the other end to give up, or to be reset by ours.
         allowed |= {"TimeoutError", "ConnectionResetError", "ConnectionRefusedError", "OSError"}
-    # A cookie vouches for a handshake's last ACK alone: what overtakes it is answered by a reset, and
-    # what was lost of the SYN,ACK is not sent again (RFC 4987 §3.6).
+    # A cookie vouches for a handshake's last ACK alone: what overtakes it is answered by a reset,
+    # and a lost SYN,ACK is not sent again (RFC 4987 §3.6).
     if any(flow.count > scenario.server.backlog for flow in scenario.flow):
         allowed |= {"ConnectionResetError", "ConnectionRefusedError"}
     # Many that begin at once fill a small queue with SYNs, and repeat them at once.
