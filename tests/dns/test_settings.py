@@ -1,0 +1,121 @@
+"""[dns] of appliance.toml as a name server, and the query log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.config import load
+from appliance.dns import names
+from appliance.parts.dns_options import OptionsError, options
+from appliance.parts.query_log import QueryLog
+from tests.dns.util import corner, question
+
+SECRET = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+
+
+def made(folder: Path, text: str) -> Any:
+    """The options that a [dns] section leads to."""
+    path = folder / "appliance.toml"
+    path.write_text('[net]\nlink = "tap:t0"\n' + text)
+    return options(load(path))
+
+
+def test_defaults_give_nothing_away(tmp_path: Path) -> None:
+    found = made(tmp_path, "")
+    assert not found.policy
+    assert not found.transfers.allows(b"\1x\0", "192.0.2.1", None)
+    assert found.notifier is None
+    assert found.chaos == {}
+    assert found.state is None
+    assert found.limiter is not None
+    assert found.extensions.cookies is not None
+
+
+@pytest.mark.parametrize(
+    "form", [SECRET, f'key "k.example" {{\n\talgorithm hmac-sha256;\n\tsecret "{SECRET}";\n}};\n']
+)
+def test_neighbours(tmp_path: Path, form: str) -> None:
+    (tmp_path / "k.key").write_text(form)
+    found = made(
+        tmp_path,
+        """\
+[dns]
+version = "v"
+[[dns.key]]
+name = "k.example"
+file = "k.key"
+[[dns.secondary]]
+address = "192.0.2.53"
+key = "k.example"
+zones = ["a.example"]
+[[dns.secondary]]
+networks = ["198.51.100.0/24"]
+[[dns.primary]]
+address = "192.0.2.54"
+zones = ["b.example"]
+[[dns.update]]
+key = "k.example"
+names = ["*.dyn"]
+types = ["TXT"]
+""",
+    )
+    a, b = names.from_text("a.example."), names.from_text("b.example.")
+    secret = names.from_text("k.example.")
+    allows = found.transfers.allows
+    assert allows(a, "203.0.113.1", secret)
+    assert not allows(a, "203.0.113.1", None)
+    assert not allows(b, "203.0.113.1", secret)
+    assert allows(b, "198.51.100.7", None)
+    assert [one.address for one in found.secondaries[b]] == ["192.0.2.54"]
+    assert found.policy.allows(secret, a, names.from_text("x.dyn.a.example."), 16)
+    assert not found.policy.allows(secret, a, names.from_text("x.dyn.a.example."), 1)
+    assert found.chaos[names.from_text("version.bind.")] == b"\1v"
+    assert found.state == tmp_path / "state" / "dns"
+
+
+def test_a_bad_key_is_told_without_its_octets(tmp_path: Path) -> None:
+    text = '[[dns.key]]\nname = "k"\nfile = "k.key"\n'
+    with pytest.raises(OptionsError, match="cannot be read"):
+        made(tmp_path, text)
+    for content in ("c2hvcnQ=", "!!!not base64!!!"):
+        (tmp_path / "k.key").write_text(content)
+        with pytest.raises(OptionsError) as caught:
+            made(tmp_path, text)
+        assert content not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_query_log(tmp_path: Path, form: str) -> None:
+    catalog = corner()
+
+    class Inner:
+        current = catalog
+
+    async def scenario() -> None:
+        log = QueryLog(Inner(), tmp_path / "log", form, 1.0, lambda _line: None)
+        log.current.answer(question("ns1.corner.test."), peer=("192.0.2.7", 5))
+        log.current.stream(question("no.corner.test.", "MX"), peer=("192.0.2.7", 5))
+        log.current.answer(b"short", peer=("192.0.2.7", 5))
+        log.close()
+
+    asyncio.run(scenario())
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == 3
+    if form == "json":
+        first = json.loads(lines[0])
+        assert (first["name"], first["type"], first["rcode"]) == (
+            "ns1.corner.test.",
+            "A",
+            "noerror",
+        )
+        assert json.loads(lines[2])["rcode"] == "none"
+    else:
+        assert lines[0].split()[1:6] == ["192.0.2.7", "udp", "ns1.corner.test.", "A", "noerror"]
+        assert lines[1].split()[2:6] == ["tcp", "no.corner.test.", "MX", "noerror"]
+    assert catalog.counters.logged == 3
+    assert catalog.counters.by_type() == {"A": 1, "MX": 1}
