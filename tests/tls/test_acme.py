@@ -220,3 +220,40 @@ def test_answers_carry_the_overlay(overlay: Overlay) -> None:
     query = dns.message.make_query("NEW.example.org", "A")
     reply = dns.message.from_wire(overlay._catalog.current.answer(query.to_wire()) or b"")
     assert "192.0.2.77" in reply.to_text()
+
+
+def test_the_authority_says_when(tmp_path: Path) -> None:
+    """RFC 9773 §4.1: a time within the window that it suggests, and no order before it is due."""
+    import json
+
+    from appliance.tls.acme import Authority as Wanted
+    from appliance.tls.acme import Orders
+    from appliance.tls.authority import Authority
+    from appliance.tls.store import Store
+
+    now = dt.datetime.now(dt.UTC)
+    credential = Authority.make(["example.org"], now).issue(["example.org"], now)
+    start, end = now + dt.timedelta(days=2), now + dt.timedelta(days=3)
+    asked: list[str] = []
+    base = "https://ca.example"
+    places = {name: f"{base}/{name}" for name in ("newNonce", "newAccount", "newOrder")}
+    window = {"start": start.isoformat(), "end": end.isoformat()}
+
+    def send(method: str, url: str, fields: Any, body: bytes) -> Any:
+        asked.append(f"{method} {url}")
+        told: Any = {"status": "valid"}
+        if url.endswith("/dir"):
+            told = {**places, "renewalInfo": f"{base}/ari"}
+        elif "/ari/" in url:
+            told = {"suggestedWindow": window}
+        headers = [("Content-Type", "application/json"), ("Replay-Nonce", "bm9uY2U")]
+        status = 201 if url.endswith("newAccount") else 200
+        return status, [*headers, ("Location", f"{base}/account")], json.dumps(told).encode()
+
+    orders = Orders(Wanted(f"{base}/dir", agree=True), Store(tmp_path), send)
+    when, again = orders.renewal(credential)
+    assert when is not None
+    assert start <= when <= end
+    assert again > now
+    assert any("/ari/" in line for line in asked)
+    assert not any("newOrder" in line for line in asked)
