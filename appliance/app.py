@@ -141,6 +141,10 @@ class Appliance:
             from appliance.parts.watch import Watch
 
             self._parts.append(Watch(settings, web, self._told_to_reload))
+        if settings.control.enabled and not patient:
+            from appliance.parts.control import Control
+
+            self._parts.append(Control(settings))
         if settings.metrics.port:
             from appliance.parts.metrics import Metrics
 
@@ -206,16 +210,19 @@ class Appliance:
 
     def _tell_changes(self, stack: Stack) -> None:
         """Say where we are found from now on, when that changes."""
-        told = set(_worth_telling(stack.addresses()))
+        told = {*_worth_telling(stack.addresses()), *_worth_telling(self.settings.net.address)}
+        had: set[str] = set()
 
         def changed() -> None:
             now = set(_worth_telling(stack.addresses()))
             for address in sorted(now - told):
                 self._say(f"found at {url(address, self.settings.http.port)}")
-            for address in sorted(told - now):
+            for address in sorted(gone := had - now):
                 self._say(f"no longer at {url(address, self.settings.http.port)}")
-            told.clear()
             told.update(now)
+            told.difference_update(gone)
+            had.clear()
+            had.update(now)
 
         stack.host.network.on_change.append(changed)
 

@@ -35,6 +35,10 @@ COMMANDS: Final[Mapping[str, str]] = {
     "dig": "ask the running name server, and say why it answers as it does",
     "zone": "compare, lay out and fetch zones",
     "tls": "tell each certificate's names, end, next renewal and last error",
+    "ping": "send echo requests from the running appliance",
+    "arp": "show the neighbours that the running appliance knows, over ARP and discovery",
+    "route": "show the addresses and routes of the running appliance",
+    "capture": "watch the frames of the running appliance, as text or pcap",
     "trace": "draw what a connection did, from a trace or a packet capture",
     "fuzz": "try the stack: random scenarios, hostile packets, packetdrill scripts",
 }

@@ -395,6 +395,13 @@ class Metrics(_Table):
     )
 
 
+class Control(_Table):
+    """[control]: where `appliance ping`, `arp`, `route` and `capture` speak to a running one."""
+
+    enabled: bool = Field(default=True, strict=True, description="true or false")
+    socket: AnyPath = Field(default=Path("state/control"), description="a path, as text")
+
+
 class CertificateFiles(_Table):
     """[[certificate]]: a chain and its key in PEM files, read again when they change."""
 
@@ -474,7 +481,7 @@ class Net(_Table):
     ipv6: Literal["auto", "static", "off"] = Field(
         default="auto", description='"auto", "static" or "off"'
     )
-    wait: Seconds = 15.0
+    wait: Seconds = 15
     host_address: Interface | None = Field(default=None, description=AN_INTERFACE)
     pcap: AnyPath | None = Field(default=None, description="a path, as text")
     trace: AnyPath | None = Field(default=None, description="a path, as text")
@@ -547,6 +554,7 @@ class Settings(_Table):
     log: Log = Log()
     security: Security = Security()
     metrics: Metrics = Metrics()
+    control: Control = Control()
     tls: Tls = Tls()
     acme: Acme = Acme()
     certificate: tuple[CertificateFiles, ...] = Field(default=(), max_length=100)
@@ -562,6 +570,7 @@ TABLES: Final[Mapping[str, type[_Table]]] = {
     "log": Log,
     "security": Security,
     "metrics": Metrics,
+    "control": Control,
     "tls": Tls,
     "acme": Acme,
 }

@@ -436,9 +436,9 @@ def test_which_zone_is_asked_for() -> None:
 
 
 def test_urls_can_be_typed() -> None:
-    assert banner._url("10.0.0.2", 80) == "http://10.0.0.2/"
-    assert banner._url("127.0.0.1", 8080) == "http://127.0.0.1:8080/"
-    assert banner._url("::1", 8080) == "http://[::1]:8080/"
+    assert banner.url("10.0.0.2", 80) == "http://10.0.0.2/"
+    assert banner.url("127.0.0.1", 8080) == "http://127.0.0.1:8080/"
+    assert banner.url("::1", 8080) == "http://[::1]:8080/"
 
 
 def test_plural() -> None:

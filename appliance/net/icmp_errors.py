@@ -10,6 +10,7 @@ It imports `wire` and `icmp`, and knows the network layer by an interface only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from appliance.net import icmp
@@ -19,6 +20,7 @@ from appliance.net.ip import Addresses
 from appliance.net.path import TCP, UDP
 from appliance.net.wire import icmp as wire_icmp
 from appliance.net.wire import icmpv6, ipv4, ipv6
+from appliance.net.wire.address import to_text
 
 if TYPE_CHECKING:
     from appliance.net.link import Link
@@ -55,6 +57,8 @@ class Errors:
         self._network = network
         self._counters = counters
         self._bucket = icmp.TokenBucket(icmp.RATE, icmp.BURST)
+        self.echoes: dict[int, Callable[[str, int], None]] = {}
+        """Who hears of echo replies, by their identifier: one for each `ping` that runs."""
 
     def _may_send(self, now: float) -> bool:
         if self._bucket.take(now):
@@ -78,6 +82,8 @@ class Errors:
             self._counters.icmp_echo_replies += 1
             reply = wire_icmp.echo_reply(frame, message)
             self._network.send(packet.dst, packet.src, wire_icmp.PROTOCOL, reply)
+        elif message.type == wire_icmp.ECHO_REPLY:
+            self._echoed(packet.src, message.rest)
         elif message.type in wire_icmp.ERROR_TYPES:
             self._counters.icmp_errors_in += 1
             self._error4_arrives(frame, message, now)
@@ -123,6 +129,8 @@ class Errors:
                 body = frame[message.body_at : message.body_end]
                 reply = icmpv6.build(src, packet.src, icmpv6.ECHO_REPLY, 0, message.rest, body)
                 self._network.send(src, packet.src, icmpv6.PROTOCOL, reply)
+        elif message.type == icmpv6.ECHO_REPLY:
+            self._echoed(packet.src, message.rest)
         elif message.type < icmpv6.FIRST_INFORMATIONAL:
             self._counters.icmp_errors_in += 1
             self._error6_arrives(frame, message, now)
@@ -169,6 +177,14 @@ class Errors:
             self._network.send(dst, packet.src, icmpv6.PROTOCOL, message)
 
     # ------------------------------------------------------------------ both
+
+    def _echoed(self, src: bytes, rest: int) -> None:
+        """Hand a reply to who asked (RFC 1122 §3.2.2.6)."""
+        answered = self.echoes.get(rest >> 16)
+        if answered is None:
+            self._counters.icmp_ignored += 1
+        else:
+            answered(to_text(src), rest & 0xFFFF)
 
     def _tell(
         self,

@@ -20,7 +20,7 @@ from appliance.net.agenda import Agenda
 from appliance.net.counters import Counters
 from appliance.net.ip import Local
 from appliance.net.mld import Listener
-from appliance.net.neighbor import NeighborCache
+from appliance.net.neighbor import NeighborCache, Sender
 from appliance.net.neighbor6 import NeighborCache6
 from appliance.net.path import frame
 from appliance.net.routes import Route, Routes
@@ -79,7 +79,7 @@ class Link:
         """Octets of IPv4 packet."""
         self.mtu6 = vif.mtu
         """Octets of IPv6 packet: a router may say less."""
-        self.send = vif.send
+        self.send: Sender = vif.send
         self.blocked = False
         """The interface has refused a frame; cleared when it has room."""
         self.due = inf
@@ -203,6 +203,12 @@ class Link:
             due = min(due, claim.deadline())
         self.due = due
         self._network.agenda.lower(due)
+
+    def divert(self, send: Sender) -> None:
+        """Send by `send` from now on: for those who watch a link."""
+        self.send = send
+        self.arp.divert(send)
+        self.nd.divert(send)
 
     def close(self, now: float) -> None:
         """Give back what was lent."""
@@ -346,7 +352,11 @@ class Link:
         self.groups.leave(group, self._network.now)
 
     def set_route(self, network: bytes, prefix_len: int, gateway: bytes | None) -> None:
-        """There is a way to a prefix."""
+        """There is a way to a prefix; what the settings say stands."""
+        for route in self._network.routes:
+            where = (route.network, route.prefix_len, route.gateway, route.origin)
+            if route.link is self and where == (network, prefix_len, gateway, "static"):
+                return
         try:
             self._network.routes.add(Route(network, prefix_len, self, gateway, origin="ra"))
         except ValueError:

@@ -210,6 +210,12 @@ class NeighborCache:
     def __len__(self) -> int:
         return len(self._table)
 
+    def divert(self, send: Sender) -> None:
+        """Send by `send` from now on, whoever holds the neighbours: for those who watch a link."""
+        self._send = send
+        for neighbor in list(self._held.values()):
+            neighbor.send = send
+
     def entries(self) -> list[Neighbor]:
         """Every entry of the table, for those who show it."""
         return list(self._table.values())

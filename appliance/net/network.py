@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import random as random_module
+from collections.abc import Callable
 from math import inf
 from typing import Final, Protocol
 
@@ -324,6 +325,31 @@ class Network:
                 self.counters.frames_out += 1
             else:
                 self.counters.vif_full += 1
+
+    def ping(
+        self,
+        there: bytes,
+        ident: int,
+        sequence: int,
+        size: int,
+        answered: Callable[[str, int], None],
+    ) -> None:
+        """Send an echo request with `size` octets (RFC 792, RFC 4443 §4.1).
+
+        `answered(address, sequence)` hears of replies to `ident`; OSError without a way there.
+        """
+        src = self.source_for(there)
+        if src is None:
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        self.errors.echoes[ident] = answered
+        body = bytes(index & 0xFF for index in range(size))
+        rest = ident << 16 | sequence & 0xFFFF
+        if len(there) == 4:
+            message = icmp.build(icmp.ECHO_REQUEST, 0, rest, body)
+            self.send(src, there, icmp.PROTOCOL, message)
+        else:
+            message = icmpv6.build(src, there, icmpv6.ECHO_REQUEST, 0, rest, body)
+            self.send(src, there, icmpv6.PROTOCOL, message)
 
     # ------------------------------------------------------------------ the long way in
 

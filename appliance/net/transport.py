@@ -28,7 +28,7 @@ from appliance.net.transport_driver import Driver
 from appliance.net.transport_stream import ProtocolFactory, StreamTransport
 from appliance.net.vif.base import Vif
 from appliance.net.vif.offload import equip
-from appliance.net.wire.address import to_text
+from appliance.net.wire.address import from_text, to_text
 
 BACKLOG = 100
 """Connections that wait for accept(); asyncio's default."""
@@ -199,6 +199,7 @@ class Stack:
         self.host = Host(self.vif, random=random or random_module.SystemRandom())
         self.host.network.on_change.append(self._addresses_changed)
         self._changed: asyncio.Event | None = None
+        self._watched = False
         if ipv6 is not None:
             self.host.use_ipv6(ipv6)
         if dhcp:
@@ -235,6 +236,54 @@ class Stack:
         if self._driver is not None:
             self._driver.more(vif, link)
         return link
+
+    def watch(self, seen: Callable[[bytes], None]) -> Callable[[], None]:
+        """Have `seen` told of every frame of the first link, both ways; returns what ends that.
+
+        Nothing is slower while nobody watches; one may watch at a time (RuntimeError).
+        """
+        self._check_started()
+        if self._watched:
+            raise RuntimeError("somebody watches already")
+        assert self._driver is not None
+        driver, vif, link = self._driver, self.vif, self.host.links[0]
+
+        def receive(limit: int) -> list[bytes]:
+            frames = vif.receive(limit)
+            for frame in frames:
+                seen(frame)
+            return frames
+
+        def send(head: bytes, payload: bytes | memoryview = b"") -> bool:
+            taken = vif.send(head, payload)
+            if taken:
+                seen(b"".join((head, payload)))
+            return taken
+
+        def stop() -> None:
+            self._watched = False
+            driver.divert(vif.receive)
+            link.divert(vif.send)
+
+        self._watched = True
+        driver.divert(receive)
+        link.divert(send)
+        return stop
+
+    def ping(
+        self, to: str, ident: int, sequence: int, size: int, answered: Callable[[str, int], None]
+    ) -> None:
+        """Send one echo request; `answered(address, sequence)` hears of replies to `ident`.
+
+        Raises OSError(ENETUNREACH) without a way there, ValueError for what is not an address.
+        """
+        self._check_started()
+        self.host.network.ping(from_text(to), ident, sequence, size, answered)
+        self.host.wake()
+
+    def forget_ping(self, ident: int) -> None:
+        """Hear of replies to `ident` no longer."""
+        self.host.network.errors.echoes.pop(ident, None)
 
     def addresses(self) -> list[str]:
         """Our addresses now, with prefix lengths: those given, then those found."""

@@ -46,6 +46,7 @@ class Driver:
         "_loop",
         "_main",
         "_others",
+        "_receive",
         "_receiving",
         "_running",
         "_timer",
@@ -66,6 +67,7 @@ class Driver:
         self._loop = loop
         self._host = host
         self._vif = vif
+        self._receive: Callable[[int], list[bytes]] = vif.receive
         self._clock = clock
         self._link = link  # of the host; None: its first
         self._main = main if main is not None else self
@@ -99,6 +101,10 @@ class Driver:
         if self._running:
             other.start()
 
+    def divert(self, receive: Callable[[int], list[bytes]]) -> None:
+        """Take frames by `receive` from now on: for those who watch the link."""
+        self._receive = receive
+
     def stop(self) -> None:
         """Leave the links and the host alone from now on; the links stay open."""
         for other in self._others:
@@ -119,7 +125,7 @@ class Driver:
     # Turns.
 
     def _readable(self) -> None:
-        frames = self._vif.receive(BATCH)
+        frames = self._receive(BATCH)
         if frames:
             self._host.receive(frames, self._clock(), self._link)
             self._after_turn()
@@ -129,7 +135,7 @@ class Driver:
         self._receiving = False
         if not self._running:
             return
-        frames = self._vif.receive(BATCH)
+        frames = self._receive(BATCH)
         if len(frames) == BATCH:
             self._receive_soon()  # before the turn, which might raise
         if frames:

@@ -1,0 +1,168 @@
+"""The control socket: what an engineer asks a running appliance, over a socket of its owner's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance import cli
+from appliance.config import load
+from appliance.net import Stack, pair
+from appliance.net.vif.pcap import read_pcap
+from appliance.parts.control import Control
+
+OURS, PEER = "10.0.0.2", "10.0.0.1"
+
+
+def settings_file(folder: Path) -> Path:
+    file = folder / "appliance.toml"
+    file.write_text('[control]\nsocket = "run/control"\n')
+    return file
+
+
+def with_control(folder: Path, script: Callable[[Stack, Control], Awaitable[None]]) -> None:
+    """Run `script` beside a stack with a control part, and a peer on its cable."""
+
+    async def scenario() -> None:
+        left, right = pair()
+        async with (
+            Stack(left, addresses=[f"{OURS}/24", "2001:db8::2/64"]) as stack,
+            Stack(right, addresses=[f"{PEER}/24", "2001:db8::1/64"]) as peer,
+        ):
+            for each in (stack, peer):
+                await each.configured(5.0, lambda found: len(found) == 3)
+            part = Control(load(settings_file(folder)))
+            await part.begin(stack)
+            try:
+                await script(stack, part)
+            finally:
+                part.drain()
+                await part.end()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30.0))
+
+
+async def command(folder: Path, *words: str) -> int:
+    """A command of the command line, in a thread as in a process of its own."""
+    arguments = [words[0], "-c", str(folder / "appliance.toml"), *words[1:]]
+    return await asyncio.get_running_loop().run_in_executor(None, cli.main, arguments)
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[Any]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_only_the_owner_may_ask(tmp_path: Path) -> None:
+    async def script(stack: Stack, part: Control) -> None:
+        file = tmp_path / "run" / "control"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+        await part.end()
+        assert not file.exists()
+
+    with_control(tmp_path, script)
+
+
+def test_ping_arp_and_route(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """RFC 792, RFC 4443 §4: echo over both; whole, and in fragments."""
+
+    async def script(stack: Stack, part: Control) -> None:
+        for to, size in ((PEER, "56"), ("2001:db8::1", "5000")):
+            words = ("ping", to, "--count", "3", "--interval", "0.01", "--size", size, "--json")
+            assert await command(tmp_path, *words) == 0
+            *answers, summary = lines(capsys)
+            assert [row["sequence"] for row in answers] == [1, 2, 3]
+            assert {row["from"] for row in answers} == {to}
+            assert summary == {"sent": 3, "received": 3}
+        assert stack.host.network.errors.echoes == {}
+        assert await command(tmp_path, "arp", "--json") == 0
+        rows = {row["address"]: row for row in lines(capsys)}
+        assert rows[PEER]["state"] == "reachable"
+        assert rows["2001:db8::1"]["mac"] == rows[PEER]["mac"]
+        assert await command(tmp_path, "route", "--json") == 0
+        rows = lines(capsys)
+        assert {row["address"] for row in rows if row["kind"] == "address"} >= {
+            f"{OURS}/24", "2001:db8::2/64",
+        }  # fmt: skip
+        assert {row["to"] for row in rows if row["kind"] == "route"} == {
+            "10.0.0.0/24", "2001:db8::/64", "fe80::/64",
+        }  # fmt: skip
+        assert await command(tmp_path, "route") == 0
+        assert f"address {OURS}/24 on pair-a (static)" in capsys.readouterr().out
+
+    with_control(tmp_path, script)
+
+
+@pytest.mark.parametrize(
+    ("to", "said"), [("192.0.2.1", "unreachable"), ("nonsense", "nonsense"), ("::1", "unreachable")]
+)
+def test_nowhere_to_ping(
+    tmp_path: Path, to: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def script(stack: Stack, part: Control) -> None:
+        assert await command(tmp_path, "ping", to) == 1
+        assert said in capsys.readouterr().err
+
+    with_control(tmp_path, script)
+
+
+def test_capture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Frames of both ways, and no trace of the watching afterwards."""
+
+    async def script(stack: Stack, part: Control) -> None:
+        file = tmp_path / "out.pcap"
+        watching = asyncio.ensure_future(
+            command(tmp_path, "capture", "-w", str(file), "--count", "4")
+        )
+        while not stack._watched:  # noqa: ASYNC110 - the other thread connects
+            await asyncio.sleep(0.01)
+        with pytest.raises(RuntimeError, match="watches already"):
+            stack.watch(lambda frame: None)
+        assert await command(tmp_path, "ping", PEER, "--count", "4", "--interval", "0.02") == 0
+        assert await watching == 0
+        captured = read_pcap(file)
+        assert len(captured) == 4
+        while stack._watched:  # noqa: ASYNC110 - the other thread hangs up
+            await asyncio.sleep(0.01)
+        assert stack.host.links[0].send == stack.vif.send
+
+    with_control(tmp_path, script)
+
+
+def test_nobody_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = settings_file(tmp_path)
+    assert cli.main(["arp", "-c", str(file)]) == 1
+    assert "is it running?" in capsys.readouterr().err
+
+
+def test_a_second_appliance_leaves_the_first_its_socket(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def script(stack: Stack, part: Control) -> None:
+        other = Control(load(settings_file(tmp_path)))
+        await other.begin(stack)
+        await other.end()
+        assert "another appliance" in caplog.text
+        assert (tmp_path / "run" / "control").exists()
+
+    with_control(tmp_path, script)
+
+
+def test_misuse_of_the_socket(tmp_path: Path) -> None:
+    """Whatever is written to it, it answers with an error and goes on."""
+
+    async def script(stack: Stack, part: Control) -> None:
+        path = str(tmp_path / "run" / "control")
+        for octets in (b"{}\n", b"nonsense\n", b"[1]\n", b"x" * 9000 + b"\n", b'{"do":"ping"}\n'):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(octets)
+            assert b"error" in await reader.read()
+            writer.close()
+
+    with_control(tmp_path, script)
