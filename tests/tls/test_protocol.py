@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from OpenSSL import SSL
 
 from appliance.tls.authority import self_signed
-from appliance.tls.contexts import TICKET_SECONDS
+from appliance.tls.contexts import TICKET_SECONDS, Contexts
 from appliance.tls.errors import TlsError
 from appliance.tls.hello import MAX_HELLO
 from appliance.tls.protocol import HTTP_TEXT
@@ -643,3 +645,17 @@ def test_records_however_they_are_cut(rig: Rig, sizes: list[int]) -> None:
         assert app.received == said
     rig.say(b"one whole record")
     assert app.received == said + b"one whole record"
+
+
+def test_keys_are_logged_only_on_an_explicit_switch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """RFC 9850: one secret a line; the environment's variable is no switch."""
+    file = tmp_path / "keys"
+    monkeypatch.setenv("SSLKEYLOGFILE", str(file))
+    Rig(monkeypatch).shake()
+    assert not file.exists()
+    lines: list[bytes] = []
+    offered = Contexts([CREDENTIAL], protocols=(), service="t", now=0.0, keylog=lines.append)
+    Rig(monkeypatch, offered=offered).shake()
+    assert any(line.startswith(b"CLIENT_TRAFFIC_SECRET_0 ") for line in lines)
