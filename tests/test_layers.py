@@ -60,7 +60,7 @@ TRANSPORT = {"net", "net.transport"}  # and net.transport_*; net/__init__ shows 
 TOP = {"fuzz", "image", "parts", "commands", "trace"}  # and every module that lies directly in appliance/
 
 # Besides net.transport*, app and gateway: where asyncio's protocols are implemented.
-ASYNCIO = {"dns.protocol", "dns.service", "http.http1", "http.http2", "http.server", "tls.protocol", "tls.stream"}
+ASYNCIO = {"dns.conversation", "dns.protocol", "dns.service", "http.http1", "http.http2", "http.server", "tls.protocol", "tls.stream"}
 ASYNCIO_TOP = {"app", "dial", "resolver", "gateway", "fuzz", "image", "parts"}
 
 # A sans-I/O module gets time, randomness and frames from its caller.

@@ -116,7 +116,8 @@ def _ask(host: str, port: int, qname: bytes, qtype: int, options: argparse.Names
         flags=0,
     )
     if not options.no_edns:
-        query.use_edns(options=[dns.edns.GenericOption(dns.edns.OptionType.NSID, b"")], payload=1232)
+        nsid = dns.edns.GenericOption(dns.edns.OptionType.NSID, b"")
+        query.use_edns(options=[nsid], payload=1232)
     wire = query.to_wire()
     began = time.perf_counter()
     reply = _tcp(host, port, wire) if options.tcp else _udp(host, port, wire)

@@ -16,10 +16,10 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
-from struct import Struct
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from appliance.dns.authority import FEW, Authority, file_name
+from appliance.dns.conversation import TransferProtocol
 from appliance.dns.edit import apply
 from appliance.dns.errors import DnsError, LocalError, Problem, WireError, ZoneError
 from appliance.dns.incoming import Incoming, UpToDate, Whole
@@ -41,8 +41,6 @@ SILENCE: Final = 30.0
 CONVERSATIONS: Final = 10
 """Conversations with primaries at once: each may hold a zone."""
 
-_LENGTH: Final = Struct("!H").pack
-
 # What reads and writes master files brings dnspython with it, so it is imported when it is used.
 
 
@@ -50,64 +48,6 @@ Connect = Callable[..., Awaitable[tuple[Any, Any]]]
 """Like `loop.create_connection`: factory, host, port."""
 Endpoint = Callable[[Callable[[], asyncio.DatagramProtocol]], Awaitable[Any]]
 """Makes an endpoint on any port."""
-
-
-class TransferProtocol(asyncio.Protocol):
-    """One conversation with a primary, over one stream."""
-
-    def __init__(self, incoming: Incoming) -> None:
-        """`done` has the outcome: nothing, or a WireError."""
-        self._incoming = incoming
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray()
-        self.heard = 0.0
-        """When the primary said something last, by the loop's clock."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask."""
-        self._transport = cast(asyncio.Transport, transport)
-        self.heard = asyncio.get_running_loop().time()
-        self._send(self._incoming.start())
-
-    def _send(self, message: bytes) -> None:
-        assert self._transport is not None
-        self._transport.write(_LENGTH(len(message)) + message)
-
-    def data_received(self, data: bytes) -> None:
-        """Take in whatever messages are whole."""
-        self.heard = asyncio.get_running_loop().time()
-        buffer = self._buffer
-        buffer += data
-        at = 0
-        try:
-            while len(buffer) - at >= 2 and not self.done.done():
-                length = buffer[at] << 8 | buffer[at + 1]
-                if len(buffer) - at - 2 < length:
-                    break
-                message = bytes(buffer[at + 2 : at + 2 + length])
-                at += 2 + length
-                following = self._incoming.received(message)
-                if following is not None:
-                    self._send(following)
-                elif self._incoming.result is not None:
-                    self.done.set_result(None)
-        except WireError as error:
-            self._fail(str(error))
-        del buffer[:at]
-
-    def eof_received(self) -> bool:
-        """The primary has nothing more to say."""
-        self._fail("the primary ended the conversation")
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The stream is gone."""
-        self._fail(str(exc) if exc is not None else "the connection was closed")
-
-    def _fail(self, why: str) -> None:
-        if not self.done.done():
-            self.done.set_exception(WireError(why))
 
 
 class Service:
