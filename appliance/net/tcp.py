@@ -1160,7 +1160,9 @@ class Connection:
         carries_fin = self._fin_seq >= 0 and length == unsent
         if length <= 0 and not carries_fin:
             return False
-        flags = ACK
+        # PSH where Linux puts it: at the end of the queue (MUST-61), and on every super-segment,
+        # so that a receiver that joins segments knows where to stop (RFC 9293 §3.9.1.2).
+        flags = ACK | PSH if length > self.mss else ACK
         if length == unsent:
             if length:
                 flags |= PSH
