@@ -15,6 +15,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -149,6 +150,7 @@ class Cache:
             self._give_up(error)
 
 
+@lru_cache(maxsize=1)
 def makers() -> bytes:
     """Return a key of the versions that everything is made by."""
     found = []
