@@ -563,7 +563,7 @@ def test_segments_in_of_any_size() -> None:
 
 def test_a_super_segment_is_pushed() -> None:
     """RFC 9293 §3.9.1.2: a sender may set PSH; Linux does on what it hands to the link in one."""
-    scene, peer, app = passive(scene=Scene(gso_max=1 << 16))
+    _, peer, app = passive(scene=Scene(gso_max=1 << 16))
     app.send(bytes(30 * FULL))
     first = next(iter(peer.drain()))
     assert len(first.data) == 10 * FULL
