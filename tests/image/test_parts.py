@@ -1,0 +1,201 @@
+"""The small parts of an image: the archive, the kernel's options, command lines, XML, the seed's
+rules.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from appliance.app import StartError
+from appliance.image import closure, kernel, libvirt, qemu
+from appliance.image import lock as locks
+from appliance.image.cpio import write_cpio
+from appliance.image.graph import BuildError
+from appliance.image.guest import overrides, state
+
+
+def archive(top: Path) -> bytes:
+    file = io.BytesIO()
+    write_cpio(top, file)
+    return file.getvalue()
+
+
+def test_an_archive_is_what_cpio_reads(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "page").write_text("hello")
+    (tmp_path / "init").write_text("x")
+    (tmp_path / "init").chmod(0o755)
+    data = archive(tmp_path)
+    assert len(data) % 512 == 0
+    names = []
+    at = 0
+    while True:  # Linux's buffer-format.rst: thirteen fields of eight digits behind the magic
+        assert data[at : at + 6] == b"070701"
+        fields = [int(data[at + 6 + 8 * n : at + 14 + 8 * n], 16) for n in range(13)]
+        name = data[at + 110 : at + 110 + fields[11] - 1].decode()
+        if name == "TRAILER!!!":
+            break
+        names.append((name, oct(fields[1])))
+        assert fields[5] == 0  # no time
+        at += (110 + fields[11] + 3) // 4 * 4
+        at += (fields[6] + 3) // 4 * 4
+    assert ("init", "0o100755") in names
+    assert ("folder/page", "0o100644") in names
+    assert ("dev/console", "0o20600") in names
+
+
+def test_an_archive_does_not_depend_on_when_or_where(tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "b").write_text("1")
+        (tmp_path / place / "a").write_text("2")
+    assert archive(tmp_path / "one") == archive(tmp_path / "two")
+
+
+def test_the_kernel_has_no_ip_stack() -> None:
+    wanted = kernel.CONFIG.read_text()
+    assert "# CONFIG_INET is not set" in wanted
+    assert "CONFIG_PACKET=y" in wanted
+    kernel.check_config(wanted, wanted)
+    with pytest.raises(BuildError, match="CONFIG_INET is not set"):
+        kernel.check_config(wanted + "CONFIG_INET=y\n", wanted)
+    with pytest.raises(BuildError, match="CONFIG_PACKET=y"):
+        kernel.check_config(wanted.replace("CONFIG_PACKET=y\n", ""), wanted)
+
+
+def test_the_library_is_what_is_imported() -> None:
+    found = closure.standard_library(["json", "asyncio.streams"])
+    assert {"json/__init__.py", "asyncio/streams.py", "encodings/utf_8.py"} <= set(found)
+    assert not {"tkinter/__init__.py", "unittest/__init__.py", "pdb.py"} & set(found)
+    assert not [place for place in found if place.startswith(("_ssl.", "_hashlib.", "test/"))]
+
+
+def test_dependencies_are_followed_and_extras_are_not() -> None:
+    names = {d.metadata["Name"].lower() for d in closure.dependencies("appliance")}
+    assert {"pydantic", "pydantic_core", "jinja2", "markupsafe"} <= names
+    assert not {"pytest", "mypy", "ruff"} & names
+
+
+def machine(tmp_path: Path, **changes: object) -> qemu.Machine:
+    told = {"address": ["10.0.0.2/24"], "gateway": ["10.0.0.1"]}
+    (tmp_path / "settings.json").write_text(json.dumps(told))
+    for name in ("vmlinuz", "initramfs"):
+        (tmp_path / name).write_text("")
+    return qemu.Machine(tmp_path, **changes)  # type: ignore[arg-type]
+
+
+def test_the_command_line_names_disks_in_their_order(tmp_path: Path) -> None:
+    line = qemu.command_line(
+        machine(tmp_path, state=Path("s"), seed=Path("t"), words=("--address", "192.0.2.7/24"))
+    )
+    assert "appliance_state=/dev/vda appliance_seed=/dev/vdb" in line
+    assert line.endswith(" -- --address 192.0.2.7/24")
+    assert "appliance_seed=/dev/vda" in qemu.command_line(machine(tmp_path, seed=Path("t")))
+
+
+def test_a_snapshot_is_of_one_machine(tmp_path: Path) -> None:
+    one, other = machine(tmp_path), machine(tmp_path, memory=256)
+    assert qemu._stamp(one) == qemu._stamp(machine(tmp_path))
+    assert qemu._stamp(one) != qemu._stamp(other)
+
+
+def test_the_domain_is_what_was_asked_for(tmp_path: Path) -> None:
+    root = ET.fromstring(libvirt.domain(machine(tmp_path, tap="om0", state=tmp_path / "state.img")))
+    assert root.get("type") == "qemu"
+    assert root.findtext("os/initrd") == str(tmp_path / "initramfs")
+    assert "panic=10" in (root.findtext("os/cmdline") or "")
+    card = root.find("devices/interface/target")
+    assert card is not None
+    assert card.attrib == {"dev": "om0", "managed": "no"}
+    disk = root.find("devices/disk/source")
+    assert disk is not None
+    assert disk.get("file") == str(tmp_path / "state.img")
+
+
+def test_a_lock_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made = locks.Lock(
+        "qemu", {"kind": "own", "source": "x"}, {"python": "3"}, {"a": "1 b"}, {"date": "5"}
+    )
+    locks.write(tmp_path / "appliance.lock", made)
+    assert locks.read(tmp_path / "appliance.lock") == made
+    with pytest.raises(BuildError, match="appliance configure"):
+        locks.read(tmp_path / "absent")
+    (tmp_path / "bad").write_text("[image")
+    with pytest.raises(BuildError, match="is not a lock"):
+        locks.read(tmp_path / "bad")
+
+
+def test_content_is_dated_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(locks.EPOCH, "77")
+    lock = locks.Lock("qemu", {}, {}, {}, {"digest": "a", "date": "5"})
+    assert locks.with_content(lock, "a").date == 5
+    assert locks.with_content(lock, "b").date == 77
+
+
+def test_words_of_the_boot_are_pairs() -> None:
+    assert overrides.pairs(["--a=1", "--b", "2"]) == [("--a", "1"), ("--b", "2")]
+    with pytest.raises(StartError, match="--b needs a value"):
+        overrides.pairs(["--b"])
+
+
+def test_a_seed_overrides_key_by_key() -> None:
+    document = overrides.as_document(
+        SimpleNamespace(
+            net=SimpleNamespace(address=("a",), pcap=None), log=SimpleNamespace(level="x")
+        )
+    )
+    overrides.merge(document, {"log": {"level": "y"}})
+    assert document == {"net": {"address": ["a"]}, "log": {"level": "y"}}
+
+
+@pytest.mark.parametrize(
+    ("label", "why"),
+    [(b"other", "labelled 'other'"), (None, "holds no ext4"), (b"", "labelled ''")],
+)
+def test_a_foreign_disk_is_refused(tmp_path: Path, label: bytes | None, why: str) -> None:
+    disk = tmp_path / "disk"
+    data = bytearray(4096)
+    if label is not None:
+        data[1024 + 56 : 1024 + 58] = b"\x53\xef"
+        data[1024 + 120 : 1024 + 120 + len(label)] = label
+    disk.write_bytes(data)
+    with pytest.raises(StartError, match=why):
+        state.look_at(str(disk))
+
+
+def test_a_disk_that_mke2fs_labelled_is_ours(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    qemu.make_state(disk, 2)
+    assert disk.stat().st_mode & 0o077 == 0
+    state.look_at(str(disk))
+
+
+def test_a_layout_is_written_once_and_checked(tmp_path: Path) -> None:
+    state.check_layout(str(tmp_path))
+    assert (tmp_path / "LAYOUT").read_text() == "1\n"
+    state.check_layout(str(tmp_path))
+    (tmp_path / "LAYOUT").write_text("9\n")
+    with pytest.raises(StartError, match="has layout 9; this image knows 1"):
+        state.check_layout(str(tmp_path))
+    (tmp_path / "LAYOUT").unlink()
+    (tmp_path / "theirs").write_text("")
+    with pytest.raises(StartError, match="not ours"):
+        state.check_layout(str(tmp_path))
+
+
+def test_init_compiles_and_is_executable() -> None:
+    init = Path(state.__file__).with_name("init.py")
+    assert init.stat().st_mode & 0o100
+    assert init.read_text().startswith("#!/python/bin/python3 -IS\n")
+    subprocess.run(
+        ["python3", "-m", "py_compile", str(init)],
+        check=True,
+        env={"PYTHONPYCACHEPREFIX": "/tmp/pyc", "PATH": "/usr/bin:/bin"},
+    )
