@@ -20,9 +20,9 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 # The walk of a packet, from the frame to the application and back, and what it is decided by.
 COMPILED = (
     "seq", "checksum", "counters", "rtt", "hystart", "congestion", "newreno", "cubic", "flight",
-    "rack", "prr", "plpmtud", "sack", "repair", "reassembly", "sendq", "isn", "syn_cookie", "syn_budget", "wire/tcp",
-    "agenda", "path", "path6", "tcp", "syn_queue", "time_wait", "ip", "udp", "ephemeral", "network",
-    "tcp_table", "udp_table", "stack",
+    "rack", "prr", "plpmtud", "sack", "repair", "reassembly", "sendq", "isn", "syn_cookie",
+    "syn_budget", "wire/tcp", "agenda", "path", "path6", "tcp", "syn_queue", "time_wait", "ip",
+    "udp", "ephemeral", "network", "tcp_table", "udp_table", "stack",
 )  # fmt: skip
 # The way of a plain query; these hold nothing that an image pickles.
 COMPILED_DNS = ("cache", "quick")

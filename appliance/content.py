@@ -99,9 +99,7 @@ def load_content(
     hosting, faults = _hosting(settings, site.site, [other.site for other in others])
     bar = Bar()
     known = {zone.files[0]: (zone, zone.digest) for zone in before.loaded.zones} if before else {}
-    zones = load_zones(
-        settings.dns.zones, lambda path: _told(bar, path.stem), known
-    )
+    zones = load_zones(settings.dns.zones, lambda path: _told(bar, path.stem), known)
     catalog = before.catalog if before else Catalog(
         zones.zones,
         udp_size=settings.dns.udp_size,

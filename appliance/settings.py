@@ -95,6 +95,7 @@ def _url(value: str) -> str:
 
 
 def host_name(value: str) -> str:
+    """The name in lower case and as A-labels, without a final dot; ValueError when it is none."""
     try:
         name = value.encode("idna").decode().lower().removesuffix(".")
     except UnicodeError:
@@ -191,7 +192,9 @@ class DnsKey(_Table):
 class DnsSecondary(_Table):
     """[[dns.secondary]]: who may have our zones, and whom to tell when they change."""
 
-    address: ServerAddress | None = Field(default=None, description='an IP address, like "192.0.2.53"')
+    address: ServerAddress | None = Field(
+        default=None, description='an IP address, like "192.0.2.53"'
+    )
     port: Port = 53
     key: DomainName | None = Field(default=None, description="the name of a [[dns.key]]")
     networks: tuple[Network, ...] = Field(

@@ -57,10 +57,14 @@ LEAVES_OF = {
 # The room of tcp, udp, icmp, ip and neighbor is whatever else lies in net/ by itself.
 STACK = {"net.stack"}
 TRANSPORT = {"net", "net.transport"}  # and net.transport_*; net/__init__ shows the public names
-TOP = {"fuzz", "image", "parts", "commands", "trace"}  # and every module that lies directly in appliance/
+# And every module that lies directly in appliance/.
+TOP = {"fuzz", "image", "parts", "commands", "trace"}
 
 # Besides net.transport*, app and gateway: where asyncio's protocols are implemented.
-ASYNCIO = {"dns.conversation", "dns.protocol", "dns.service", "http.http1", "http.http2", "http.server", "tls.protocol", "tls.stream"}
+ASYNCIO = {
+    "dns.conversation", "dns.protocol", "dns.service", "http.http1", "http.http2", "http.server",
+    "tls.protocol", "tls.stream",
+}  # fmt: skip
 ASYNCIO_TOP = {"app", "dial", "resolver", "gateway", "fuzz", "image", "parts"}
 
 # A sans-I/O module gets time, randomness and frames from its caller.

@@ -30,7 +30,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     settings_arguments(parser)
-    parser.add_argument("--link", metavar="LINK", help="pair, tap:NAME (made if need be) or packet:IFACE")
+    parser.add_argument(
+        "--link", metavar="LINK", help="pair, tap:NAME (made if need be) or packet:IFACE"
+    )
     parser.add_argument(
         "--address",
         metavar="CIDR",

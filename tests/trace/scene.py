@@ -80,5 +80,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.trace")
         narrow = Link(delay=0.025, loss=0.005, rate=10e6, queue=60_000)
-        path.write_text(transfer(1_500_000, narrow, seed=int(sys.argv[2:] and sys.argv[2] or 5))[0])
+        seed = int(sys.argv[2]) if sys.argv[2:] else 5
+        path.write_text(transfer(1_500_000, narrow, seed=seed)[0])
         Path(sys.argv[1]).write_text(picture.svg(flows.read(path)[0]), encoding="utf-8")
