@@ -76,14 +76,18 @@ class DnsDatagramProtocol(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         """Answer, or keep silent where the RFCs want that."""
+        answer = self.answer_datagram(data, addr)
+        if answer is not None:
+            self._reply(answer, addr)
+
+    def answer_datagram(self, data: bytes, addr: Any) -> bytes | None:
+        """The answer, if there is one now; our own stack asks so, and sends many at once."""
         catalog = self._holder.current
         catalog.counters.udp_queries += 1
         answer = catalog.answer(data, peer=addr)
-        if answer is None:
-            if self._update is not None and is_update(data):
-                self._update(data, addr, lambda answer: self._reply(answer, addr))
-        elif self._transport is not None:
-            self._transport.sendto(answer, addr)
+        if answer is None and self._update is not None and is_update(data):
+            self._update(data, addr, lambda answer: self._reply(answer, addr))
+        return answer
 
     def _reply(self, answer: bytes, addr: Any) -> None:
         if self._transport is not None:

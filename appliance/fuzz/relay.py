@@ -44,6 +44,7 @@ class Relay:
         self.mtu = inner.mtu
         self.gso_max = 0
         self.checksum_offload = False
+        self.udp_segments = 0
         self.on_readable: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
         self.refused = 0

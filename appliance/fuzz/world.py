@@ -70,6 +70,7 @@ class Port:
         self.mtu = mtu
         self.gso_max = MAX_TOTAL_LEN if offload else 0
         self.checksum_offload = offload
+        self.udp_segments = 0
         self.on_readable: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
         self.out: Direction | None = None

@@ -75,6 +75,8 @@ class Link:
         self.vif = vif
         self.name = vif.name
         self.mac = vif.mac
+        self.udp_segments = vif.udp_segments
+        """Datagrams that may leave in one frame; 0: each in its own."""
         self.mtu = vif.mtu
         """Octets of IPv4 packet."""
         self.mtu6 = vif.mtu

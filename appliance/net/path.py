@@ -232,6 +232,10 @@ class UdpPath(Protocol):
         """Headers of a datagram of `length` octets."""
         ...
 
+    def super_head(self, length: int, size: int) -> bytes:
+        """Headers of a super-datagram: `length` octets, to be cut to `size` octets each."""
+        ...
+
 
 class Ipv4UdpPath:
     """Header template of the datagrams from one local port to one remote port over IPv4."""
@@ -293,6 +297,22 @@ class Ipv4UdpPath:
             udp,
             (udp_sum & 0xFFFF) + (udp_sum >> 16),
         )
+
+    def super_head(self, length: int, size: int) -> bytes:
+        """Headers of a super-datagram: `length` octets, to be cut to `size` octets each."""
+        return udp_super(ETHERNET_LEN + IPV4_LEN, size) + self.head(length)[len(self._VNET) :]
+
+
+def udp_super(start: int, size: int) -> bytes:
+    """The virtio_net_hdr over datagrams of `size` octets whose UDP header is at `start`."""
+    return virtio.pack(
+        flags=virtio.NEEDS_CSUM,
+        gso_type=virtio.GSO_UDP_L4,
+        hdr_len=start + UDP_LEN,
+        gso_size=size,
+        csum_start=start,
+        csum_offset=6,
+    )
 
 
 def frame(src_mac: bytes, mac: bytes, packet: bytes) -> bytes:

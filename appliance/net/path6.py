@@ -19,6 +19,7 @@ from appliance.net.path import (
     TIMESTAMP_WORD,
     UDP,
     UDP_LEN,
+    udp_super,
 )
 from appliance.net.wire import ethernet, ipv6, virtio
 
@@ -225,6 +226,10 @@ class Ipv6UdpPath:
             udp,
             (udp_sum & 0xFFFF) + (udp_sum >> 16),
         )
+
+    def super_head(self, length: int, size: int) -> bytes:
+        """Headers of a super-datagram: `length` octets, to be cut to `size` octets each."""
+        return udp_super(ETHERNET_LEN + IPV6_LEN, size) + self.head(length)[len(self._VNET) :]
 
 
 def label_of(digest: int) -> int:

@@ -171,6 +171,9 @@ class Host:
                             and (vnet & CHECKED or self._udp_sum_holds(frame, end, key, seq))
                         ):
                             counters.udp_in += 1
+                            if udp.socket.answerer is not None:
+                                self.udp.answer(udp, frame[_TCP_AT + 8 : end])
+                                continue
                             if several:
                                 udp.socket.remember(udp.source, udp.path)
                             udp.socket.user.udp_datagram(frame[_TCP_AT + 8 : end], udp.source)
@@ -218,6 +221,9 @@ class Host:
             ):
                 return False
             counters.udp_in += 1
+            if udp.socket.answerer is not None:
+                self.udp.answer(udp, frame[_TCP6_AT + 8 : end])
+                return True
             # The answer leaves from the address that was asked.
             udp.socket.remember(udp.source, udp.path)
             udp.socket.user.udp_datagram(frame[_TCP6_AT + 8 : end], udp.source)
@@ -268,6 +274,8 @@ class Host:
         self.network.now = now
 
     def _finish_turn(self, now: float) -> None:
+        if self.udp.answered:
+            self.udp.send_answers()
         if self._dirty and self.tcp.audit_at == inf:
             self.tcp.audit_at = now + AUDIT_INTERVAL
         while self._dirty and not self._blocked:

@@ -290,6 +290,7 @@ class Traced:
         self.mtu = vif.mtu
         self.gso_max = vif.gso_max
         self.checksum_offload = vif.checksum_offload
+        self.udp_segments = vif.udp_segments
 
     @property
     def on_readable(self) -> Callable[[], None] | None:

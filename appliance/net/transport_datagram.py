@@ -1,7 +1,9 @@
 """A UDP socket of ours with the face of `asyncio.DatagramTransport`.
 
 A datagram goes from the host's turn to `datagram_received` and the answer back into the same turn:
-one call each way. May import the host and asyncio.
+one call each way. A protocol that has a method `answer_datagram(data, addr)` is asked by that
+instead, and what it returns (None: nothing) goes back at the end of the turn, with what else goes
+there. May import the host and asyncio.
 """
 
 from __future__ import annotations
@@ -78,6 +80,9 @@ class DatagramTransport(asyncio.DatagramTransport):
         except BaseException as exc:
             self._report(exc, "Error in protocol.error_received()")
 
+    def _failed(self, error: Exception) -> None:
+        self._report(error, "Error in protocol.answer_datagram()")
+
     # asyncio's face.
 
     def sendto(  # type: ignore[override]  # addresses here are of one kind only
@@ -123,6 +128,8 @@ class DatagramTransport(asyncio.DatagramTransport):
         """Let another protocol receive from now on."""
         self._protocol = protocol
         self._datagram_received = protocol.datagram_received  # type: ignore[attr-defined]
+        if self._remote is None:
+            self._socket.answer_by(getattr(protocol, "answer_datagram", None), self._failed)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """`peername` and `sockname` as (address, port); anything else is the default."""

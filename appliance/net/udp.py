@@ -4,6 +4,10 @@ A server answers the same few resolvers over and over, so a socket keeps a heade
 correspondent.  The table is bounded; the oldest goes first, and costs its owner two microseconds
 when it writes again.
 
+Who has an answer to a datagram at once gives the socket an `answerer`.  Its answers leave at the
+end of the turn, those to one correspondent together where the link can do that, and not always in
+the order of the questions: UDP promises none.
+
 It imports the path and its host's interface.
 """
 
@@ -20,6 +24,8 @@ from appliance.net.path import UdpPath
 MAX_PATHS: Final = 4096
 
 Endpoint = tuple[str, int]
+Answerer = Callable[[bytes, Endpoint], bytes | None]
+"""A datagram and its source in, what to send back at once out; None: nothing."""
 
 
 class UdpUser(Protocol):
@@ -52,13 +58,26 @@ class UdpHost(Protocol):
 class UdpSocket:
     """One bound port; `address` is "" for any of ours."""
 
-    __slots__ = ("_closed", "_host", "_paths", "address", "flows", "port", "user")
+    __slots__ = (
+        "_closed",
+        "_host",
+        "_paths",
+        "address",
+        "answerer",
+        "flows",
+        "on_failure",
+        "port",
+        "user",
+    )
 
     def __init__(self, host: UdpHost, address: str, port: int, user: UdpUser) -> None:
         self._host = host
         self.address = address
         self.port = port
         self.user = user
+        self.answerer: Answerer | None = None
+        """Asked in place of `user.udp_datagram`, if set; see `answer_by`."""
+        self.on_failure: Callable[[Exception], None] = _nothing
         self._paths: dict[Endpoint, UdpPath] = {}
         self.flows: set[bytes] = set()  # the host's keys of who writes to us; it bounds them
         self._closed = False
@@ -80,6 +99,11 @@ class UdpSocket:
             self._host.udp_cut(path, data)
             return
         self._host.udp_transmit(path, path.head(length), data)
+
+    def answer_by(self, answerer: Answerer | None, on_failure: Callable[[Exception], None]) -> None:
+        """Ask `answerer` from now on (None: the user again); `on_failure` hears what it raises."""
+        self.answerer = answerer
+        self.on_failure = on_failure
 
     def remember(self, source: Endpoint, path: UdpPath) -> None:
         """Send to `source` by `path` from now on."""
@@ -108,6 +132,7 @@ class UdpSocket:
         """Give the port back; nothing more arrives."""
         if not self._closed:
             self._closed = True
+            self.answerer = None
             self._paths.clear()
             self._host.udp_close(self)
 
@@ -115,9 +140,14 @@ class UdpSocket:
 class UdpFlow:
     """Who sends from one remote port to one of our sockets."""
 
-    __slots__ = ("path", "socket", "source")
+    __slots__ = ("answers", "path", "socket", "source")
 
     def __init__(self, socket: UdpSocket, source: Endpoint, path: UdpPath) -> None:
         self.socket = socket
         self.source = source
         self.path = path  # back, from the address that was asked
+        self.answers: list[bytes] = []  # of this turn; no more than a turn has frames
+
+
+def _nothing(error: Exception) -> None:
+    """Stand in for whoever hears of failures."""

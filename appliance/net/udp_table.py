@@ -3,6 +3,10 @@
 The host's fast pattern finds a known correspondent in `flows`; a stranger comes the long way, is
 remembered, and is a correspondent from then on.
 
+Answers of a turn leave at its end.  Those of equal length to one correspondent go as one
+super-datagram where the link takes such: the way through the kernel, the dearest part of an answer,
+is walked once for all of them.
+
 It imports `wire`, the sockets and the network layer.
 """
 
@@ -11,7 +15,7 @@ from __future__ import annotations
 import errno
 import random as random_module
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from appliance.net.ephemeral import claim
 from appliance.net.network import Network, Packet
@@ -19,6 +23,9 @@ from appliance.net.path import UDP, UdpPath
 from appliance.net.udp import Endpoint, UdpFlow, UdpSocket, UdpUser
 from appliance.net.wire import udp as wire_udp
 from appliance.net.wire.address import from_text, to_text
+
+MAX_OCTETS: Final = 65_000
+"""Payload of a super-datagram: what a packet's length field leaves, and a little less."""
 
 
 class UdpSender(Protocol):
@@ -44,6 +51,8 @@ class UdpTable:
         self._random = random
         self._max_flows = max_flows
         self._sockets: dict[tuple[bytes, int], UdpSocket] = {}
+        self.answered: list[UdpFlow] = []
+        """Those with answers that have not left yet."""
 
     def bind(self, address: str, port: int, user: UdpUser) -> UdpSocket:
         """Receive datagrams to `address` ("" for any of ours) and `port` (0: one is chosen).
@@ -106,21 +115,97 @@ class UdpTable:
             self.counters.udp_no_port += 1
             return False
         source = (to_text(packet.src), header.src_port)
+        data = frame[header.payload_at : header.payload_end]
         if not broadcast and header.src_port:
-            # The answer leaves from the address that was asked (RFC 1122 §4.1.3.5).
-            path = self._network.udp_path(packet.dst, packet.src, header.dst_port, header.src_port)
-            if path is not None:
-                self._remember(packet.src + packet.dst + frame[at : at + 4], socket, source, path)
-        socket.user.udp_datagram(frame[header.payload_at : header.payload_end], source)
+            key = packet.src + packet.dst + frame[at : at + 4]
+            flow = self.flows.get(key)
+            if flow is None or flow.socket is not socket:
+                # The answer leaves from the address that was asked (RFC 1122 §4.1.3.5).
+                path = self._network.udp_path(
+                    packet.dst, packet.src, header.dst_port, header.src_port
+                )
+                if path is not None:
+                    flow = self._remember(key, socket, source, path)
+            else:
+                socket.remember(source, flow.path)
+            if flow is not None and socket.answerer is not None:
+                self.answer(flow, data)
+                return True
+        socket.user.udp_datagram(data, source)
         return True
 
-    def _remember(self, key: bytes, socket: UdpSocket, source: Endpoint, path: UdpPath) -> None:
+    def answer(self, flow: UdpFlow, data: bytes) -> None:
+        """Have a datagram answered, and keep the answer for the end of the turn."""
+        answerer = flow.socket.answerer
+        if answerer is None:
+            return  # closed by an earlier answer
+        try:
+            answer = answerer(data, flow.source)
+        except Exception as error:
+            flow.socket.on_failure(error)
+            return
+        if answer is not None:
+            if not flow.answers:
+                self.answered.append(flow)
+            flow.answers.append(answer)
+
+    def send_answers(self) -> None:
+        """Send what has been answered in this turn."""
+        flows, self.answered = self.answered, []
+        for flow in flows:
+            answers, flow.answers = flow.answers, []
+            path = flow.path
+            most: int = path.neighbor.cache.link.udp_segments
+            if len(answers) == 1 or most < 2 or path.neighbor.mac is None:
+                for answer in answers:
+                    self._send_one(flow, answer)
+            else:
+                self._send_many(flow, answers, most)
+
+    def _send_one(self, flow: UdpFlow, answer: bytes) -> None:
+        path = flow.path
+        length = len(answer)
+        if length + path.overhead <= path.mtu:
+            self._host.udp_transmit(path, path.head(length), answer)
+            return
+        try:
+            self.udp_cut(path, answer)
+        except OSError as error:
+            flow.socket.user.udp_error(error)
+
+    def _send_many(self, flow: UdpFlow, answers: list[bytes], most: int) -> None:
+        """Send answers in super-datagrams of at most `most`: equal ones, and a shorter one last."""
+        path = flow.path
+        answers.sort(key=len, reverse=True)
+        count = len(answers)
+        first = 0
+        while first < count:
+            size = len(answers[first])
+            end = first + 1
+            if size and size + path.overhead <= path.mtu:
+                limit = min(count, first + most, first + MAX_OCTETS // size)
+                while end < limit and len(answers[end]) == size:
+                    end += 1
+                # The last one may be shorter, and but for an empty one makes no difference.
+                if end < limit and answers[end]:
+                    end += 1
+            if end == first + 1:
+                self._send_one(flow, answers[first])
+            else:
+                octets = b"".join(answers[first:end])
+                head = path.super_head(len(octets), size)
+                self.counters.udp_out += end - first - 1
+                self._host.udp_transmit(path, head, octets)
+            first = end
+
+    def _remember(self, key: bytes, socket: UdpSocket, source: Endpoint, path: UdpPath) -> UdpFlow:
         if len(self.flows) >= self._max_flows:
             oldest = next(iter(self.flows))
             self.flows.pop(oldest).socket.flows.discard(oldest)
-        self.flows[key] = UdpFlow(socket, source, path)
+        flow = self.flows[key] = UdpFlow(socket, source, path)
         socket.flows.add(key)
         socket.remember(source, path)
+        return flow
 
     def error(
         self, local: bytes, port: int, remote: bytes, remote_port: int, error: OSError | None,

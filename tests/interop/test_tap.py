@@ -82,6 +82,12 @@ def test_dig_refuses_what_is_not_ours(house: House) -> None:
     assert "status: REFUSED" in house.dig("example.org", "A")
 
 
+def test_answers_that_leave_together(house: House) -> None:
+    """The kernel cuts super-datagrams to what was sent: many questions from one port at once."""
+    told = house.peer("dns_burst", "53")
+    assert told == {"wrong": 0, "right": 400}
+
+
 def test_ping(house: House) -> None:
     """RFC 792: echo, the largest that fits in one packet too."""
     for size in ("0", "56", "1472"):

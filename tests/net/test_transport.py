@@ -82,6 +82,7 @@ class FakeVif:
     mtu = 1500
     gso_max = 65535
     checksum_offload = True
+    udp_segments = 0
 
     def __init__(self, frames: int = 0) -> None:
         self.waiting = [b"frame"] * frames

@@ -45,6 +45,7 @@ class Tap:
         self.mtu = mtu
         self.gso_max = 0
         self.checksum_offload = True
+        self.udp_segments = 0
         self.on_readable: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
         self.sent: list[bytes] = []

@@ -30,6 +30,8 @@ class Vif(Protocol):
     """Largest IP packet of a TCP super-segment that `send` takes; 0: no segmentation offload."""
     checksum_offload: bool
     """`send` takes frames with NEEDS_CSUM, the pseudo-header sum being in place."""
+    udp_segments: int
+    """Datagrams of one flow that `send` takes as one super-datagram (GSO_UDP_L4); 0: none."""
     on_readable: Callable[[], None] | None
     """Called when the receive queue goes from empty to non-empty, if fileno() is -1."""
     on_writable: Callable[[], None] | None

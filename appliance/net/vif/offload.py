@@ -153,6 +153,7 @@ class SoftwareOffload:
         self.mtu = inner.mtu
         self.gso_max = ipv4.MAX_TOTAL_LEN
         self.checksum_offload = True
+        self.udp_segments = 0
         self.on_writable: Callable[[], None] | None = None
         self.refused = 0
         """Frames dropped because their layout could not be cut or summed."""

@@ -17,6 +17,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,14 @@ from struct import Struct
 from typing import Final
 
 from appliance.net.errors import LinkError
-from appliance.net.vif.tap import IFF_UP, JOIN_MAX, NAME_MAX, READ_SIZE, SIOCGIFFLAGS
+from appliance.net.vif.tap import (
+    IFF_UP,
+    JOIN_MAX,
+    NAME_MAX,
+    READ_SIZE,
+    SIOCGIFFLAGS,
+    UDP_SEGMENTS,
+)
 from appliance.net.wire.address import to_text
 from appliance.net.wire.ipv4 import MAX_TOTAL_LEN
 from appliance.net.wire.virtio import PLAIN, VNET_HDR_LEN
@@ -48,6 +56,9 @@ SO_SNDBUFFORCE: Final = 32
 BUFFER: Final = 4 << 20
 """Octets that wait in the kernel each way: a turn of a millisecond at 10 Gbit/s and then some."""
 
+UDP_SEGMENTS_SINCE: Final = (6, 2)
+"""The first Linux that takes GSO_UDP_L4 in a virtio_net_hdr; nothing tells but its number."""
+
 _IFREQ: Final = Struct("16s24x")
 _MREQ: Final = Struct("iHH8s")
 _INT: Final = Struct("i")
@@ -70,6 +81,7 @@ class PacketVif:
         self.mtu = mtu
         self.gso_max = MAX_TOTAL_LEN if vnet else 0
         self.checksum_offload = vnet
+        self.udp_segments = UDP_SEGMENTS if vnet and _kernel() >= UDP_SEGMENTS_SINCE else 0
         self.on_readable: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
         self.offload_report = (
@@ -215,6 +227,12 @@ def _kernel_addresses(name: str, request: bytes) -> list[str]:
         if device == name and scope == "00":  # global
             own.append(to_text(bytes.fromhex(address)))
     return own
+
+
+def _kernel() -> tuple[int, int]:
+    """The running kernel's number, as far as it counts."""
+    major, minor = re.findall(r"\d+", os.uname().release)[:2]
+    return int(major), int(minor)
 
 
 def _option(link: socket.socket, option: int, value: int) -> bool:

@@ -32,6 +32,7 @@ class PairEnd:
         self.mtu = mtu
         self.gso_max = MAX_TOTAL_LEN if offload else 0
         self.checksum_offload = offload
+        self.udp_segments = 0
         self.on_readable: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
         self._peer = self

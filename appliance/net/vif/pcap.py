@@ -76,6 +76,7 @@ class Recorder:
         self.mtu = vif.mtu
         self.gso_max = vif.gso_max
         self.checksum_offload = vif.checksum_offload
+        self.udp_segments = vif.udp_segments
         self.recorded = 0
         """Frames recorded."""
         self.stopped = 0

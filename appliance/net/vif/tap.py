@@ -36,6 +36,8 @@ TUNSETVNETHDRSZ: Final = 0x400454D8
 TUN_F_CSUM: Final = 1
 TUN_F_TSO4: Final = 2
 TUN_F_TSO6: Final = 4
+TUN_F_USO4: Final = 0x20
+TUN_F_USO6: Final = 0x40
 IFF_MULTI_QUEUE: Final = 0x0100
 
 # linux/sockios.h, linux/if.h
@@ -49,6 +51,8 @@ JOIN_MAX: Final = 8192
 (measured on CPython 3.11: 0.33 against 0.40 us at 1,448, equal at about 10,000)."""
 NAME_MAX: Final = 15
 """Octets of an interface name (IFNAMSIZ - 1, linux/if.h)."""
+UDP_SEGMENTS: Final = 64
+"""Datagrams in a super-datagram: what every kernel that knows them cuts (UDP_MAX_SEGMENTS)."""
 IP_COMMAND_TIMEOUT: Final = 10.0
 """Seconds; `ip` answers at once or is stuck."""
 
@@ -87,13 +91,20 @@ class Tap:
     """One tap; a `Vif`. Made by `open_tap`."""
 
     def __init__(
-        self, device: TunDevice, *, mac: bytes, vnet_header: bool, offload_report: str
+        self,
+        device: TunDevice,
+        *,
+        mac: bytes,
+        vnet_header: bool,
+        offload_report: str,
+        udp_segments: int = 0,
     ) -> None:
         self.name = device.name
         self.mac = mac
         self.mtu = device.mtu
         self.gso_max = MAX_TOTAL_LEN if vnet_header else 0
         self.checksum_offload = vnet_header
+        self.udp_segments = udp_segments
         self.on_readable: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
         self.on_lost: Callable[[str], None] | None = None
@@ -213,7 +224,9 @@ def open_tap(
             tun.close()
             tun = device(name=name, flags=pytun.IFF_TAP | pytun.IFF_NO_PI | more)
         report = "the kernel gives no vnet header: segmentation and checksums in software"
+        udp_segments = 0
         if vnet_header:
+            udp_segments = _udp_segments(tun.fileno(), ioctl)
             report = _negotiate(tun.fileno(), ioctl)
         os.set_blocking(tun.fileno(), False)
         if not existed:
@@ -225,7 +238,13 @@ def open_tap(
         elif not _is_up(name):
             report += f"; the host's side is down (ip link set {name} up)"
         own = mac if mac is not None else _mac_beside(tun.name, tun.hwaddr)
-        return Tap(tun, mac=own, vnet_header=vnet_header, offload_report=report)
+        return Tap(
+            tun,
+            mac=own,
+            vnet_header=vnet_header,
+            offload_report=report,
+            udp_segments=udp_segments,
+        )
     except OSError as error:
         tun.close()
         raise _explained(error, name, existed) from error
@@ -316,6 +335,18 @@ def _set_header_size(fd: int, ioctl: Ioctl) -> bool:
             return False
         return bool(_INT.unpack(size)[0] == VNET_HDR_LEN)
     return True
+
+
+def _udp_segments(fd: int, ioctl: Ioctl) -> int:
+    """How many datagrams may leave as one: a kernel that would hand such over takes them, too.
+
+    Nothing is left of the asking after `_negotiate`: towards us each datagram comes by itself.
+    """
+    try:
+        ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6)
+    except OSError:
+        return 0  # before Linux 6.2
+    return UDP_SEGMENTS
 
 
 def _negotiate(fd: int, ioctl: Ioctl) -> str:

@@ -24,6 +24,8 @@ DATA_VALID: Final = 2
 GSO_NONE: Final = 0
 GSO_TCPV4: Final = 1
 GSO_TCPV6: Final = 4
+GSO_UDP_L4: Final = 5
+"""Several datagrams of one flow and of gso_size octets each, the last of which may be shorter."""
 GSO_ECN: Final = 0x80
 """Bit beside the type: the super-segment carries CWR, which belongs to the first piece only."""
 

@@ -44,12 +44,13 @@ DEFAULT: Any = object()
 class FakeVif:
     """A link that keeps what is sent, while `room` lasts."""
 
-    def __init__(self, mtu: int = 1500, gso_max: int = 0) -> None:
+    def __init__(self, mtu: int = 1500, gso_max: int = 0, udp_segments: int = 0) -> None:
         self.name = "fake"
         self.mac = OUR_MAC
         self.mtu = mtu
         self.gso_max = gso_max
         self.checksum_offload = True
+        self.udp_segments = udp_segments
         self.on_readable: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
         self.sent: list[bytes] = []
@@ -157,6 +158,7 @@ class Scene:
         *,
         mtu: int = 1500,
         gso_max: int = 0,
+        udp_segments: int = 0,
         limits: Limits | None = None,
         now: float = START,
         arp_answers: bool = True,
@@ -164,7 +166,9 @@ class Scene:
     ) -> None:
         self.now = now
         self.arp_answers = arp_answers
-        self.worlds = [World(f, FakeVif(mtu, gso_max), limits, seed) for f in (True, False)]
+        self.worlds = [
+            World(f, FakeVif(mtu, gso_max, udp_segments), limits, seed) for f in (True, False)
+        ]
         self.peers: dict[tuple[str, int, int], Peer] = {}
         self.others: list[bytes] = []  # IP packets that are not TCP to a known peer
         for world in self.worlds:

@@ -130,6 +130,15 @@ def test_offload_falls_back_step_by_step(
     assert (vif.gso_max, vif.checksum_offload) == (65535, True)
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_super_datagrams_are_sent_to_a_kernel_that_knows_them(kernel: Kernel, old: bool) -> None:
+    """And none are asked for: what the kernel hands over is what `_negotiate` says."""
+    if old:
+        kernel.refuse_offload = lambda flags: flags & tap.TUN_F_USO4
+    assert kernel.open().udp_segments == (0 if old else tap.UDP_SEGMENTS)
+    assert kernel.offload == tap.TUN_F_CSUM | tap.TUN_F_TSO4 | tap.TUN_F_TSO6
+
+
 @pytest.mark.parametrize("how", ["flag", "size"])
 def test_no_vnet_header(kernel: Kernel, how: str) -> None:
     if how == "flag":
@@ -140,7 +149,7 @@ def test_no_vnet_header(kernel: Kernel, how: str) -> None:
     vif = kernel.open()
     device = kernel.devices[-1]
     assert device.flags == pytun.IFF_TAP | pytun.IFF_NO_PI
-    assert (vif.gso_max, vif.checksum_offload) == (0, False)
+    assert (vif.gso_max, vif.checksum_offload, vif.udp_segments) == (0, False, 0)
     assert "software" in vif.offload_report
     assert vif.send(PLAIN + b"frame-", b"tail")
     assert device.outer.recv(100) == b"frame-tail"
