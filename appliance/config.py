@@ -37,6 +37,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "net.host_address": "--host-address",
     "net.pcap": "--pcap",
     "net.trace": "--trace",
+    "gateway.bind": "--bind",
     "gateway.http": "--http-port",
     "gateway.dns": "--dns-port",
 }

@@ -28,6 +28,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=("debian", "own"),
         help="Debian's for clouds (default), or our own without an IP stack, compiled once",
     )
+    parser.add_argument(
+        "--keys", action="store_true", help="make the secrets that are missing, and nothing else"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,6 +45,10 @@ def run(options: argparse.Namespace) -> int:
         return MISUSED
     try:
         project = load(path)
+        if options.keys:
+            for line in _keys(project):
+                say(line)
+            return OK
         if _faulty(project.settings):
             return FAILED
         before = locks.read(project.lock_path) if project.lock_path.exists() else None

@@ -48,6 +48,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--trace", metavar="FILE", type=Path, help="what each TCP connection did, for `trace`"
     )
     parser.add_argument(
+        "--bind", metavar="IP", help="offer it on this address, with a pair (default: 127.0.0.1)"
+    )
+    parser.add_argument(
         "--http-port", metavar="PORT", type=int, help="on 127.0.0.1, with a pair (default: 8080)"
     )
     parser.add_argument(
