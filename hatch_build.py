@@ -39,7 +39,7 @@ setup(
     script_args=["--quiet", "build_ext", "--build-lib", out, "--build-temp", out + "/temp"],
     packages=[],
     ext_modules=mypycify(
-        # The types of libraries are not there when a wheel is built; strictness is for `make check`.
+        # The libraries and their types are absent when a wheel is built: `make check` is strict.
         ["--config-file=", "--ignore-missing-imports", *sources],
         target_dir=out + "/c",
         opt_level=level,
