@@ -17,7 +17,7 @@ import errno
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from appliance.net.path import UdpPath
+from appliance.net.path import UDP, UdpPath
 
 # Correspondents remembered by one socket: a busy authoritative server's resolvers of a few
 # minutes, at about 700 octets each.
@@ -140,13 +140,16 @@ class UdpSocket:
 class UdpFlow:
     """Who sends from one remote port to one of our sockets."""
 
-    __slots__ = ("answers", "path", "socket", "source")
+    __slots__ = ("answers", "path", "socket", "source", "words")
 
     def __init__(self, socket: UdpSocket, source: Endpoint, path: UdpPath) -> None:
         self.socket = socket
         self.source = source
         self.path = path  # back, from the address that was asked
         self.answers: list[bytes] = []  # of this turn; no more than a turn has frames
+        # Sum of the words of a plain IPv4 header that are those of every datagram of the flow:
+        # version and length, protocol, addresses (RFC 1071 §1).
+        self.words = 0x4500 + UDP + int.from_bytes(path.local + path.remote) % 0xFFFF
 
 
 def _nothing(error: Exception) -> None:
