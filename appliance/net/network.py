@@ -40,7 +40,7 @@ from appliance.net.routes import Route, Routes
 from appliance.net.vif.base import Vif
 from appliance.net.wire import dhcp, ethernet, icmp, icmpv6, ipv4, ipv6
 from appliance.net.wire import udp as wire_udp
-from appliance.net.wire.address import from_text, interface_from_text
+from appliance.net.wire.address import from_text, interface_from_text, to_text
 from appliance.net.wire.virtio import DATA_VALID, NEEDS_CSUM, PLAIN, VNET_HDR_LEN
 
 ETHERNET_AT: Final = VNET_HDR_LEN
@@ -109,6 +109,8 @@ class Network:
         self.upper = upper
         self.on_change: list[object] = []
         """Called (each without arguments) when addresses have come or gone."""
+        self.on_conflict: list[object] = []
+        """Called with an address that was to be ours, and the MAC of who has it ("" if unknown)."""
         self.fragments = Reassembler()
         self.path_mtus: dict[bytes, tuple[int, float]] = {}
         self._random = random
@@ -126,10 +128,11 @@ class Network:
         self.links.append(link)
         return link
 
-    def add_address(self, cidr: str, link: Link | None = None) -> None:
+    def add_address(self, cidr: str, link: Link | None = None, probe: bool = False) -> None:
         """Take the address and network `cidr`, such as "10.0.0.2/24"; ValueError if malformed.
 
-        One of IPv6 is ours when duplicate address detection has found nobody (RFC 4862 §5.4).
+        One of IPv6 is ours when duplicate address detection has found nobody (RFC 4862 §5.4), one
+        of IPv4 at once, or with `probe` when nobody has answered for it (RFC 5227 §2.1).
         """
         link = link or self.links[0]
         address, prefix_len = interface_from_text(cidr)
@@ -140,7 +143,7 @@ class Network:
             shift = 128 - prefix_len
             network = (int.from_bytes(address) >> shift << shift).to_bytes(16)
             self.routes.add(Route(network, prefix_len, link, None))
-        link.add_static(address, prefix_len)
+        link.add_static(address, prefix_len, probe=probe)
 
     def add_gateway(self, address: str, link: Link | None = None) -> None:
         """Send what is not local by `address`; ValueError unless it is on one of our networks."""
@@ -166,6 +169,15 @@ class Network:
         if self.addresses.remove(address) is not None:
             self.upper.address_lost(address)
             self._changed()
+
+    def contested(self, address: bytes, mac: bytes) -> None:
+        """Somebody else has an address that was to be ours: tell the operator."""
+        for told in self.on_conflict:
+            told(to_text(address), ethernet.mac_text(mac) if mac else "")  # type: ignore[operator]
+
+    def resolvers(self) -> list[str]:
+        """Recursive resolvers that routers advertise and DHCP servers name, in that order."""
+        return [to_text(address) for link in self.links for address in link.resolvers()]
 
     def source_on(self, link: Link, destination: bytes) -> bytes:
         """Our address to ask a neighbour from; all zero without one."""
@@ -212,12 +224,13 @@ class Network:
 
     # ------------------------------------------------------------------ ways out
 
-    def way(self, there: bytes) -> tuple[Link, Neighbor] | None:
-        """The link and the neighbour that packets to `there` go by; None when there is no way."""
-        link = None
-        if len(there) == 16 and ipv6.is_link_local(there) and len(self.links) > 1:
-            link = self._link_in  # the answer leaves where the question came from
-        route = self.routes.lookup(there, link)
+    def way(self, there: bytes, here: bytes = b"") -> tuple[Link, Neighbor] | None:
+        """The link and the neighbour for packets to `there` from our `here`; None: no way."""
+        route = None
+        if len(self.links) > 1:
+            route = self._own_way(there, here)
+        if route is None:
+            route = self.routes.lookup(there)
         if route is None:
             return None
         by: Link = route.link
@@ -225,11 +238,24 @@ class Network:
         cache = by.arp if len(there) == 4 else by.nd
         return by, cache.lookup(hop, self.now)
 
+    def _own_way(self, there: bytes, here: bytes) -> Route | None:
+        """With several links: what comes from an address of a link leaves by that link if it can.
+
+        RFC 1122 §3.3.4.2 calls this the strong model; routers that look at sources
+        (RFC 3704 §2) take nothing else. A link-local destination is on the link we were asked on.
+        """
+        own = self.addresses.local.get(here)
+        if own is not None and own.link is not None:
+            return self.routes.lookup(there, own.link)
+        if len(there) == 16 and ipv6.is_link_local(there):
+            return self.routes.lookup(there, self._link_in)
+        return None
+
     def tcp_path(self, key: bytes) -> TcpPath | None:
         """Return the way back along the flow `key`; None when there is none."""
         size = (len(key) - 4) >> 1
         there, here = key[:size], key[size : 2 * size]
-        way = self.way(there)
+        way = self.way(there, here)
         if way is None:
             self.counters.ip_no_route += 1
             return None
@@ -245,7 +271,7 @@ class Network:
 
     def udp_path(self, here: bytes, there: bytes, port: int, remote_port: int) -> UdpPath | None:
         """Return the way from our `here` to `there`; None when there is none."""
-        way = self.way(there)
+        way = self.way(there, here)
         if way is None:
             return None
         link, neighbor = way
@@ -295,7 +321,7 @@ class Network:
 
     def send(self, src: bytes, dst: bytes, protocol: int, body: bytes) -> None:
         """Send a whole message of `protocol`, in fragments if it does not fit the path."""
-        way = self.way(dst)
+        way = self.way(dst, src)
         if way is None:
             self.counters.ip_no_route += 1
             return
@@ -366,7 +392,11 @@ class Network:
             elif kind == ethernet.ETHERTYPE_IPV6:
                 self._ipv6_arrives(frame, now, link, group)
             elif kind == ethernet.ETHERTYPE_ARP:
-                link.arp_arrives(frame, IP_AT, now, self.addresses.local)
+                local = self.addresses.local
+                if len(self.links) > 1:
+                    # RFC 826: an address is answered for on its own link.
+                    local = {own.address: own for own in self.addresses.of(link)}
+                link.arp_arrives(frame, IP_AT, now, local)
             else:
                 self.counters.ethertype_unknown += 1
         except WireError as error:
