@@ -21,14 +21,12 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from hashlib import blake2b
-from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from appliance.banner import banner, plural, url
+from appliance.cabling import Cabling, configuration, open_cable, open_more, worth_telling
 from appliance.content import Content, load_content
-from appliance.links import PAIR
 from appliance.net.link import Ipv6Settings
 from appliance.net.transport import Stack
 from appliance.net.vif.base import Vif
@@ -49,8 +47,6 @@ DRAIN: Final = 5.0
 COLLECT: Final = (50_000, 50, 50)
 """The collector's thresholds. Connections end without cycles, so there is next to nothing to find,
 and walking all that live costs 100 ms with 16,000 pairs in TIME-WAIT."""
-BOTH_FAMILIES: Final = 8.0
-"""Seconds that the second family has: a lease is probed for (RFC 5227) for up to seven."""
 Say = Callable[[str], None]
 
 
@@ -164,9 +160,10 @@ class Appliance:
             self._listen_to_signals()
             notes = [note for part in self._parts for note in part.notes()]
             stack = self._stacks[0]
-            addresses = _worth_telling(stack.addresses())
+            addresses = worth_telling(stack.addresses())
+            taken = self._cabling.contested
             for line in banner(
-                self.settings, self._content, stack.vif, self.gateway, notes, addresses
+                self.settings, self._content, stack.vifs, self.gateway, notes, addresses, taken
             ):
                 self._say(line)
             if self.gateway is None:
@@ -184,37 +181,34 @@ class Appliance:
             from appliance.trace.record import TraceFile
 
             tracing = TraceFile(net.trace, warn=logger.warning)
-        ours, theirs = _open_link(self.settings, logger.warning)
+        ours, theirs = open_cable(net, net.pcap, logger.warning)
+        more = open_more(net, logger.warning)
         if tracing is not None:
-            ours = tracing.around(ours)
-        stack = await self._stack(ours, net.address, net.gateway, **_configuration(self.settings))
+            ours, more = tracing.around(ours), [tracing.around(vif) for vif in more]
+        stack = await self._stack(ours, (), (), **configuration(net))
+        self._cabling = Cabling(net, stack, self._say)
+        try:
+            self._cabling.join(more)
+        except ValueError as exc:
+            raise StartError(str(exc)) from exc
         if tracing is not None:
             stack.host.on_turn = tracing.trace.turn
         for part in self._parts:
             await part.begin(stack)
         if theirs is not None:
             await self._offer(theirs)
-        elif not net.address:
-            await self._find_addresses(stack)
-
-    async def _find_addresses(self, stack: Stack) -> None:
-        """Wait for what a server lends and routers advertise, so that the banner can tell."""
-        net = self.settings.net
-        if not (net.dhcp or net.ipv6 == "auto"):
-            return
-        self._say(f"looking for an address on {net.link} ...")
-        found = await stack.configured(net.wait, lambda addresses: bool(_worth_telling(addresses)))
-        if _worth_telling(found) and net.dhcp and net.ipv6 == "auto":
-            # The other family is seldom far behind the first.
-            await stack.configured(BOTH_FAMILIES, _both_families)
+        await self._cabling.settle()
 
     def _tell_changes(self, stack: Stack) -> None:
         """Say where we are found from now on, when that changes."""
-        told = {*_worth_telling(stack.addresses()), *_worth_telling(self.settings.net.address)}
-        had: set[str] = set()
+        net = self.settings.net
+        given = {*net.address, *(cidr for cable in net.more for cidr in cable.address)}
+        told = {*worth_telling(stack.addresses()), *worth_telling([*given])}
+        told -= self._cabling.contested
+        had = set(worth_telling(stack.addresses()))
 
         def changed() -> None:
-            now = set(_worth_telling(stack.addresses()))
+            now = set(worth_telling(stack.addresses()))
             for address in sorted(now - told):
                 self._say(f"found at {url(address, self.settings.http.port)}")
             for address in sorted(gone := had - now):
@@ -392,65 +386,3 @@ def _secure(settings: Settings, web: Web, authority: Authority) -> list[Part]:
         web.hooks.update(keeper.hooks)
         parts.append(keeper)
     return parts
-
-
-def _configuration(settings: Settings) -> dict[str, Any]:
-    """How the appliance's stack finds addresses: not at all on a pair."""
-    net = settings.net
-    if net.link == PAIR:
-        return {}
-    found: dict[str, Any] = {"dhcp": net.dhcp and not any("." in cidr for cidr in net.address)}
-    if net.ipv6 != "off":
-        found["ipv6"] = Ipv6Settings(stable_secret(), autonomous=net.ipv6 == "auto")
-    return found
-
-
-def _worth_telling(addresses: Sequence[str]) -> list[str]:
-    """Addresses that others reach us by, without prefix lengths: link-local ones need a zone."""
-    plain = [cidr.partition("/")[0] for cidr in addresses]
-    return [text for text in plain if not ipaddress.ip_address(text).is_link_local]
-
-
-def _both_families(addresses: Sequence[str]) -> bool:
-    return len({":" in address for address in _worth_telling(addresses)}) == 2
-
-
-def stable_secret(file: Path = Path("/etc/machine-id")) -> bytes:
-    """Sixteen octets that are this machine's and no other's, for addresses that stay (RFC 7217 §5).
-
-    The machine's identity is not told: it is hashed (machine-id(5)). Random if there is none.
-    """
-    try:
-        identity = file.read_bytes().strip()
-    except OSError:
-        identity = b""
-    if not identity:
-        return os.urandom(16)
-    return blake2b(b"appliance RFC 7217", key=identity[:64], digest_size=16).digest()
-
-
-def _open_link(settings: Settings, warn: Callable[[str], None]) -> tuple[Vif, Vif | None]:
-    """The interface of the settings, and the other end of a pair; raises LinkError."""
-    net = settings.net
-    kind, _, name = net.link.partition(":")
-    other: Vif | None = None
-    vif: Vif
-    if net.link == PAIR:
-        from appliance.net.vif.pair import pair
-
-        vif, other = pair()
-    elif kind == "tap":
-        from appliance.net.vif.tap import configure_host_side, open_tap
-
-        vif = open_tap(name)
-        if net.host_address is not None:
-            configure_host_side(name, net.host_address)
-    else:
-        from appliance.net.vif.packet import open_packet
-
-        vif = open_packet(name)
-    if net.pcap is not None:
-        from appliance.net.vif.pcap import Recorder
-
-        vif = Recorder(vif, net.pcap, clock=time.time_ns, warn=warn)
-    return vif, other

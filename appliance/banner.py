@@ -10,7 +10,7 @@ import fcntl
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from appliance.content import Content
     from appliance.gateway import Gateway
     from appliance.net.vif.base import Vif
-    from appliance.settings import Settings
+    from appliance.settings import Cable, Settings
 
 SIOCGIFADDR: Final = 0x8915
 """linux/sockios.h."""
@@ -36,17 +36,23 @@ def plural(number: int, noun: str) -> str:
 def banner(
     settings: Settings,
     content: Content,
-    vif: Vif,
+    vifs: Sequence[Vif],
     gateway: Gateway | None,
     notes: Sequence[str] = (),
     addresses: Sequence[str] = (),
+    taken: Collection[str] = (),
 ) -> Iterator[str]:
-    """The lines, first to last; `notes` are those of the parts, `addresses` ours on the link."""
+    """The lines, first to last; `vifs` are those of the links, `notes` those of the parts.
+
+    `addresses` are ours on the links, `taken` those of the settings that somebody else has.
+    """
     site, net = settings.site, settings.net
+    cables = (net, *net.more)
     if gateway is not None:
         places, ports = [gateway.bind], (gateway.http, gateway.dns)
     else:
-        static = [cidr.partition("/")[0] for cidr in net.address]
+        given = [cidr.partition("/")[0] for cable in cables for cidr in cable.address]
+        static = [address for address in given if address not in taken]
         places = [*static, *(address for address in addresses if address not in static)]
         ports = (settings.http.port, settings.dns.port)
     yield f"appliance {__version__} serves {site.title}"
@@ -69,16 +75,18 @@ def banner(
     yield ""
     for note in notes:
         yield f"  {note}"
-    ours = ", ".join(net.address or addresses) or "no address"
-    yield f"  stack: {ours} on {net.link}; {_report(vif)}"
+    for cable, vif in zip(cables, vifs, strict=True):
+        ours = ", ".join(cable.address or ([] if net.more else addresses)) or "what is found"
+        yield f"  stack: {ours} on {cable.link}; {_report(vif)}"
     if content.hidden:
         yield f"  refused: {plural(content.hidden, 'dotfile')} hidden"
     if content.waiting:
         yield f"  waiting: {plural(content.waiting, 'page')} (drafts, or of a later date)"
     for note in gateway.notes if gateway is not None else ():
         yield f"  note: {note}"
-    if (hint := _host_side(settings)) is not None:
-        yield f"  note: {hint}"
+    for cable in cables:
+        if (hint := _host_side(cable)) is not None:
+            yield f"  note: {hint}"
     if net.pcap is not None:
         yield f"  note: every frame is recorded in {net.pcap}"
     for problem in content.problems[:PROBLEMS]:
@@ -121,9 +129,8 @@ def _report(vif: Vif) -> str:
     return "nothing is cut or summed on the way"
 
 
-def _host_side(settings: Settings) -> str | None:
+def _host_side(net: Cable) -> str | None:
     """How to reach a tap whose host side has no address; None when there is nothing to say."""
-    net = settings.net
     static = [cidr for cidr in net.address if ":" not in cidr]
     if not net.link.startswith("tap:") or not static:
         return None

@@ -35,6 +35,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "net.address": "--address",
     "net.gateway": "--gateway",
     "net.host_address": "--host-address",
+    "net.probe": "--no-probe",
     "net.pcap": "--pcap",
     "net.trace": "--trace",
     "gateway.bind": "--bind",
@@ -109,6 +110,8 @@ def _validated(
     if "net.address" in overrides and "net.gateway" not in overrides and isinstance(net, dict):
         # Another network: the file's gateways belong to the one that was replaced.
         net["gateway"] = []
+    if "net.link" in overrides and "net.more" not in overrides and isinstance(net, dict):
+        net.pop("more", None)  # the command line says which links there are
     for table in TABLES:
         document.setdefault(table, {})  # so that the defaults, too, are relative to the file
     context = {"base": path.parent}
@@ -146,8 +149,9 @@ def _explain(
         return _explain_item(location, error, path, text, LISTS[str(location[0])])
     inner = _item_model(location)
     if inner is not None:
-        nested = (f"{location[0]}.{location[1]}", *location[2:])
-        return _explain_item(nested, error, path, text, inner)
+        table = f"{location[0]}.{location[1]}"
+        told = _explain_item((table, *location[2:]), error, path, text, inner)
+        return _of_the_command_line(told, table) if table in overrides else told
     keys = [str(part) for part in location if isinstance(part, str)][:2]
     value = error["input"]
     if error["type"] == "value_error" and len(keys) == 1:  # of a table as a whole
@@ -162,11 +166,18 @@ def _explain(
         field = TABLES[keys[0]].model_fields[keys[1]]
         message = f"must be {field.description or 'an integer from 1 to 65535'}"
     key = ".".join(keys)
-    option = OPTIONS.get(key) if key in overrides else None
+    option = OPTIONS.get(key, "--link") if key in overrides else None
     if option:
         return Problem("command line", 0, "error", f"{option} {_shown(value)}: {message}")
-    line = _line_of(text, *keys)
+    line = _line_of_value(text, key, value) or _line_of(text, *keys)
     return Problem(str(path), line, "error", f"{key} = {_shown(value)}: {message}")
+
+
+def _of_the_command_line(problem: Problem, table: str) -> Problem:
+    """The same of a further --link: `net.more.address = ...` came as --address."""
+    told = re.sub(rf"^{re.escape(table)}\.(\w+)(?: =)?", r"--\1", problem.message)
+    option, _, rest = told.partition(" ")
+    return Problem("command line", 0, "error", f"{option.replace('_', '-')} {rest}")
 
 
 def _item_model(location: tuple[int | str, ...]) -> Any:
@@ -187,11 +198,16 @@ def _explain_item(
     number = rest[0] if rest and isinstance(rest[0], int) else 0
     line = _line_of_item(text, table, number)
     keys = [part for part in rest if isinstance(part, str)]
+    fields = model.model_fields
+    if not keys and error["type"] == "value_error":  # of one of them as a whole
+        name, value, allowed = str(error["ctx"]["error"]).split("|")
+        line = _line_of_item(text, table, number, name) or line
+        message = f"{table}.{name} = {_shown(value)}: must be {allowed}"
+        return Problem(str(path), line, "error", message)
     if not keys:
         shape = f"tables, each begun by [[{table}]]"
         allowed = f"one of at most 100 {shape}" if error["type"] == "too_long" else shape
         return Problem(str(path), line, "error", f"{table}: must be {allowed}")
-    fields = model.model_fields
     if error["type"] == "missing":
         return Problem(str(path), line, "error", f"{table}.{keys[0]}: is missing")
     line = _line_of_item(text, table, number, keys[0]) or line
@@ -245,6 +261,14 @@ def _shown(value: Any) -> str:
     else:
         shown = str(value)
     return shown if len(shown) <= 60 else shown[:59] + "…"
+
+
+def _line_of_value(text: str, table: str, value: object) -> int:
+    """The last line with a value of some [[table]]; 0 if there is none or it is a plain key."""
+    if f"[[{table}]]" not in text or not isinstance(value, str):
+        return 0
+    lines = text.splitlines()
+    return max((at for at, line in enumerate(lines, 1) if f'"{value}"' in line), default=0)
 
 
 def _line_of(text: str, table: str, key: str | None = None) -> int:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -54,6 +54,12 @@ def _link(value: str) -> str:
     ):
         return value
     raise ValueError("not a link")
+
+
+def _no_pair(value: str) -> str:
+    if value == PAIR:
+        raise ValueError("a pair is alone")
+    return value
 
 
 def _interface(value: str) -> str:
@@ -467,8 +473,8 @@ class Acme(_Table):
     tlsa: bool = Field(default=False, strict=True, description="true or false")
 
 
-class Net(_Table):
-    """[net]: the cable, and who we are on it."""
+class Cable(_Table):
+    """One link: the cable, and who we are on it."""
 
     link: Annotated[Text, AfterValidator(_link)] = Field(
         default=PAIR,
@@ -484,18 +490,8 @@ class Net(_Table):
     ipv6: Literal["auto", "static", "off"] = Field(
         default="auto", description='"auto", "static" or "off"'
     )
-    wait: Seconds = 15
+    probe: bool | None = Field(default=None, strict=True, description="true or false")
     host_address: Interface | None = Field(default=None, description=AN_INTERFACE)
-    pcap: AnyPath | None = Field(default=None, description="a path, as text")
-    trace: AnyPath | None = Field(default=None, description="a path, as text")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_a_pair(cls, data: Any) -> Any:
-        """Between us and our own gateway any addresses do; on a cable they are found."""
-        if isinstance(data, dict) and "address" not in data and data.get("link", PAIR) == PAIR:
-            data = {"address": ["10.0.0.2/24"], "gateway": ["10.0.0.1"]} | data
-        return data
 
     @property
     def first(self) -> str:
@@ -503,7 +499,7 @@ class Net(_Table):
         return self.address[0].partition("/")[0] if self.address else ""
 
     @model_validator(mode="after")
-    def _together(self) -> Net:
+    def _together(self) -> Self:
         if self.link == PAIR and not any("." in cidr for cidr in self.address):
             raise ValueError("address|[]|a list with an IPv4 address, since the link is a pair")
         if self.ipv6 == "off":
@@ -516,12 +512,61 @@ class Net(_Table):
             if router.version == 6 and router.is_link_local:
                 continue
             if not any(router in network for network in networks):
-                names = ", ".join(map(str, networks))
+                names = ", ".join(map(str, networks)) or "there is none"
                 raise ValueError(f"gateway|{gateway}|an address of a network of ours: {names}")
             if any(gateway == cidr.partition("/")[0] for cidr in self.address):
                 raise ValueError(f"gateway|{gateway}|an address that is not our own")
         if self.host_address is not None and not self.link.startswith("tap:"):
             raise ValueError(f"host_address|{self.host_address}|absent unless the link is a tap")
+        return self
+
+
+class MoreLink(Cable):
+    """[[net.more]]: a further link of the same host."""
+
+    link: Annotated[Text, AfterValidator(_link), AfterValidator(_no_pair)] = Field(
+        description='"tap:NAME" or "packet:IFACE" with a name of 1 to 15 characters'
+    )
+
+
+class Net(Cable):
+    """[net]: the cable, and who we are on it."""
+
+    wait: Seconds = 15
+    pcap: AnyPath | None = Field(default=None, description="a path, as text")
+    trace: AnyPath | None = Field(default=None, description="a path, as text")
+    more: tuple[MoreLink, ...] = Field(
+        default=(), max_length=15, description="tables, each begun by [[net.more]]"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_pair(cls, data: Any) -> Any:
+        """Between us and our own gateway any addresses do; on a cable they are found."""
+        if isinstance(data, dict) and "address" not in data and data.get("link", PAIR) == PAIR:
+            data = {"address": ["10.0.0.2/24"], "gateway": ["10.0.0.1"]} | data
+        return data
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        """Links have names, addresses and networks of their own."""
+        if self.more and self.link == PAIR:
+            raise ValueError(f"link|{PAIR}|a tap or a card, since there are more links")
+        links: set[str] = set()
+        networks: dict[Any, str] = {}
+        cables: tuple[Cable, ...] = (self, *self.more)
+        for cable in cables:
+            name = cable.link.partition(":")[2]
+            if name in links:
+                raise ValueError(f"more|{cable.link}|links of different names")
+            links.add(name)
+            for cidr in cable.address:
+                network = ipaddress.ip_interface(cidr).network
+                for other, its in networks.items():
+                    if its != cable.link and network.overlaps(other):
+                        where = f"{other} is that of {its}"
+                        raise ValueError(f"more|{cidr}|on a network of its own: {where}")
+                networks[network] = cable.link
         return self
 
 

@@ -107,6 +107,22 @@ def test_paths_are_those_of_the_working_directory_and_not_of_the_file(
     assert settings.dns.zones == there / "zones"
 
 
+def test_words_belong_to_the_link_before_them(tmp_path: Path) -> None:
+    path = tmp_path / "appliance.toml"
+    path.write_text("")
+    words = (
+        "serve --address 192.0.2.2/24 --link tap:t0 --gateway 192.0.2.1 --link packet:eth1 "
+        "--link tap:t2 --address 10.0.0.2/24 --address 10.0.0.3/24 --host-address 10.0.0.1/24 "
+        f"--no-probe -c {path}"
+    ).split()
+    net = config.load(path, commands.overrides(cli._parser("serve").parse_args(words))).net
+    assert (net.link, net.address, net.gateway) == ("tap:t0", ("192.0.2.2/24",), ("192.0.2.1",))
+    assert [one.link for one in net.more] == ["packet:eth1", "tap:t2"]
+    assert [one.address for one in net.more] == [(), ("10.0.0.2/24", "10.0.0.3/24")]
+    assert [one.host_address for one in net.more] == [None, "10.0.0.1/24"]
+    assert [one.probe for one in (net, *net.more)] == [False] * 3
+
+
 def test_every_overridable_key_is_a_setting_and_an_option() -> None:
     options = vars(cli._parser("serve").parse_args(["serve"]))
     for key, option in config.OPTIONS.items():

@@ -209,3 +209,64 @@ zone = ["x"]
 def test_keys_that_are_used_must_be_there(tmp_path: pathlib.Path) -> None:
     with pytest.raises(config.ConfigError, match=r'dns\.secondary = "other\."'):
         config.load(write(tmp_path, '[[dns.secondary]]\nkey = "other"\n'))
+
+
+# ---------------------------------------------------------------------- several links
+
+
+def test_several_links(tmp_path: pathlib.Path) -> None:
+    path = write(
+        tmp_path,
+        '[net]\nlink = "tap:a"\naddress = ["10.0.0.2/24"]\n[[net.more]]\nlink = "packet:b"\n'
+        'address = ["10.1.0.2/24"]\ngateway = ["10.1.0.1"]\n[[net.more]]\nlink = "tap:c"\n',
+    )
+    net = config.load(path).net
+    assert [(one.link, one.address) for one in net.more] == [
+        ("packet:b", ("10.1.0.2/24",)),
+        ("tap:c", ()),
+    ]
+    # --link says which links there are: those of the file are all replaced.
+    assert config.load(path, {"net.link": "tap:d"}).net.more == ()
+    more = [{"link": "tap:e", "address": ["10.1.0.2/24"]}]
+    assert config.load(path, {"net.more": more}).net.more[0].link == "tap:e"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('link = "tap:a"\n[[net.more]]\nlink = "packet:a"', '4: net.more = "packet:a": must be l'),
+        ('link = "tap:a"\n[[net.more]]\nlink = "pair"', '4: net.more.link = "pair": must be "tap:'),
+        ('link = "pair"\n[[net.more]]\nlink = "tap:a"', '2: net.link = "pair": must be a tap or a'),
+        ('link = "tap:a"\n[[net.more]]\ndhcp = false', "3: net.more.link: is missing"),
+        (
+            (
+                'link = "tap:a"\naddress = ["10.0.0.2/24"]\n[[net.more]]\nlink = "tap:b"\n'
+                'address = ["10.0.0.130/25"]'
+            ),
+            '6: net.more = "10.0.0.130/25": must be on a network of its own: 10.0.0.0/24 is',
+        ),
+        (
+            (
+                'link = "tap:a"\n[[net.more]]\nlink = "tap:b"\naddress = ["10.0.0.3/16"]\n'
+                'gateway = ["10.9.0.1"]'
+            ),
+            '6: net.more.gateway = "10.9.0.1": must be an address of a network of ours: 10.0',
+        ),
+        ('link = "tap:a"\nmore = 3', "3: net.more = 3: must be tables, each begun by [[net.more]]"),
+    ],
+)
+def test_links_that_clash(tmp_path: pathlib.Path, text: str, expected: str) -> None:
+    said = problems(write(tmp_path, f"[net]\n{text}\n"))
+    assert len(said) == 1
+    assert f"appliance.toml:{expected}" in said[0]
+
+
+def test_links_of_the_command_line_that_clash(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, "")
+    for more, expected in (
+        ({"link": "tap:a"}, '--link "tap:a": must be links of different names'),
+        ({"link": "tap:b", "address": ["10.1.0.2"]}, '--address "10.1.0.2": must be a list'),
+        ({"link": "wire"}, '--link "wire": must be "tap:NAME" or'),
+    ):
+        (said,) = problems(path, {"net.link": "tap:a", "net.more": [more]})
+        assert said.startswith(f"command line: {expected}")

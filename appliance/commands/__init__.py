@@ -46,6 +46,8 @@ def overrides(options: argparse.Namespace) -> dict[str, object]:
         value = getattr(options, option.lstrip("-").replace("-", "_"), None)
         if value is not None:
             found[key] = value.absolute() if isinstance(value, Path) else value
+    if more := getattr(options, "more", None):  # further links, as tables
+        found["net.more"] = [{"probe": found.get("net.probe"), **link} for link in more]
     return found
 
 

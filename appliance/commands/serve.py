@@ -31,17 +31,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     settings_arguments(parser)
     parser.add_argument(
-        "--link", metavar="LINK", help="pair, tap:NAME (made if need be) or packet:IFACE"
+        "--link",
+        metavar="LINK",
+        action=_OfLink,
+        help="pair, tap:NAME (made if need be) or packet:IFACE; may be repeated, and what follows "
+        "(--address, --gateway, --host-address) is of the link before it",
     )
     parser.add_argument(
         "--address",
         metavar="CIDR",
-        action="append",
+        action=_OfLink,
         help="an address of ours, as 10.0.0.2/24; may be repeated (default: it is found)",
     )
-    parser.add_argument("--gateway", metavar="IP", action="append", help="next hop to elsewhere")
+    parser.add_argument("--gateway", metavar="IP", action=_OfLink, help="next hop to elsewhere")
     parser.add_argument(
-        "--host-address", metavar="CIDR", help="configure the host's side of the tap with this"
+        "--host-address",
+        metavar="CIDR",
+        action=_OfLink,
+        help="configure the host's side of the tap with this",
+    )
+    parser.add_argument(
+        "--no-probe",
+        action="store_const",
+        const=False,
+        help="use the IPv4 addresses given at once, without asking whether anybody else has them",
     )
     parser.add_argument("--pcap", metavar="FILE", type=Path, help="record every frame")
     parser.add_argument(
@@ -63,6 +76,32 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="load pages and zones again when they change, and the open page with them",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say more")
+
+
+class _OfLink(argparse.Action):
+    """The first --link and what belongs to it overrides [net]; each further one is a [[net.more]].
+
+    `options.more` has those: a list of tables as the file would have them.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        options: argparse.Namespace,
+        value: object,
+        option: str | None = None,
+    ) -> None:
+        name = self.dest
+        more: list[dict[str, object]] = getattr(options, "more", None) or []
+        if name == "link" and options.link is not None:
+            options.more = [*more, {"link": value}]
+            return
+        of: dict[str, object] = more[-1] if more else vars(options)
+        if name in ("address", "gateway"):
+            known = of.get(name)
+            of[name] = [*known, value] if isinstance(known, list) else [value]
+        else:
+            of[name] = value
 
 
 def run(options: argparse.Namespace) -> int:

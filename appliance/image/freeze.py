@@ -65,6 +65,10 @@ def freeze(date: int, out: Path, link: str) -> int:
     elif not frozen.net.link.startswith("packet:"):
         frozen.net.link = link
     frozen.net.host_address = frozen.net.pcap = None
+    # Only cards are in a machine; and one that boots in a second asks nobody for five, unless told.
+    frozen.net.more = tuple(one for one in frozen.net.more if one.link.startswith("packet:"))
+    for cable in (frozen.net, *frozen.net.more):
+        cable.host_address, cable.probe = None, bool(cable.probe)
     object.__setattr__(content, "problems", ())
     data = pickle.dumps((frozen, content), protocol=5)
     for inner in (str(Path.cwd()), *sys.path):

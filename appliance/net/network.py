@@ -174,6 +174,7 @@ class Network:
         """Somebody else has an address that was to be ours: tell the operator."""
         for told in self.on_conflict:
             told(to_text(address), ethernet.mac_text(mac) if mac else "")  # type: ignore[operator]
+        self._changed()  # who waits for it need not
 
     def resolvers(self) -> list[str]:
         """Recursive resolvers that routers advertise and DHCP servers name, in that order."""

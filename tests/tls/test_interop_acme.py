@@ -64,6 +64,7 @@ class Lab:
         path.write_text(
             '[site]\ntitle = "ACME"\nbase_url = "http://example.test"\n'
             f'[net]\nlink = "tap:{TAP}"\naddress = ["{OURS}/24"]\ngateway = ["{KERNEL}"]\n'
+            "probe = false\n"
             f"[acme]\n{lines}\n"
         )
         return path

@@ -40,9 +40,10 @@ def run(words: Sequence[str]) -> int:
             from appliance.image.guest import state
 
             state.mount(machine.state_disk())
-        kind, _, name = settings.net.link.partition(":")
-        if kind == "packet":
-            machine.link_up(name)
+        for cable in (settings.net, *settings.net.more):
+            kind, _, name = cable.link.partition(":")
+            if kind == "packet":
+                machine.link_up(name)
         asyncio.run(_serve(settings, content))
     except StartError as error:
         machine.say(f"appliance: {error}")
