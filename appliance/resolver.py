@@ -1,7 +1,9 @@
 """A stub resolver over our own UDP and TCP (RFC 1034 §5.3.1): names in, records out.
 
 It asks recursive servers, one after the other, each twice; a truncated answer is asked for again
-over TCP. There is no cache: what asks is a certificate order or a transfer now and then. Questions
+over TCP. Who is asked stands in the settings; or else routers advertise it (RFC 8106) or a DHCP
+server names it (RFC 2132 §3.8) by the time that something is asked; or else the system has it.
+There is no cache: what asks is a certificate order or a transfer now and then. Questions
 carry random identifiers from random ports, and an answer has to come from where the question went
 (RFC 5452 §9).
 
@@ -33,6 +35,8 @@ TRIES: Final = 2
 DNS_PORT: Final = 53
 MAX_ANSWER: Final = 65535
 """Octets of an answer over TCP: RFC 1035 §4.2.2."""
+MAX_ASKED: Final = 3
+"""Servers that are asked of all that are offered; resolv.conf(5): MAXNS."""
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
 
 
@@ -45,20 +49,44 @@ class NoSuchNameError(ResolverError):
 
 
 class Resolver:
-    """Looks names up; `servers` are addresses of recursive resolvers, in order of preference."""
+    """Looks names up; `servers` are addresses of recursive resolvers, in order of preference.
 
-    def __init__(self, stack: Stack, servers: Sequence[str], *, port: int = DNS_PORT) -> None:
+    Without any, those are asked that the network of the stack offers, or else the system's.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        servers: Sequence[str] = (),
+        *,
+        port: int = DNS_PORT,
+        system: Path = RESOLV_CONF,
+    ) -> None:
         self._stack = stack
         self._servers = list(servers)
         self._port = port
+        self._system = system
+
+    def servers(self) -> list[str]:
+        """Who would be asked now, in this order."""
+        offered = self._stack.host.network.resolvers
+        return self._servers or (offered() or system_resolvers(self._system))[:MAX_ASKED]
 
     async def addresses(self, host: str) -> list[str]:
-        """The IPv4 addresses of a host; a literal address is its own. Raises ResolverError."""
+        """The addresses of a host in the families that we have ourselves, the better first.
+
+        A literal address is its own. Raises ResolverError.
+        """
         try:
             return [str(ipaddress.ip_address(host))]
         except ValueError:
             pass
-        found = [str(rdata) for rdata in await self.query(host, "A")]
+        asked = [self.query(host, kind) for kind in _kinds(self._stack.addresses())]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        records = [answer for answer in answers if not isinstance(answer, BaseException)]
+        if not records:
+            raise next(answer for answer in answers if isinstance(answer, BaseException))
+        found = [str(rdata) for answer in records for rdata in answer]
         if not found:
             raise ResolverError(f"{host} has no address")
         return found
@@ -79,10 +107,11 @@ class Resolver:
         return list(answer) if answer is not None else []
 
     async def _ask(self, name: str, kind: str) -> Any:
-        if not self._servers:
+        servers = self.servers()
+        if not servers:
             raise ResolverError(f"{name} {kind}: there is no resolver to ask")
         trouble = ""
-        for server in self._servers * TRIES:
+        for server in servers * TRIES:
             query = dns.message.make_query(
                 name, kind, id=secrets.randbits(16), use_edns=0, payload=1232
             )
@@ -145,8 +174,28 @@ class _Asking(asyncio.DatagramProtocol):
             self._waiter.set_exception(exc)
 
 
+def _kinds(ours: Sequence[str]) -> list[str]:
+    """Which types of address are of use from our addresses (RFC 6724 §2.1, §6: precedence).
+
+    An IPv6 address that reaches everywhere comes before IPv4, a unique local one (RFC 4193) after.
+    """
+    own = [ipaddress.ip_interface(text).ip for text in ours]
+    six = [ip for ip in own if ip.version == 6 and not ip.is_link_local]
+    kinds = ["A"] if any(ip.version == 4 for ip in own) or not six else []
+    if six:
+        kinds.insert(0 if any(not _is_unique_local(ip) for ip in six) else len(kinds), "AAAA")
+    return kinds
+
+
+def _is_unique_local(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return address.packed[0] & 0xFE == 0xFC
+
+
 def system_resolvers(path: Path = RESOLV_CONF) -> list[str]:
-    """The IPv4 resolvers of the system that others can reach too: not those on its loopback."""
+    """The resolvers of the system that others can reach too: not those on its loopback.
+
+    Nor those with a zone, such as fe80::1%eth0: its links are not ours.
+    """
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:
@@ -155,9 +204,9 @@ def system_resolvers(path: Path = RESOLV_CONF) -> list[str]:
     for words in (line.split() for line in lines):
         if len(words) >= 2 and words[0] == "nameserver":
             try:
-                address = ipaddress.IPv4Address(words[1])
+                address = ipaddress.ip_address(words[1])
             except ValueError:
                 continue
-            if not address.is_loopback:
+            if not (address.is_loopback or address.is_link_local or "%" in words[1]):
                 found.append(str(address))
     return found

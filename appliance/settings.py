@@ -468,7 +468,7 @@ class Acme(_Table):
     eab_kid: Text = Field(default="", description="text")
     eab_key: AnyPath | None = Field(default=None, description="a path, as text")
     resolvers: tuple[Host, ...] = Field(
-        default=(), max_length=8, description='a list of IPv4 addresses, like ["192.0.2.53"]'
+        default=(), max_length=8, description='a list of IP addresses, like ["192.0.2.53"]'
     )
     tlsa: bool = Field(default=False, strict=True, description="true or false")
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from appliance.http.message import NOSNIFF, SERVER, Answer, Request
 from appliance.parts.base import Part
 from appliance.parts.certificates import Held, renewal
-from appliance.resolver import NoSuchNameError, Resolver, ResolverError, system_resolvers
+from appliance.resolver import NoSuchNameError, Resolver, ResolverError
 from appliance.tls.credential import Credential, read_chain, read_key
 from appliance.tls.credential import judge as judged
 from appliance.tls.dane import owner, tlsa
@@ -258,7 +258,7 @@ class Keeper(Part):
 
     def _resolver(self) -> Resolver:
         assert self._stack is not None
-        return Resolver(self._stack, self._acme.resolvers or system_resolvers())
+        return Resolver(self._stack, self._acme.resolvers)
 
     # -- between the thread and the loop ----------------------------------------------------------
 
