@@ -60,7 +60,8 @@ def banner(
     for place in places:
         yield f"  {url(place, ports[0])}"
     if not places:
-        yield "  no address yet: nobody lends or advertises one; it is told when one is found"
+        why = "somebody else has ours" if taken else "nobody lends or advertises one"
+        yield f"  no address yet: {why}; it is told when one is found"
     yield (
         f"      {plural(content.pages, 'page')}, {plural(content.files, 'file')}, "
         f"{_octets(content.octets)}"
@@ -76,7 +77,8 @@ def banner(
     for note in notes:
         yield f"  {note}"
     for cable, vif in zip(cables, vifs, strict=True):
-        ours = ", ".join(cable.address or ([] if net.more else addresses)) or "what is found"
+        given = [cidr for cidr in cable.address if cidr.partition("/")[0] not in taken]
+        ours = ", ".join(given or ([] if net.more else addresses)) or "what is found"
         yield f"  stack: {ours} on {cable.link}; {_report(vif)}"
     if content.hidden:
         yield f"  refused: {plural(content.hidden, 'dotfile')} hidden"

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from appliance.links import PAIR
+from appliance.net.dhcp import CHECKING, REQUESTING
 from appliance.net.link import Ipv6Settings
+from appliance.net.slaac import TENTATIVE
 from appliance.net.transport import Stack
 from appliance.net.vif.base import Vif
 from appliance.net.wire.address import to_text
@@ -27,8 +29,11 @@ if TYPE_CHECKING:
     from appliance.net.link import Link
     from appliance.settings import Cable, Net
 
-BOTH_FAMILIES: Final = 8.0
-"""Seconds that the second family has: a lease is probed for (RFC 5227) for up to seven."""
+SECOND_FAMILY: Final = 5.0
+"""Seconds that the second family has to show itself: servers ping for one to three before they
+offer an address (RFC 2131 §2.2), routers answer within one (RFC 4861 §6.2.6)."""
+UNDERWAY: Final = 8.0
+"""Seconds that it has once it did: a lease is probed for (RFC 5227) for up to seven."""
 PROBING: Final = 8.0
 """Seconds that a probe for our own addresses has: at most seven (RFC 5227 §1.1)."""
 
@@ -145,7 +150,9 @@ class Cabling:
             await self._stack.configured(self._net.wait, lambda _: self._found())
             if self._found() and any(_both(cable) for cable, _ in self._links):
                 # The other family is seldom far behind the first.
-                await self._stack.configured(BOTH_FAMILIES, lambda _: self._found_both())
+                await self._stack.configured(SECOND_FAMILY, lambda _: self._found_both())
+                if self._underway():
+                    await self._stack.configured(UNDERWAY, lambda _: self._found_both())
         if self._probed():
             await self._stack.configured(PROBING, lambda _: not self._missing())
 
@@ -165,6 +172,17 @@ class Cabling:
             for cable, link in self._links
             if _both(cable)
         )
+
+    def _underway(self) -> bool:
+        """Whether a server has offered something, or an address is checked for duplicates."""
+        for _, link in self._links:
+            if link.dhcp is not None and link.dhcp.state in (REQUESTING, CHECKING):
+                return True
+            if link.slaac is not None and any(
+                own.state == TENTATIVE for own in link.slaac.addresses.values()
+            ):
+                return True
+        return False
 
     def _on(self, link: Link) -> list[str]:
         """The addresses of a link that others reach us by."""

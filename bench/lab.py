@@ -29,6 +29,7 @@ PACKAGES = {
     "nginx": "nginx-light",
     "nsd": "nsd",
     "ping": "iputils-ping",
+    "radvd": "radvd",
     "setpriv": "util-linux",
     "sysctl": "procps",
     "taskset": "util-linux",

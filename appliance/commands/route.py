@@ -1,4 +1,4 @@
-"""`appliance route`: the addresses and routes of the running appliance."""
+"""`appliance route`: the addresses, routes and offered resolvers of the running appliance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show addresses, then routes."""
+    """Show addresses, then routes, then resolvers that the network offers."""
     try:
         for row in control.ask(options, {"do": "route"}):
             if options.json:
@@ -23,6 +23,8 @@ def run(options: argparse.Namespace) -> int:
             elif row["kind"] == "address":
                 old = ", deprecated" if row["deprecated"] else ""
                 say(f"address {row['address']} on {row['link']} ({row['origin']}{old})")
+            elif row["kind"] == "resolver":
+                say(f"resolver {row['address']} on {row['link']}")
             else:
                 via = f" via {row['via']}" if row["via"] else ""
                 dead = "" if row["alive"] else ", does not answer"

@@ -153,7 +153,9 @@ class Client:
             self.state = SELECTING
             self.attempts = 0
             self._began = now
-        self._xid = self._random.getrandbits(32)
+            # RFC 2131 §4.1 leaves the choice: one number for all of them, since a server that
+            # pings first (§2.2) may well offer after we have asked again.
+            self._xid = self._random.getrandbits(32)
         self.attempts += 1
         self.unanswered += 1
         self._send(dhcp.DISCOVER, self._wishes(), now)

@@ -189,6 +189,11 @@ class Control(Part):
             }
             for route in host.network.routes
         ]
+        answers += [
+            {"kind": "resolver", "address": to_text(address), "link": link.name}
+            for link in host.links
+            for address in link.resolvers()
+        ]
         return answers
 
     # Ping.

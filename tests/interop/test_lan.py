@@ -42,6 +42,12 @@ class Lan:
         return self.router.run(*command, form, *more, url)
 
 
+def keep_out(house: Namespace) -> None:
+    """Keep the kernel from speaking on the card, and from forwarding what arrives there."""
+    for setting in ("net.ipv6.conf.card0.disable_ipv6=1", "net.ipv4.conf.card0.forwarding=0"):
+        house.run("sysctl", "-qw", setting)
+
+
 def cable(stack: ExitStack, suffix: str = "") -> tuple[Namespace, Namespace]:
     """A host's namespace and a router's, joined; the kernel has no address on the host's side."""
     house = stack.enter_context(lab.namespace("house" + suffix))
@@ -50,7 +56,7 @@ def cable(stack: ExitStack, suffix: str = "") -> tuple[Namespace, Namespace]:
         *("ip", "-n", house.name, "link", "add", "card0", "type", "veth"),
         *("peer", "name", "lan0", "netns", router.name),
     )
-    house.run("sysctl", "-qw", "net.ipv6.conf.card0.disable_ipv6=1")
+    keep_out(house)
     lab.run("ip", "-n", house.name, "link", "set", "card0", "up")
     router.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", "net.ipv4.ip_forward=1")
     router.address("lan0", "10.9.0.1/24")
@@ -182,3 +188,18 @@ def test_a_card_with_the_kernels_address_is_refused(tmp_path: Path) -> None:
         )
         assert done.returncode == 1
         assert "the kernel has 10.9.0.7 on card0" in done.stderr
+
+
+def test_a_card_whose_packets_the_kernel_forwards_is_refused(tmp_path: Path) -> None:
+    """The kernel of a router would send on what is ours, or tell that it cannot."""
+    require()
+    arguments, _ = write_house(tmp_path)
+    with ExitStack() as stack:
+        house, _ = cable(stack, "3")
+        house.run("sysctl", "-qw", "net.ipv4.conf.card0.forwarding=1")
+        command = [sys.executable, "-m", "appliance", "serve", "--link", "packet:card0"]
+        done = subprocess.run(
+            house.command(*command, *arguments), capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 1
+        assert "sysctl -w net.ipv4.conf.card0.forwarding=0" in done.stderr

@@ -236,6 +236,18 @@ def test_nobody_answers() -> None:
     assert scene.client.unanswered == len(times)
 
 
+def test_an_offer_that_comes_late() -> None:
+    """RFC 2131 §4.1, §2.2: a server that pings first offers when we have asked again already."""
+    scene = Leasing()
+    scene.client.start(0.0)
+    assert scene.until(1.0) == [dhcp.DISCOVER]
+    first = scene.sent[-1][0].xid
+    assert scene.until(6.0) == [dhcp.DISCOVER]
+    assert scene.sent[-1][0].xid == first
+    scene.reply(dhcp.OFFER)
+    assert scene.until(6.5) == [dhcp.REQUEST_LEASE]
+
+
 def test_renew_rebind_expire() -> None:
     """RFC 2131 §4.4.5: T1 to the server, T2 to everybody, and at the end the address goes."""
     scene = Leasing()

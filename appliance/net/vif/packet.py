@@ -2,7 +2,8 @@
 
 The stack takes the card's own MAC; the kernel sees the same frames, and keeps silent because
 nothing in them is addressed to it. That is checked: an interface with an address of the kernel's
-is refused, since two hosts would answer. With PACKET_VNET_HDR every frame carries the same
+is refused, since two hosts would answer, and one whose packets the kernel forwards, since it would
+send ours on, or tell that it cannot. With PACKET_VNET_HDR every frame carries the same
 virtio_net_hdr as on a tap, so super-segments and unfinished checksums pass both ways. A wake-up
 reads a batch, one system call and no copy for each frame.
 
@@ -206,6 +207,11 @@ def _inspect(link: socket.socket, name: str) -> tuple[bytes, int]:
             f"the kernel has {', '.join(own)} on {name} and would answer too: "
             f"ip address flush dev {name}",
         )
+    if setting := _forwards(name):
+        raise LinkError(
+            errno.EADDRINUSE,
+            f"the kernel is a router and forwards what arrives on {name}: sysctl -w {setting}",
+        )
     mtu = _INT.unpack(fcntl.ioctl(link, SIOCGIFMTU, request)[16:20])[0]
     return hardware[18:24], mtu
 
@@ -227,6 +233,25 @@ def _kernel_addresses(name: str, request: bytes) -> list[str]:
         if device == name and scope == "00":  # global
             own.append(to_text(bytes.fromhex(address)))
     return own
+
+
+def _forwards(name: str, system: Path = Path("/proc/sys/net")) -> str:
+    """The setting that keeps the kernel from forwarding what arrives; "" if it does not.
+
+    What a card gets is addressed to its MAC, which is all that a router looks at first.
+    """
+
+    def on(family: str, key: str) -> bool:
+        try:
+            return (system / family / "conf" / name / key).read_text().strip() == "1"
+        except OSError:
+            return False  # a kernel without this protocol, as in an image
+
+    if on("ipv4", "forwarding"):
+        return f"net.ipv4.conf.{name}.forwarding=0"
+    if on("ipv6", "forwarding") and not on("ipv6", "disable_ipv6"):
+        return f"net.ipv6.conf.{name}.disable_ipv6=1"
+    return ""
 
 
 def _kernel() -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,31 @@ def test_needs_privilege(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refusals(name: str, reason: str) -> None:
     with pytest.raises(LinkError, match=reason):
         open_packet(name)
+
+
+@pytest.mark.parametrize(
+    ("four", "six", "disabled", "expected"),
+    [
+        ("0", "0", "0", ""),
+        ("1", "0", "0", "net.ipv4.conf.eth0.forwarding=0"),
+        ("0", "1", "0", "net.ipv6.conf.eth0.disable_ipv6=1"),
+        ("0", "1", "1", ""),
+    ],
+)
+def test_a_kernel_that_forwards(
+    tmp_path: Path, four: str, six: str, disabled: str, expected: str
+) -> None:
+    """RFC 1812 §5.2: a router sends on what is addressed to its MAC, and that is ours too."""
+    assert packet._forwards("eth0", tmp_path) == ""  # no such protocol
+    settings = {
+        "ipv4/conf/eth0/forwarding": four,
+        "ipv6/conf/eth0/forwarding": six,
+        "ipv6/conf/eth0/disable_ipv6": disabled,
+    }
+    for name, value in settings.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{value}\n")
+    assert packet._forwards("eth0", tmp_path) == expected
 
 
 class Ends:
