@@ -31,6 +31,7 @@ class Ipv6Settings:
     secret: bytes
     autonomous: bool = True  # take routers and prefixes from advertisements
     detect: int = 1  # solicitations of duplicate address detection; 0: none
+    follows: bool = False  # another process finds the addresses (see `steer`): ask for none
 
 
 class Ipv6Configuration:
@@ -43,10 +44,12 @@ class Ipv6Configuration:
         self._network = network
         self._random = random
         self._pending: list[tuple[bytes, int]] = []  # addresses to take at the first turn
+        self._follows = False
 
     def use(self, settings: Ipv6Settings) -> None:
         """Speak IPv6 from the next turn on."""
         if self.slaac is None:
+            self._follows = settings.follows
             self.slaac = Slaac(
                 self,
                 self._link.nd,
@@ -72,7 +75,7 @@ class Ipv6Configuration:
 
     def start(self, now: float) -> None:
         """Begin with what has not begun."""
-        if self.slaac is not None:
+        if self.slaac is not None and not self._follows:
             if not self.slaac.addresses:
                 self.slaac.start(now)
             while self._pending:

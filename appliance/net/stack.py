@@ -68,7 +68,9 @@ class Host:
         *,
         random: random_module.Random,
         limits: Limits | None = None,
+        tcp_random: random_module.Random | None = None,
     ) -> None:
+        """`tcp_random`: what TCP draws from, if not `random` (see `steer.SameSecret`)."""
         self.vif = vif
         self.gso_max = vif.gso_max
         self.short_of_memory = False
@@ -77,11 +79,17 @@ class Host:
         self.on_turn: Callable[[float, Mapping[bytes, object]], None] | None = None
         """Called at the end of each turn with the time and the table of flows (`net.trace`)."""
         self.network = Network(vif, self.counters, random, self)
+        self.arrives: Callable[[bytes, float, Link], None] = self.network.arrives
+        """Takes frames that fit no flow; here, and in `strays`, `steer` puts itself."""
+        self.strays: Callable[[bytes, Packet, float], bool] | None = None
+        """Asked about each segment that took the long way; True: it was another process's."""
         self.addresses = self.network.addresses
         self._agenda = self.network.agenda
         self.links = self.network.links
         self.neighbors = self.links[0].arp
-        self.tcp = TcpTable(self, self.network, self.counters, random, limits or Limits())
+        self.tcp = TcpTable(
+            self, self.network, self.counters, tcp_random or random, limits or Limits()
+        )
         self.udp = UdpTable(self, self.network, random, self.tcp.limits.udp_flows)
         # Heap of when to look at which flow; void unless it is that connection's `heap_at`.  Keys,
         # not connections: a deadline keeps nobody alive, and the collector does not walk it.
@@ -125,7 +133,7 @@ class Host:
         counters.frames_in += len(frames)
         mac = link.mac
         flows = self.tcp.flows
-        slow = self.network.arrives
+        slow = self.arrives
         flooded = self.tcp.flooded_until
         unpack = _FAST.unpack_from
         for frame in frames:
@@ -461,7 +469,8 @@ class Host:
 
     def tcp_arrives(self, frame: bytes, packet: Packet, now: float, trusted: bool) -> None:
         """A segment that opens a connection, belongs to none, or came with IP options."""
-        self.tcp.arrives(frame, packet, now, trusted)
+        if self.strays is None or not self.strays(frame, packet, now):
+            self.tcp.arrives(frame, packet, now, trusted)
 
     def udp_arrives(
         self, frame: bytes, packet: Packet, now: float, trusted: bool, broadcast: bool

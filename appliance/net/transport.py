@@ -191,12 +191,15 @@ class Stack:
         addresses: Sequence[str] = (),
         gateways: Sequence[str] = (),
         random: random_module.Random | None = None,
+        tcp_random: random_module.Random | None = None,
         ipv6: Ipv6Settings | None = None,
         dhcp: bool = False,
     ) -> None:
         self.vif = equip(vif)
         self.vifs = [self.vif]
-        self.host = Host(self.vif, random=random or random_module.SystemRandom())
+        self.host = Host(
+            self.vif, random=random or random_module.SystemRandom(), tcp_random=tcp_random
+        )
         self.host.network.on_change.append(self._addresses_changed)
         self._changed: asyncio.Event | None = None
         self._watched = False
