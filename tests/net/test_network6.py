@@ -26,7 +26,6 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from appliance.net.fragments import TOTAL_OCTETS
 from appliance.net.link import Ipv6Settings
 from appliance.net.stack import Host
 from appliance.net.vif.pair import PairEnd, pair
@@ -279,40 +278,6 @@ def test_overlaps_and_nested_fragments() -> None:
     wire.put(six(inner))
     assert wire.counter("ip6_extension_limit") == 1
     assert inbox.got == []
-
-
-def test_random_fragments_stay_under_the_cap() -> None:
-    """20,000 here (a million by hand): memory is bounded, and honest datagrams get through."""
-    wire = Wire()
-    inbox = Inbox()
-    wire.host.udp_bind("", 53, inbox)
-    wire.know_peer()
-    rng = random.Random(8)
-    template = bytes(
-        Ether(src=PEER_MAC, dst=ethernet.mac_text(wire.vif.mac))
-        / six(IPv6ExtHdrFragment(m=1, nh=17), Raw(bytes(8)))
-    )
-    honest = fragment6(
-        six(IPv6ExtHdrFragment(id=9), UDP(sport=9, dport=53), Raw(b"y" * 3000)), 1280
-    )
-    for batch in range(20_000 // 64):
-        frames = []
-        for _ in range(64):
-            frame = bytearray(template[:-8]) + rng.randbytes(8 * rng.randrange(1, 100))
-            frame[18:20] = (len(frame) - 54).to_bytes(2)
-            frame[30:38] = rng.randbytes(8)  # of the source: as good as any
-            frame[22] = 0x20
-            frame[56:58] = (rng.randrange(0, 8000) << 3 | rng.randrange(2)).to_bytes(2)
-            frame[58:62] = rng.randrange(400).to_bytes(4)
-            frames.append(PLAIN + bytes(frame))
-        wire.host.receive(frames, wire.now)
-        assert wire.host.network.fragments.octets <= TOTAL_OCTETS
-        if batch % 100 == 50:
-            wire.put(*honest)
-        wire.now += 0.01
-        wire.far.receive(1024)
-    assert len(inbox.got) >= 3
-    assert all(data == b"y" * 3000 for data, _ in inbox.got)
 
 
 def test_ipv4_fragments() -> None:
