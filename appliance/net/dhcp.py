@@ -27,6 +27,9 @@ RENEW_RETRY: Final = 60.0
 """Seconds at least between requests to go on (RFC 2131 §4.4.5)."""
 DECLINE_WAIT: Final = 10.0
 """Seconds to wait after a decline (RFC 2131 §3.1 (5))."""
+MAX_CONFLICTS: Final = 10
+RATE_LIMIT_INTERVAL: Final = 60.0
+"""Declined addresses after which there is a wait of so many seconds (RFC 5227 §1.1)."""
 REQUEST_TRIES: Final = 4
 """Requests that stay without an answer before everything begins anew (RFC 2131 §3.1 (5))."""
 OFFER_WAIT: Final = 0.5
@@ -107,6 +110,8 @@ class Client:
         self._xid = 0
         self._due = inf
         self._began = 0.0
+        self._asked_at = 0.0  # when the last request was sent: lifetimes count from there
+        self._declined = 0  # addresses in a row
 
     def start(self, now: float) -> None:
         """Begin to look for a server, within a second (RFC 2131 §4.4.1 would take ten)."""
@@ -117,9 +122,12 @@ class Client:
         lease = self.lease
         if lease is not None:
             self._send(
-                dhcp.RELEASE, [(dhcp.SERVER_ID, lease.server)], now,
-                ciaddr=lease.address, to=lease.server,
-            )  # fmt: skip
+                dhcp.RELEASE,
+                [(dhcp.SERVER_ID, lease.server), self._identifier()],
+                now,
+                ciaddr=lease.address,
+                to=lease.server,
+            )
         self._due = inf
         self.state = INIT
 
@@ -248,7 +256,7 @@ class Client:
     def _acknowledged(self, message: dhcp.DhcpMessage, now: float) -> None:
         if self.state == REQUESTING and self._from_another(message):
             return
-        lease = self._lease(message, now)
+        lease = self._lease(message)
         if lease is None:
             return
         if self.state == REQUESTING:
@@ -283,24 +291,30 @@ class Client:
 
     def _decline(self, lease: Lease, now: float) -> None:
         self.lease = None
-        options = [(dhcp.SERVER_ID, lease.server), (dhcp.REQUESTED_ADDRESS, lease.address)]
+        options = [
+            (dhcp.SERVER_ID, lease.server),
+            (dhcp.REQUESTED_ADDRESS, lease.address),
+            self._identifier(),
+        ]
         self._send(dhcp.DECLINE, options, now)
-        self._begin_again(now, DECLINE_WAIT)
+        self._declined += 1
+        # RFC 5227 §2.1.1: after so many conflicts, one attempt a minute and no more.
+        often = self._declined >= MAX_CONFLICTS
+        self._begin_again(now, RATE_LIMIT_INTERVAL if often else DECLINE_WAIT)
 
     def _take(self, lease: Lease) -> None:
         self.lease = lease
         self.state = BOUND
+        self._declined = 0
         self._offer = None
         self._due = min(lease.renew_at, lease.expires_at)
         self._owner.bound(lease)
 
-    def _lease(self, message: dhcp.DhcpMessage, now: float) -> Lease | None:
+    def _lease(self, message: dhcp.DhcpMessage) -> Lease | None:
         """The lease that an acknowledgment grants; None when it makes no sense."""
         seconds = message.number(dhcp.LEASE_TIME, 4)
         if not seconds or not _usable(message.yiaddr):
             return None
-        # RFC 2131 §4.4.5: times count from when the request was sent; here from now, the network
-        # between us and the server being a matter of milliseconds.
         length = inf if seconds == INFINITE else max(float(seconds), MIN_LEASE)
         t1 = message.number(dhcp.RENEWAL_TIME, 4) or length * 0.5
         t2 = message.number(dhcp.REBINDING_TIME, 4) or length * 0.875
@@ -316,14 +330,19 @@ class Client:
             _routes(message),
             message.addresses(dhcp.DNS)[:8],
             mtu if mtu >= ipv4.MIN_REASSEMBLY else 0,
-            now + t1,
-            now + t2,
-            now + length,
+            # RFC 2131 §4.4.5: from when the request was sent, not from when the answer came.
+            self._asked_at + t1,
+            self._asked_at + t2,
+            self._asked_at + length,
         )
+
+    def _identifier(self) -> tuple[int, bytes]:
+        """RFC 2131 §4.2: who has an identifier MUST use it in every message."""
+        return dhcp.CLIENT_ID, b"\1" + self._mac
 
     def _wishes(self) -> list[tuple[int, bytes]]:
         options = [
-            (dhcp.CLIENT_ID, b"\1" + self._mac),
+            self._identifier(),
             (dhcp.PARAMETER_LIST, _PARAMETERS),
             (dhcp.MAX_MESSAGE, (1472).to_bytes(2)),
         ]
@@ -340,6 +359,8 @@ class Client:
         ciaddr: bytes = NOBODY,
         to: bytes = EVERYBODY,
     ) -> None:
+        if kind == dhcp.REQUEST_LEASE:
+            self._asked_at = now
         seconds = int(now - self._began)
         message = dhcp.build(
             kind, self._xid, self._mac, options, seconds=max(seconds, 0), ciaddr=ciaddr

@@ -94,6 +94,7 @@ class Link:
             random=random,
             on_unreachable=network.unreachable,
             on_lost=self._lost,
+            on_host=self._is_host,
             link=self,
             agenda=network.agenda,
         )
@@ -221,6 +222,12 @@ class Link:
         self._network.routes.demote(address, self, True)
         if self.v6.lost(address, self._network.now):
             self.review()
+        self._network.rerouted(self, address)
+
+    def _is_host(self, address: bytes) -> None:
+        """A neighbour is no router any more: nothing goes by it, whatever else there is."""
+        self.v6.is_host(address, self._network.now)
+        self.review()
         self._network.rerouted(self, address)
 
     # ------------------------------------------------------------------ what leaves

@@ -47,6 +47,7 @@ class Ipv4Configuration:
         self._again: dict[bytes, float] = {}
         """Those that are to be probed for -> when, seconds; minus infinity is the first turn."""
         self._conflicts = 0  # of link-local addresses (RFC 3927)
+        self._fall_back_at = -inf  # not before, seconds: what RFC 3927 §2.2.1 limits
         self._fallback: bytes = b""  # the link-local address that is claimed or held
 
     def use_dhcp(self, name: str) -> None:
@@ -95,7 +96,7 @@ class Ipv4Configuration:
         client = self.dhcp
         if client is not None and client.deadline() <= now:
             client.advance(now)
-            if client.unanswered >= UNANSWERED and not self._fallback:
+            if client.unanswered >= UNANSWERED and not self._fallback and self._fall_back_at <= now:
                 self._fall_back()
 
     def close(self, now: float) -> None:
@@ -179,7 +180,9 @@ class Ipv4Configuration:
             self._conflicts += 1
             self._give_up(address, "link-local")
             self._fallback = b""
-            if linklocal.wait(self._conflicts) == 0.0:
+            wait = linklocal.wait(self._conflicts)
+            self._fall_back_at = self._network.now + wait
+            if not wait:
                 self._fall_back()
         elif self.dhcp is not None:
             self._claims.pop(address, None)

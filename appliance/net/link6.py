@@ -95,6 +95,11 @@ class Ipv6Configuration:
         self.slaac.lost(address, now)
         return True
 
+    def is_host(self, address: bytes, now: float) -> None:
+        """A neighbour is no router any more."""
+        if self.slaac is not None:
+            self.slaac.is_host(address, now)
+
     # ------------------------------------------------------------------ what arrives
 
     def icmp_arrives(

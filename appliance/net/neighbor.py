@@ -150,8 +150,9 @@ class Neighbor:
         self.used = False
         """Set by senders with every packet; cleared here when the timer has seen it."""
         self.confirmed_at = -math.inf
-        """When the neighbour was last heard of, seconds; a sender whose packets are being
-        acknowledged may write `now` here (RFC 4861 §7.3.1), which saves the question."""
+        """When the neighbour was last heard of, seconds. A sender whose packets are being
+        acknowledged writes `now` here (RFC 4861 §7.3.1: forward progress), and nothing else: the
+        timers look at it, and ask only those of whom nobody has heard."""
         self.used_at = -math.inf
         """When `used` was last seen set, seconds."""
         self.state = IDLE
@@ -335,10 +336,21 @@ class NeighborCache:
             self._ask_first(neighbor, now)
         elif neighbor.state == REACHABLE:
             self._review(neighbor, now)
+        elif self._confirmed(neighbor, now - RETRY):
+            pass
         elif neighbor.attempts < ATTEMPTS:
             self._ask(neighbor, now)
         else:
             self._fail(neighbor)
+
+    def _confirmed(self, neighbor: Neighbor, since: float) -> bool:
+        """RFC 4861 §7.3.1: progress that a transport saw spares the rest of the questions."""
+        if neighbor.state != PROBING or neighbor.confirmed_at <= since:
+            return False
+        neighbor.state = REACHABLE
+        neighbor.attempts = 0
+        self._arm(neighbor, neighbor.confirmed_at + self._lifetime())
+        return True
 
     def _review(self, neighbor: Neighbor, now: float) -> None:
         """The trust in an entry has run out: was it used, and has anyone confirmed it since?"""

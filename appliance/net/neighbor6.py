@@ -51,8 +51,8 @@ MAX_RANDOM_FACTOR: Final = 1.5
 class NeighborCache6(NeighborCache):
     """Neighbours of one link over IPv6.
 
-    `on_lost(address, router)` is called when one that used to answer no longer does, or has
-    stopped to be a router; the rest is as in `NeighborCache`.
+    `on_lost(address)` is called when one that used to answer no longer does, `on_host(address)`
+    when one that was a router says that it is none; the rest is as in `NeighborCache`.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class NeighborCache6(NeighborCache):
         random: random_module.Random,
         on_unreachable: Callable[[bytes, list[bytes]], None],
         on_lost: Callable[[bytes], None],
+        on_host: Callable[[bytes], None] | None = None,
         capacity: int = CAPACITY,
         link: Any = None,
         agenda: Agenda | None = None,
@@ -83,6 +84,7 @@ class NeighborCache6(NeighborCache):
         self.retransmit = RETRANS_TIMER
         """Seconds between solicitations."""
         self._on_lost = on_lost
+        self._on_host = on_host if on_host is not None else on_lost
 
     # What is heard.
 
@@ -112,9 +114,9 @@ class NeighborCache6(NeighborCache):
         if advertisement.solicited or changed:
             self._settle(neighbor, link or known, advertisement.solicited, now)
         if neighbor.router and not advertisement.router:
-            # RFC 4861 §7.2.5: it is to be removed from the default router list.
+            # RFC 4861 §7.2.5: it MUST be removed from the default router list.
             neighbor.router = False
-            self._on_lost(neighbor.address)
+            self._on_host(neighbor.address)
         neighbor.router = advertisement.router
 
     def heard(
@@ -139,9 +141,11 @@ class NeighborCache6(NeighborCache):
                 self.counters.neighbor_changed += 1
             self._settle(neighbor, link, False, now)
 
-    def confirm(self, neighbor: Neighbor, now: float) -> None:
-        """RFC 4861 §7.3.1: a transport has seen that packets arrive there."""
-        neighbor.confirmed_at = now
+    def forwards(self, address: bytes) -> None:
+        """RFC 4861 §6.3.4, §8.3: whoever advertises itself, or is redirected to, is a router."""
+        neighbor = self._table.get(address)
+        if neighbor is not None:
+            neighbor.router = True
 
     # What leaves, in the terms of Neighbor Discovery.
 
@@ -199,6 +203,8 @@ class NeighborCache6(NeighborCache):
             self._review(neighbor, now)
         elif state == WANTED:
             self._ask_first(neighbor, now)
+        elif self._confirmed(neighbor, now - self.retransmit):
+            pass
         elif neighbor.attempts < ATTEMPTS:
             self._ask(neighbor, now)
         else:

@@ -329,6 +329,7 @@ class Slaac:
         self.managed = ra.managed
         if ra.link:
             self._cache.heard(src, ra.link, now, create=True, router=True)
+        self._cache.forwards(src)  # with our option or without
         if not ra.lifetime:
             self._drop_router(src)
         elif src in self.routers or len(self.routers) < MAX_ROUTERS:
@@ -394,6 +395,8 @@ class Slaac:
         on_link = target == destination
         if redirect.link:
             self._cache.heard(target, redirect.link, now, create=True, router=not on_link)
+        if not on_link:
+            self._cache.forwards(target)
         self._forget_redirect(destination)
         if len(self.redirects) >= MAX_REDIRECTS:
             self._forget_redirect(next(iter(self.redirects)))
@@ -408,6 +411,11 @@ class Slaac:
             # The only router we knew: ask whether there is another.
             self._solicit_after = 0.0
             self._solicit_at = now
+
+    def is_host(self, address: bytes, now: float) -> None:
+        """A neighbour that was a router says that it is none (RFC 4861 §7.2.5)."""
+        self.lost(address, now)
+        self._drop_router(address)
 
     def _forget_redirect(self, destination: bytes) -> None:
         target = self.redirects.pop(destination, None)

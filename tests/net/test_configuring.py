@@ -276,7 +276,8 @@ def test_renewal_succeeds() -> None:
     scene.until(first.renew_at + 1)
     scene.reply(dhcp.ACK)
     second = scene.told[-1]
-    assert second.expires_at == pytest.approx(scene.now + 1000.0)
+    # RFC 2131 §4.4.5: counted from the request, a second before the answer.
+    assert second.expires_at == pytest.approx(scene.now - 1.0 + 1000.0)
     assert scene.client.state == "bound"
 
 

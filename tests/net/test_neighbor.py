@@ -374,6 +374,19 @@ def test_confirmation_from_above_spares_the_question(link: Link) -> None:
     assert question(link.run_until(295.0 + 3 * REACHABLE_MAX)[0][1]) == (MAC, ASKED)
 
 
+def test_confirmation_from_above_ends_the_questions(link: Link) -> None:
+    """RFC 4861 §7.3.1, RFC 1122 §2.3.2.1 (4): advice of the transport, in the midst of a poll."""
+    neighbor = link.cache.lookup(PEER, 0.0)
+    link.answered(0.0)
+    link.taken()
+    neighbor.used = True
+    at = link.cache.deadline()
+    assert len(link.run_until(at)) == 1
+    neighbor.confirmed_at = at + 0.5
+    assert link.run_until(at + REACHABLE_MIN) == []
+    assert neighbor.mac == MAC
+
+
 def test_lifetimes_differ(link: Link) -> None:
     addresses = [bytes((10, 0, 2, n)) for n in range(50)]
     held = [link.cache.lookup(address, 0.0) for address in addresses]

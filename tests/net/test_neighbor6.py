@@ -141,18 +141,34 @@ def test_progress_confirms() -> None:
     """§7.3.1: a transport that sees its packets acknowledged keeps the entry REACHABLE."""
     link, neighbor = reachable()
     for second in range(1, 300):
-        link.cache.confirm(neighbor, float(second))
+        neighbor.confirmed_at = float(second)
         link.run(float(second))
         assert neighbor.state == REACHABLE
     link.run(340.0)
     assert neighbor.state == STALE
     link.cache.enqueue(neighbor, HEAD)
     link.cache.advance(341.0)
-    link.cache.confirm(neighbor, 344.0)
+    neighbor.confirmed_at = 344.0
     link.taken()
     link.run(346.5)
     assert neighbor.state == REACHABLE
     assert link.taken() == []
+
+
+def test_progress_ends_the_questions() -> None:
+    """§7.3.1: also when the neighbour is being probed already; the next look finds it REACHABLE."""
+    link, neighbor = reachable()
+    link.run(REACHABLE_TIME * 1.5)
+    link.cache.enqueue(neighbor, HEAD)
+    link.cache.advance(100.0)
+    link.run(105.5)
+    assert neighbor.state == PROBING
+    link.taken()
+    neighbor.confirmed_at = 105.9
+    link.run(110.0)
+    assert neighbor.state == REACHABLE
+    assert link.taken() == []
+    assert link.lost == []
 
 
 def test_advertised_times_are_used() -> None:
