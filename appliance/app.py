@@ -38,6 +38,7 @@ from appliance.ports import PortsError
 
 if TYPE_CHECKING:
     from appliance.gateway import Gateway
+    from appliance.parts.certificates import Certificates
     from appliance.settings import Settings
 
 logger = logging.getLogger("appliance")
@@ -62,9 +63,14 @@ def run(settings: Settings, *, say: Say, verbose: bool = False) -> None:
     uvloop = _uvloop()
     if verbose:
         say(f"event loop: {f'uvloop {uvloop.__version__}' if uvloop else 'asyncio'}")
-    factory = uvloop.new_event_loop if uvloop else None
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
         runner.run(Appliance(settings, say, verbose).run())
+
+
+def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the fastest loop that is installed; None: asyncio's own."""
+    uvloop = _uvloop()
+    return uvloop.new_event_loop if uvloop else None
 
 
 def _uvloop() -> ModuleType | None:
@@ -85,7 +91,7 @@ def _leave_alone() -> None:
     gc.enable()
 
 
-def _look_for_directories(settings: Settings) -> None:
+def look_for_directories(settings: Settings) -> None:
     """Raise StartError when one of the settings is not there."""
     for directory, key in (
         (settings.site.directory, "site.directory"),
@@ -117,7 +123,7 @@ class Appliance:
         `patient`: HTTP and DNS begin alone, and all other parts with `begin_rest`.
         """
         if content is None:
-            _look_for_directories(settings)
+            look_for_directories(settings)
             content = load_content(settings)
         self.settings = settings
         self.gateway: Gateway | None = None
@@ -126,11 +132,11 @@ class Appliance:
         self._content = content
         self._stacks: list[Stack] = []  # the appliance's, then the gateway's
         try:
-            web, authority = Web(settings, self._content), Authority(settings, self._content, say)
+            web, authority = Web(settings, self._content), self._authority()
         except OptionsError as exc:
             raise StartError(str(exc)) from exc
         self._parts: list[Part] = [web, authority]
-        self._rest = partial(_others, settings, web, authority)
+        self._rest = partial(self._others, web, authority)
         if not patient:
             self._parts += self._rest()
         if settings.site.watch:
@@ -149,6 +155,14 @@ class Appliance:
         self._reloading: asyncio.Task[None] | None = None
         self._reload_wanted = False
 
+    def _authority(self) -> Authority:
+        """The name server; raises OptionsError."""
+        return Authority(self.settings, self._content, self._say)
+
+    def _others(self, web: Web, authority: Authority) -> list[Part]:
+        """All parts but HTTP and DNS, in the order in which they begin."""
+        return secure_parts(self.settings, web, authority)
+
     async def run(self) -> None:
         """Begin, say so, serve until told to end, and end."""
         async with contextlib.AsyncExitStack() as whole:
@@ -158,19 +172,27 @@ class Appliance:
             except (OSError, PortsError) as exc:  # LinkError is an OSError
                 raise StartError(getattr(exc, "strerror", None) or str(exc)) from exc
             self._listen_to_signals()
-            notes = [note for part in self._parts for note in part.notes()]
-            stack = self._stacks[0]
-            addresses = worth_telling(stack.addresses())
-            taken = self._cabling.contested
-            for line in banner(
-                self.settings, self._content, stack.vifs, self.gateway, notes, addresses, taken
-            ):
-                self._say(line)
-            if self.gateway is None:
-                self._tell_changes(stack)
-            _leave_alone()
+            self._introduce()
+            self._settle_down()
             await self._ended.wait()
             await self._drain()
+
+    def _introduce(self) -> None:
+        """Say what is served, and where."""
+        notes = [note for part in self._parts for note in part.notes()]
+        stack = self._stacks[0]
+        addresses = worth_telling(stack.addresses())
+        taken = self._cabling.contested
+        for line in banner(
+            self.settings, self._content, stack.vifs, self.gateway, notes, addresses, taken
+        ):
+            self._say(line)
+        if self.gateway is None:
+            self._tell_changes(stack)
+
+    def _settle_down(self) -> None:
+        """Everything has begun: nothing that is there now is garbage."""
+        _leave_alone()
 
     # Beginning.
 
@@ -181,7 +203,7 @@ class Appliance:
             from appliance.trace.record import TraceFile
 
             tracing = TraceFile(net.trace, warn=logger.warning)
-        ours, theirs = open_cable(net, net.pcap, logger.warning)
+        ours, theirs = self._open_cable()
         more = open_more(net, logger.warning)
         if tracing is not None:
             ours, more = tracing.around(ours), [tracing.around(vif) for vif in more]
@@ -198,6 +220,10 @@ class Appliance:
         if theirs is not None:
             await self._offer(theirs)
         await self._cabling.settle()
+
+    def _open_cable(self) -> tuple[Vif, Vif | None]:
+        """The first link, and the other end of a pair; raises LinkError."""
+        return open_cable(self.settings.net, self.settings.net.pcap, logger.warning)
 
     def _tell_changes(self, stack: Stack) -> None:
         """Say where we are found from now on, when that changes."""
@@ -322,13 +348,17 @@ class Appliance:
         if content.site_errors:
             self._say(f"not reloaded: {plural(content.site_errors, 'error')}; the old is served on")
             return
+        await self._serve_now(content)
+        self._say(f"reloaded in {time.monotonic() - began:.2f} s: {content.summary}")
+
+    async def _serve_now(self, content: Content) -> None:
+        """Serve what was loaded again."""
         self._content = content
         for part in self._parts:
             part.reload(content)
         for part in self._parts:
             await part.reloaded()
         _leave_alone()
-        self._say(f"reloaded in {time.monotonic() - began:.2f} s: {content.summary}")
 
     # Ending.
 
@@ -363,19 +393,20 @@ class Appliance:
                 self._say(f"{stack.vif.name}: {counted}")
 
 
-def _others(settings: Settings, web: Web, authority: Authority) -> list[Part]:
-    """All parts but HTTP and DNS, in the order in which they begin."""
-    return [*_secure(settings, web, authority)]
+def secure_parts(
+    settings: Settings, web: Web, authority: Authority, certificates: Certificates | None = None
+) -> list[Part]:
+    """The parts with TLS in them; OpenSSL is imported only if they are wanted.
 
-
-def _secure(settings: Settings, web: Web, authority: Authority) -> list[Part]:
-    """The parts with TLS in them; OpenSSL is imported only if they are wanted."""
+    `certificates`: made earlier, as workers have them in common.
+    """
     if not (settings.tls.port or settings.tls.dot_port):
         return []
     from appliance.parts.certificates import Certificates
     from appliance.parts.secure import Secure
 
-    certificates = Certificates(settings)
+    if certificates is None:
+        certificates = Certificates(settings)
     web.hooks.update(certificates.hooks)
     parts: list[Part] = [certificates, Secure(settings, certificates, web, authority)]
     if settings.acme.directory is not None:

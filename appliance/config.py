@@ -38,6 +38,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "net.probe": "--no-probe",
     "net.pcap": "--pcap",
     "net.trace": "--trace",
+    "net.workers": "--workers",
     "gateway.bind": "--bind",
     "gateway.http": "--http-port",
     "gateway.dns": "--dns-port",

@@ -535,6 +535,10 @@ class Net(Cable):
     wait: Seconds = 15
     pcap: AnyPath | None = Field(default=None, description="a path, as text")
     trace: AnyPath | None = Field(default=None, description="a path, as text")
+    # A tap has 256 queues (MAX_TAP_QUEUES, linux/if_tun.h), more than anybody has processors for.
+    workers: int = Field(
+        default=1, strict=True, ge=1, le=256, description="an integer from 1 to 256"
+    )
     more: tuple[MoreLink, ...] = Field(
         default=(), max_length=15, description="tables, each begun by [[net.more]]"
     )
@@ -546,6 +550,20 @@ class Net(Cable):
         if isinstance(data, dict) and "address" not in data and data.get("link", PAIR) == PAIR:
             data = {"address": ["10.0.0.2/24"], "gateway": ["10.0.0.1"]} | data
         return data
+
+    @model_validator(mode="after")
+    def _of_workers(self) -> Self:
+        """Several processes share one interface that has a queue for each."""
+        alone = None
+        if self.link == PAIR:
+            alone = "the link is a pair, which has one end"
+        elif self.more:
+            alone = "there are more links"
+        elif self.pcap is not None or self.trace is not None:
+            alone = "frames are recorded, which one process does"
+        if self.workers > 1 and alone:
+            raise ValueError(f"workers|{self.workers}|1, since {alone}")
+        return self
 
     @model_validator(mode="after")
     def _apart(self) -> Self:

@@ -65,7 +65,7 @@ ASYNCIO = {
     "dns.conversation", "dns.protocol", "dns.service", "http.http1", "http.http2", "http.server",
     "tls.protocol", "tls.stream",
 }  # fmt: skip
-ASYNCIO_TOP = {"app", "dial", "resolver", "gateway", "fuzz", "image", "parts"}
+ASYNCIO_TOP = {"app", "dial", "resolver", "gateway", "worker", "fuzz", "image", "parts"}
 
 # A sans-I/O module gets time, randomness and frames from its caller.
 OUTSIDE_WORLD = {

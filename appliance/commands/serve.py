@@ -61,6 +61,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--trace", metavar="FILE", type=Path, help="what each TCP connection did, for `trace`"
     )
     parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=int,
+        help="processes, each on a queue of the same tap or card (default: 1)",
+    )
+    parser.add_argument(
         "--bind", metavar="IP", help="offer it on this address, with a pair (default: 127.0.0.1)"
     )
     parser.add_argument(
@@ -122,6 +128,8 @@ def run(options: argparse.Namespace) -> int:
     gc.disable()
     from appliance.app import StartError, run
 
+    if settings.net.workers > 1:
+        from appliance.workers import run
     try:
         run(settings, say=say, verbose=options.verbose)
     except StartError as exc:

@@ -24,6 +24,7 @@ from appliance.parts.holder import BACKLOG
 if TYPE_CHECKING:
     from appliance.content import Content
     from appliance.dns import Zone
+    from appliance.dns.authority import Options
     from appliance.net.transport import Stack
     from appliance.settings import Settings
 
@@ -32,16 +33,23 @@ class Authority(Part):
     """Listeners for DNS, and the zones that they answer from."""
 
     def __init__(
-        self, settings: Settings, content: Content, say: Callable[[str], None] = lambda _line: None
+        self,
+        settings: Settings,
+        content: Content,
+        say: Callable[[str], None] = lambda _line: None,
+        made: Options | None = None,
     ) -> None:
-        """Serve what was loaded, and what the journals have beyond it; OptionsError."""
+        """Serve what was loaded, and what the journals have beyond it; OptionsError.
+
+        `made`: of the settings, earlier, as workers have it that share its secrets.
+        """
         super().__init__()
         self._settings = settings
         self._port = settings.dns.port
         self._say = say
         self._random = Random(secrets.randbits(128))
         self.server = Server(
-            options(settings),
+            made if made is not None else options(settings),
             counters=content.catalog.counters,
             random=self._random,
             say=say,

@@ -1,0 +1,336 @@
+"""One of several workers: an appliance on one queue of an interface, beside others like it.
+
+Number 0, the first, is the host towards the network: it finds addresses, answers ARP, discovery and
+pings, changes zones, talks to other servers and authorities, and has the control socket and the
+metrics. The others follow it in all of this, and serve HTTP, DNS and TLS like it.
+
+`family` has what they have in common, and `workers` forks them off. May import everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import pickle
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from appliance.app import COLLECT, Appliance, event_loop, secure_parts
+from appliance.family import Family, settings_of
+from appliance.mesh import Post, blob_of
+from appliance.net.link import Ipv6Settings
+from appliance.net.steer import Addressing, SameSecret, Steer, addressing, follow
+from appliance.net.transport import Stack
+from appliance.parts.authority import Authority
+from appliance.parts.mirror import FIRST, Follower, Publisher
+
+if TYPE_CHECKING:
+    from appliance.content import Content
+    from appliance.net.vif.base import Vif
+    from appliance.parts.base import Part
+    from appliance.parts.web import Web
+
+logger = logging.getLogger("appliance")
+
+EVERY: Final = 1.0
+"""Seconds between two looks at what changes without a word: routes, zones that expire, counters."""
+RETRY: Final = 0.01
+"""Seconds until letters that found no room are tried again."""
+
+Counts = dict[str, dict[str, float]]
+
+
+class Worker(Appliance):
+    """A running worker."""
+
+    def __init__(self, family: Family, index: int) -> None:
+        self.family = family
+        self.index = index
+        self.post = Post(family.mesh, index)
+        self.steer: Steer | None = None
+        self._publisher: Publisher | None = None
+        self._told: Addressing | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing = False
+        self._prepared: tuple[int, Content] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.others: dict[int, Counts] = {}
+        """The latest counters of the followers, at the first worker."""
+        super().__init__(
+            settings_of(family, index),
+            family.say if index == FIRST else _silent,
+            family.verbose and index == FIRST,
+            content=family.content,
+        )
+
+    # What is made otherwise than in an appliance that is alone.
+
+    def _authority(self) -> Authority:
+        family = self.family
+        if self.index == FIRST:
+            return Authority(self.settings, family.content, family.say, made=family.options)
+        return Follower(
+            self.settings, family.content, self._warn, made=family.options, post=self.post
+        )
+
+    def _warn(self, line: str) -> None:
+        self.family.say(f"worker {self.index}: {line}")
+
+    def _others(self, web: Web, authority: Authority) -> list[Part]:
+        self._web, self._dns = web, authority
+        return secure_parts(self.settings, web, authority, self.family.certificates)
+
+    def _open_cable(self) -> tuple[Vif, Vif | None]:
+        return self.family.queues[self.index], None
+
+    async def _stack(
+        self,
+        vif: Vif,
+        addresses: Sequence[str],
+        gateways: Sequence[str],
+        *,
+        ipv6: Ipv6Settings | None = None,
+        dhcp: bool = False,
+    ) -> Stack:
+        if self.index != FIRST:
+            dhcp = False
+            if ipv6 is not None:
+                ipv6 = replace(ipv6, autonomous=False, detect=0, follows=True)
+        secret = SameSecret(self.family.secret)
+        stack = Stack(vif, ipv6=ipv6, dhcp=dhcp, tcp_random=secret)
+        self._stacks.append(stack)
+        tcp, udp = self.family.ports()
+        self.steer = Steer(
+            stack.host,
+            self.index,
+            self.family.count,
+            tcp=tcp,
+            udp=udp,
+            pass_on=self.family.mesh.pass_on,
+        )
+        if self.index != FIRST and self.family.addressing is not None:
+            follow(stack.host.network, self.family.addressing)
+        loop = asyncio.get_running_loop()
+        await stack.start()
+        loop.add_reader(self.family.mesh.frames[self.index][0], self._frames)
+        if self.index == FIRST:
+            stack.host.network.on_change.append(self._tell_addressing)
+        return stack
+
+    async def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._listen_to_signals()
+        if self.index == FIRST:
+            loop.add_reader(self.post.fileno(), self._letters)
+            await super()._begin()
+            self._publisher = Publisher(self._dns, self.post)
+        else:
+            net = self.settings.net
+            ipv6 = Ipv6Settings(self.family.secret) if net.ipv6 != "off" else None
+            stack = await self._stack(self._open_cable()[0], (), (), ipv6=ipv6)
+            for part in self._parts:
+                await part.begin(stack)
+            loop.add_reader(self.post.fileno(), self._letters)
+        self._tick()
+
+    def _introduce(self) -> None:
+        if self.index == FIRST and self.family.banner:
+            super()._introduce()
+
+    def _settle_down(self) -> None:
+        # What was there before the fork stays where it is: moving it between the collector's lists
+        # would make a copy of every page of it.
+        gc.freeze()
+        gc.set_threshold(*COLLECT)
+        gc.enable()
+        self.post.send(self.family.supervisor, "ready", self.index)
+
+    def _told_to_reload(self) -> None:
+        self.post.send(self.family.supervisor, "reload")
+
+    async def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await super()._end()
+        self.post.flush()
+
+    # Frames and letters.
+
+    def _frames(self) -> None:
+        messages = self.family.mesh.frames_for(self.index)
+        if messages and self.steer is not None:
+            self.steer.taken(messages, time.monotonic())
+            self._stacks[0].host.wake()
+
+    def _letters(self) -> None:
+        for words, fd in self.post.receive():
+            try:
+                self._letter(words, fd)
+            except Exception:
+                logger.exception("a letter of another worker: %s", words[0])
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what waits, soon; a worker that lets too much wait is told of."""
+        self._flushing = False
+        done = self.post.flush()
+        while self.post.stuck:
+            self.post.send(self.family.supervisor, "stuck", self.post.stuck.pop())
+        if not done and not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_later(RETRY, self._flush)
+
+    def _letter(self, words: tuple[Any, ...], fd: int) -> None:
+        kind, *rest = words
+        if kind in ("prepare", "serve", "drop"):
+            self._reload_step(kind, rest[0], fd)
+        elif self.index == FIRST:
+            self._letter_to_first(kind, rest, fd)
+        elif isinstance(self._dns, Follower):
+            mirror = self._dns.mirror
+            if kind == "zone":
+                mirror.news(rest[0], rest[1], fd)
+            elif kind == "answer":
+                mirror.answered(*rest)
+            elif kind == "who":
+                mirror.introduce()
+            elif kind == "addressing":
+                follow(self._stacks[0].host.network, rest[0])
+
+    def _letter_to_first(self, kind: str, rest: list[Any], fd: int) -> None:
+        if kind == "counters":
+            self.others[rest[0]] = rest[1]
+            return
+        publisher = self._publisher
+        if publisher is None:
+            if fd >= 0:
+                os.close(fd)
+            return  # followers are asked who they are when there is one
+        if kind == "hello":
+            publisher.hello(rest[0], pickle.loads(blob_of(fd)))  # noqa: S301 - from a worker
+            if self._told is not None:
+                self.post.send(rest[0], "addressing", self._told)
+        elif kind == "update":
+            publisher.update(*rest)
+        elif kind == "notify":
+            publisher.notified(*rest)
+
+    # Once a second.
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(EVERY, self._tick)
+        if self.index == FIRST:
+            self._tell_addressing()
+            if self._publisher is not None:
+                self._publisher.look()
+        else:
+            self.post.send(FIRST, "counters", self.index, self.counters())
+        self._flush()
+
+    def _tell_addressing(self) -> None:
+        """Have the others be who we are now; while nothing is found yet they stay who they were."""
+        now = addressing(self._stacks[0].host.network)
+        if now == self._told or (self._told is None and not now.addresses):
+            return
+        self._told = now
+        for other in range(1, self.family.count + 1):
+            self.post.send(other, "addressing", now)
+
+    def counters(self) -> Counts:
+        """What this worker has counted, by room."""
+        http: dict[str, float] = {}
+        for server in self._web.http:
+            for name, value in server.counters().items():
+                http[name] = http.get(name, 0) + value
+        host = self._stacks[0].host
+        return {
+            "http": http,
+            "dns": dict(self._dns.server.counters.as_dict()),
+            "net": {**host.counters.as_dict(), **(self.steer.as_dict() if self.steer else {})},
+            "tcp": {"flows": len(host.tcp.flows)},
+        }
+
+    # A reload: everybody prepares, and then everybody serves it, or nobody.
+
+    def _reload_step(self, kind: str, number: int, fd: int) -> None:
+        if kind == "prepare":
+            task = asyncio.get_running_loop().create_task(self._prepare(number, fd))
+        elif kind == "serve" and self._prepared is not None and self._prepared[0] == number:
+            content = self._prepared[1]
+            self._prepared = None
+            task = asyncio.get_running_loop().create_task(self._serve(number, content))
+        else:
+            self._prepared = None
+            return
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _prepare(self, number: int, fd: int) -> None:
+        well = True
+        try:
+            content = await asyncio.get_running_loop().run_in_executor(
+                None, lambda: pickle.loads(blob_of(fd))  # noqa: S301 - from the supervisor
+            )  # fmt: skip
+            self._prepared = number, replace(content, catalog=self._content.catalog)
+        except Exception:
+            logger.exception("worker %d cannot take what was loaded", self.index)
+            well = False
+        self.post.send(self.family.supervisor, "prepared", self.index, number, well)
+
+    async def _serve(self, number: int, content: Content) -> None:
+        try:
+            await self._serve_now(content)
+        except Exception:
+            logger.exception("worker %d: reload", self.index)
+        self.post.send(self.family.supervisor, "served", self.index, number)
+
+
+def _silent(_line: str) -> None:
+    """The first worker says it for all."""
+
+
+def _brought_up_to_date(family: Family, again: bool) -> Content:
+    """What a worker begins with; one that comes later finds what was loaded last."""
+    content, settings = family.content, family.settings
+    catalog: Any = content.catalog  # none after a reload
+    if again and (settings.dns.update or settings.dns.watch):
+        # The master files have changed since; the journals fit what they are now.
+        from appliance.dns import load_zones
+
+        content, catalog = replace(content, loaded=load_zones(settings.dns.zones)), None
+    if catalog is None:
+        from appliance.dns import Catalog
+
+        zones = content.loaded.zones
+        made = Catalog(zones, udp_size=settings.dns.udp_size, minimal=settings.dns.minimal)
+        content = replace(content, catalog=made)
+    return content
+
+
+def run_worker(family: Family, index: int, lifeline: int, *, again: bool) -> None:
+    """Be a worker until told to end; returns when that went well.
+
+    `lifeline` is readable when the supervisor is gone; `again`: others have been here before.
+    Raises StartError.
+    """
+    family.content = _brought_up_to_date(family, again and index == FIRST)
+    family.banner = not again
+
+    async def serve() -> None:
+        worker = Worker(family, index)
+        loop = asyncio.get_running_loop()
+
+        def orphaned() -> None:
+            loop.remove_reader(lifeline)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        loop.add_reader(lifeline, orphaned)
+        await worker.run()
+
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
+        runner.run(serve())

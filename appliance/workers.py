@@ -1,0 +1,450 @@
+"""`serve --workers N`: forks workers, puts others in the place of those that die, ends them all.
+
+    settings -> content -> queues, sockets, secrets -> fork, fork, ... -> signals, deaths, letters
+
+The supervisor loads what is served before it forks, so that all have it in the same memory, and
+keeps the queues open: a queue's flows stay with it, and go to the worker that takes its place. It
+handles no frame and has no event loop, so a fork is never in the middle of anything. A reload is
+loaded by a child of its own, handed to all workers in a file in memory, and served when all have
+read it. May import everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import pickle
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from appliance.app import DRAIN, Say, StartError
+from appliance.banner import plural
+from appliance.content import Content, load_content
+from appliance.family import Family, make_family
+from appliance.mesh import Post, file_of
+from appliance.worker import run_worker
+
+if TYPE_CHECKING:
+    from appliance.settings import Settings
+
+logger = logging.getLogger("appliance")
+
+GRACE: Final = DRAIN + 5.0
+"""Seconds until a worker that was told to end is killed: its connections have five of them."""
+STEADY: Final = 10.0
+"""Seconds that a worker has to live for its death to count as the first."""
+PAUSE: Final = 0.1
+"""Seconds until another takes the place of one that died at once; doubled with each that does."""
+LONGEST_PAUSE: Final = 30.0
+SOON: Final = 0.05
+"""Seconds until letters that found no room are tried again."""
+PATIENCE: Final = 60.0
+"""Seconds that workers have to read and serve what was loaded."""
+
+
+def run(settings: Settings, *, say: Say, verbose: bool = False) -> None:
+    """Serve with several workers until a signal ends it; raises StartError if that cannot begin."""
+    logging.basicConfig(
+        level=settings.log.level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    cores = len(os.sched_getaffinity(0))
+    if settings.net.workers > cores:
+        say(f"warning: {settings.net.workers} workers share {plural(cores, 'processor')}")
+    supervisor = Supervisor(make_family(settings, say, verbose))
+    try:
+        supervisor.run()
+    finally:
+        supervisor.close()
+
+
+@dataclass
+class Place:
+    """A worker's place: who is in it now."""
+
+    index: int
+    pid: int = 0  # 0: nobody
+    began: float = 0.0
+    ready: bool = False
+    deaths: int = 0  # one soon after another
+    back_at: float = 0.0  # when somebody is to take it, if nobody has it
+
+
+@dataclass
+class Reload:
+    """A reload under way."""
+
+    number: int
+    began: float
+    loader: int = 0  # the child that loads; 0: it is done
+    result: int = -1  # the file that it writes to
+    content: Content | None = None
+    waiting: set[int] | None = None  # workers that have yet to prepare, or to serve
+    serving: bool = False
+
+
+class Supervisor:
+    """Keeps the workers of a family."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.post = Post(family.mesh, family.supervisor)
+        self.places = [Place(index) for index in range(family.count)]
+        self._failed = ""  # why a worker could not begin
+        self._ending = False
+        self._all_ready = False
+        self._killed = False
+        self._deadline = 0.0
+        self._reload: Reload | None = None
+        self._reload_wanted = False
+        self._number = 0
+        self._lifeline, self._life = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._woken, self._wake = socket.socketpair()
+        for end in (self._woken, self._wake):
+            end.setblocking(False)
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self) -> None:
+        """Fork the workers, and look after them until all have ended; raises StartError."""
+        self._listen_to_signals()
+        gc.collect()
+        gc.freeze()
+        for place in self.places:
+            self._fork(place)
+        selector = selectors.DefaultSelector()
+        selector.register(self._woken, selectors.EVENT_READ, self._signals)
+        selector.register(self.post.fileno(), selectors.EVENT_READ, self._letters)
+        while any(place.pid for place in self.places) or not self._ending:
+            for key, _ in selector.select(self._wait()):
+                key.data()
+            self._children()
+            self._go_on()
+            self.post.flush()
+            if self.post.stuck:
+                self._replace_stuck(self.post.stuck.pop())
+        selector.close()
+        if self._failed:
+            raise StartError(self._failed)
+
+    def close(self) -> None:
+        """Let go of queues and sockets."""
+        signal.set_wakeup_fd(-1)
+        for queue in self.family.queues:
+            queue.close()
+        self.family.mesh.close()
+        for fd in (self._lifeline, self._life):
+            os.close(fd)
+        self._woken.close()
+        self._wake.close()
+
+    def _wait(self) -> float | None:
+        now = time.monotonic()
+        times = [place.back_at for place in self.places if not place.pid and not self._ending]
+        if self._ending and not self._killed:
+            times.append(self._deadline)
+        if self._reload is not None and self._reload.waiting is not None:
+            times.append(self._reload.began + PATIENCE)
+        if not self.post.flush():
+            times.append(now + SOON)
+        return max(min(times) - now, 0.0) if times else None
+
+    def _go_on(self) -> None:
+        """What is due by the clock."""
+        now = time.monotonic()
+        if self._ending:
+            if now >= self._deadline and not self._killed:
+                self._killed = True
+                self.family.say("some workers did not end in time: they are killed")
+                self._signal(signal.SIGKILL)
+            return
+        reload = self._reload
+        if reload is not None and reload.waiting and now >= reload.began + PATIENCE:
+            self._reload_failed(f"worker {min(reload.waiting)} does not answer")
+        for place in self.places:
+            # Not while a reload is under way: it would not know what is being prepared.
+            if not place.pid and place.back_at <= now and self._reload is None:
+                self._fork(place)
+
+    # ------------------------------------------------------------------ children
+
+    def _fork(self, place: Place) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if not pid:
+            self._be_a_worker(place.index)
+        place.pid, place.began, place.ready = pid, time.monotonic(), False
+
+    def _be_a_worker(self, index: int) -> NoReturn:
+        """In the child: serve, and never return."""
+        code = 1
+        try:
+            self._leave_behind()
+            for other, queue in enumerate(self.family.queues):
+                if other != index:
+                    queue.close()
+            run_worker(self.family, index, self._lifeline, again=self._all_ready)
+            code = 0
+        except StartError as exc:
+            post = Post(self.family.mesh, index)
+            post.send(self.family.supervisor, "failed", index, str(exc))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _leave_behind(self) -> None:
+        """In a child: what was the supervisor's own."""
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        # Ctrl-C at a terminal reaches the supervisor alone, which tells the others once.
+        os.setpgid(0, 0)
+        os.close(self._life)
+        self._woken.close()
+        self._wake.close()
+
+    def _children(self) -> None:
+        """Hear of children that have ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            reload = self._reload
+            if reload is not None and pid == reload.loader:
+                reload.loader = 0
+                self._loaded(reload, status)
+                continue
+            for place in self.places:
+                if place.pid == pid:
+                    self._letters()  # what it said before it ended
+                    self._died(place, status)
+
+    def _died(self, place: Place, status: int) -> None:
+        pid, place.pid = place.pid, 0
+        reload = self._reload
+        if reload is not None and reload.waiting is not None:
+            self._heard(reload, place.index)
+        how = _how(status)
+        if self._ending:
+            if status:
+                self.family.say(f"worker {place.index} (process {pid}) {how}")
+            return
+        if not self._all_ready and (self._failed or not place.ready):
+            self._failed = self._failed or f"worker {place.index} {how} while it began"
+            self._end(signal.SIGTERM)
+            return
+        now = time.monotonic()
+        place.deaths = place.deaths + 1 if now - place.began < STEADY else 1
+        pause = 0.0 if place.deaths == 1 else min(PAUSE * 2 ** (place.deaths - 2), LONGEST_PAUSE)
+        place.back_at = now + pause
+        when = f" in {pause:.1f} s" if pause else ""
+        self.family.say(
+            f"worker {place.index} (process {pid}) {how}: another takes its place{when}"
+        )
+
+    def _replace_stuck(self, index: int) -> None:
+        if index < self.family.count and (pid := self.places[index].pid):
+            self.family.say(f"worker {index} (process {pid}) does not hear: it is killed")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    # ------------------------------------------------------------------ signals
+
+    def _listen_to_signals(self) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, _noted)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+
+    def _signals(self) -> None:
+        try:
+            numbers = self._woken.recv(64)
+        except BlockingIOError:
+            return
+        for number in numbers:
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._end(signal.Signals(number))
+            elif number == signal.SIGHUP:
+                self._reload_soon()
+            elif number == signal.SIGUSR1:
+                self._signal(signal.SIGUSR1)  # logs are opened again
+
+    def _end(self, number: signal.Signals) -> None:
+        """End all; a second signal reaches them, too, and ends them at once."""
+        if not self._ending:
+            self._deadline = time.monotonic() + GRACE
+        self._ending = True
+        if self._reload is not None and self._reload.loader:
+            os.kill(self._reload.loader, signal.SIGKILL)
+        self._signal(number)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for place in self.places:
+            if place.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(place.pid, number)
+
+    # ------------------------------------------------------------------ letters
+
+    def _letters(self) -> None:
+        for words, fd in self.post.receive():
+            if fd >= 0:
+                os.close(fd)
+            kind, *rest = words
+            if kind == "ready":
+                self._ready(rest[0])
+            elif kind == "failed":
+                self._failed = self._failed or rest[1]
+            elif kind == "reload":
+                self._reload_soon()
+            elif kind == "addressing":
+                self.family.addressing = rest[0]
+            elif kind == "stuck":
+                self._replace_stuck(rest[0])
+            elif kind in ("prepared", "served") and self._reload is not None:
+                self._answered(self._reload, kind, rest)
+
+    def _ready(self, index: int) -> None:
+        place = self.places[index]
+        place.ready = True
+        if self._all_ready:
+            self.family.say(f"worker {index} (process {place.pid}) serves")
+        elif all(each.ready for each in self.places):
+            self._all_ready = True
+            pids = ", ".join(str(each.pid) for each in self.places)
+            self.family.say(f"  {self.family.count} workers, processes {pids}")
+
+    # ------------------------------------------------------------------ reload
+
+    def _reload_soon(self) -> None:
+        self._reload_wanted = True
+        if self._reload is None and not self._ending:
+            self._begin_reload()
+
+    def _begin_reload(self) -> None:
+        """Load in a child, which has all that is served now, and may take its time."""
+        self._reload_wanted = False
+        self._number += 1
+        result = file_of(b"")
+        sys.stdout.flush()
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                self._leave_behind()
+                self._load(result)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        self._reload = Reload(self._number, time.monotonic(), pid, result)
+
+    def _load(self, result: int) -> None:
+        """In the loading child: leave the content, as workers need it, in the file."""
+        content = load_content(self.family.settings, before=self.family.content)
+        nothing: Any = None  # workers edit the catalogs that they have
+        with open(result, "wb", closefd=False) as file:
+            pickle.dump(replace(content, catalog=nothing), file, protocol=5)
+
+    def _loaded(self, reload: Reload, status: int) -> None:
+        if self._ending:
+            return
+        if status:
+            self._reload_failed(f"what loads it {_how(status)}")
+            return
+        with open(os.dup(reload.result), "rb") as file:
+            file.seek(0)
+            content: Content = pickle.load(file)  # noqa: S301 - of our own child
+        say = self.family.say
+        for problem in content.problems:
+            say(f"{problem.severity}: {problem}")
+        if content.site_errors:
+            self._reload_failed(plural(content.site_errors, "error"))
+            return
+        reload.content = content
+        reload.began, began = time.monotonic(), reload.began
+        reload.waiting = {place.index for place in self.places if place.pid}
+        logger.debug("loaded in %.2f s", reload.began - began)
+        for index in reload.waiting:
+            self.post.send(index, "prepare", reload.number, blob=reload.result)
+
+    def _answered(self, reload: Reload, kind: str, rest: list[Any]) -> None:
+        index, number, *well = rest
+        if number != reload.number or (kind == "served") != reload.serving:
+            return
+        if kind == "prepared" and not well[0]:
+            self._reload_failed(f"worker {index} cannot take it")
+            return
+        self._heard(reload, index)
+
+    def _heard(self, reload: Reload, index: int) -> None:
+        """A worker has done what it was asked for, or is no more."""
+        assert reload.waiting is not None
+        reload.waiting.discard(index)
+        if reload.waiting:
+            return
+        if not reload.serving:
+            reload.serving = True
+            assert reload.content is not None
+            # From here on whoever takes a place has the new.
+            self.family.content = reload.content
+            reload.waiting = {place.index for place in self.places if place.pid}
+            for place in reload.waiting:
+                self.post.send(place, "serve", reload.number)
+            if reload.waiting:
+                return
+        took = time.monotonic() - reload.began
+        self.family.say(f"reloaded in {took:.2f} s: {self.family.content.summary}")
+        self._reload_over(reload)
+
+    def _reload_failed(self, why: str) -> None:
+        reload = self._reload
+        assert reload is not None
+        for place in self.places:
+            if place.pid:
+                self.post.send(place.index, "drop", reload.number)
+        self.family.say(f"not reloaded: {why}; the old is served on")
+        self._reload_over(reload)
+
+    def _reload_over(self, reload: Reload) -> None:
+        os.close(reload.result)
+        self._reload = None
+        # What is new is as little garbage as what was there before.
+        gc.collect()
+        gc.freeze()
+        if self._reload_wanted and not self._ending:
+            self._begin_reload()
+
+
+_SIGNALS: Final = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD,
+)  # fmt: skip
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """The wake-up descriptor tells the loop."""
+
+
+def _how(status: int) -> str:
+    """How a process ended, in words."""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"was ended by signal {-code}"
+    return f"ended with exit code {code}"
