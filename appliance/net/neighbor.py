@@ -229,6 +229,10 @@ class NeighborCache:
         neighbor.used = True
         if neighbor.state <= WANTED:
             self._ask_first(neighbor, now)
+            # An application that sends between turns has the time of the last one, perhaps long
+            # ago: the second between questions is counted from the end of the turn that follows.
+            neighbor.attempts = -1
+            self._arm(neighbor, -math.inf)
         return neighbor
 
     def enqueue(self, neighbor: Neighbor, head: bytes, payload: bytes | memoryview = b"") -> None:
@@ -336,6 +340,9 @@ class NeighborCache:
             self._ask_first(neighbor, now)
         elif neighbor.state == REACHABLE:
             self._review(neighbor, now)
+        elif neighbor.attempts < 0:  # asked for between turns
+            neighbor.attempts = 1
+            self._arm(neighbor, now + RETRY)
         elif self._confirmed(neighbor, now - RETRY):
             pass
         elif neighbor.attempts < ATTEMPTS:

@@ -203,6 +203,9 @@ class NeighborCache6(NeighborCache):
             self._review(neighbor, now)
         elif state == WANTED:
             self._ask_first(neighbor, now)
+        elif neighbor.attempts < 0:  # asked for between turns
+            neighbor.attempts = 1
+            self._arm(neighbor, now + self.retransmit)
         elif self._confirmed(neighbor, now - self.retransmit):
             pass
         elif neighbor.attempts < ATTEMPTS:

@@ -327,15 +327,16 @@ class Slaac:
         if 0 < ra.retransmit <= MAX_RETRANSMIT:
             self._cache.retransmit = ra.retransmit
         self.managed = ra.managed
-        if ra.link:
-            self._cache.heard(src, ra.link, now, create=True, router=True)
-        self._cache.forwards(src)  # with our option or without
         if not ra.lifetime:
             self._drop_router(src)
         elif src in self.routers or len(self.routers) < MAX_ROUTERS:
             if src not in self.routers:
                 self._owner.set_route(bytes(16), 0, src)
             self.routers[src] = now + ra.lifetime
+        if ra.link:
+            # Entries are made for routers that are used: a flood must not push out neighbours.
+            self._cache.heard(src, ra.link, now, create=src in self.routers, router=True)
+        self._cache.forwards(src)  # with its option or without
         if ipv6.MIN_MTU <= ra.mtu <= self._mtu:
             self._owner.path_mtu6(ra.mtu)
         for prefix in ra.prefixes:

@@ -126,8 +126,9 @@ def test_ask_answer_send(link: Link) -> None:
 
 def test_three_questions_a_second_apart_then_failure(link: Link) -> None:
     """RFC 1122 §2.3.2.1: not more than one request a second for one address."""
-    neighbor = link.cache.lookup(PEER, 10.0)
+    neighbor = link.cache.lookup(PEER, 3.0)  # between turns: with the time of the last one
     link.cache.enqueue(neighbor, HEAD, b"waits")
+    link.cache.advance(10.0)
     asked = [(10.0, frame) for frame in link.taken()] + link.run_until(12.9)
     assert [now for now, _ in asked] == [10.0, 10.0 + RETRY, 10.0 + 2 * RETRY]
     assert {question(frame) for _, frame in asked} == {(ethernet.BROADCAST, ASKED)}
