@@ -27,11 +27,14 @@ from appliance.net.link import Ipv6Settings
 from appliance.net.steer import Addressing, SameSecret, Steer, addressing, follow
 from appliance.net.transport import Stack
 from appliance.parts.authority import Authority
+from appliance.parts.metrics import Metrics
 from appliance.parts.mirror import FIRST, Follower, Publisher
+from appliance.parts.observer import Counts, resident
 
 if TYPE_CHECKING:
     from appliance.content import Content
     from appliance.net.vif.base import Vif
+    from appliance.parts.acme import Keeper
     from appliance.parts.base import Part
     from appliance.parts.web import Web
 
@@ -41,8 +44,6 @@ EVERY: Final = 1.0
 """Seconds between two looks at what changes without a word: routes, zones that expire, counters."""
 RETRY: Final = 0.01
 """Seconds until letters that found no room are tried again."""
-
-Counts = dict[str, dict[str, float]]
 
 
 class Worker(Appliance):
@@ -61,12 +62,17 @@ class Worker(Appliance):
         self._tasks: set[asyncio.Task[None]] = set()
         self.others: dict[int, Counts] = {}
         """The latest counters of the followers, at the first worker."""
+        self._gone: list[Counts] = []  # what those had counted that are no more
+        self._keeper: Keeper | None = None
         super().__init__(
             settings_of(family, index),
             family.say if index == FIRST else _silent,
             family.verbose and index == FIRST,
             content=family.content,
         )
+        for part in self._parts:
+            if isinstance(part, Metrics):
+                part.others = self._counts
 
     # What is made otherwise than in an appliance that is alone.
 
@@ -83,7 +89,30 @@ class Worker(Appliance):
 
     def _others(self, web: Web, authority: Authority) -> list[Part]:
         self._web, self._dns = web, authority
-        return secure_parts(self.settings, web, authority, self.family.certificates)
+        parts = secure_parts(self.settings, web, authority, self.family.certificates)
+        acme = self.family.settings.acme
+        if acme.directory is not None and self.family.certificates is not None:
+            self._keeper = self._kept_by(parts, authority)
+        return parts
+
+    def _kept_by(self, parts: Sequence[Part], authority: Authority) -> Keeper:
+        """The keeper of the certificate: at work in the first worker, a reader in the others."""
+        from appliance.parts.acme import Keeper
+        from appliance.parts.overlay import Overlay
+
+        certificates = self.family.certificates
+        assert certificates is not None
+        if self.index != FIRST:
+            return Keeper(self.family.settings, certificates, Overlay(authority.catalog))
+        keeper = next(part for part in parts if isinstance(part, Keeper))
+        # Proofs are on the first worker's listeners: new connections go there meanwhile.
+        keeper.on_proofs = lambda shown: self._tell_followers("alone", shown)
+        keeper.on_new = lambda: self._tell_followers("certificate")
+        return keeper
+
+    def _tell_followers(self, *words: Any) -> None:
+        for other in range(1, self.family.count):
+            self.post.send(other, *words)
 
     def _open_cable(self) -> tuple[Vif, Vif | None]:
         return self.family.queues[self.index], None
@@ -129,6 +158,7 @@ class Worker(Appliance):
             loop.add_reader(self.post.fileno(), self._letters)
             await super()._begin()
             self._publisher = Publisher(self._dns, self.post)
+            self._tell_followers("alone", False)  # whatever a first worker before this was at
         else:
             net = self.settings.net
             ipv6 = Ipv6Settings(self.family.secret) if net.ipv6 != "off" else None
@@ -201,10 +231,17 @@ class Worker(Appliance):
                 mirror.introduce()
             elif kind == "addressing":
                 follow(self._stacks[0].host.network, rest[0])
+            elif kind == "alone" and self.steer is not None:
+                self.steer.leave(self._web_ports() if rest[0] else ())
+            elif kind == "certificate" and self._keeper is not None:
+                self._keeper.look_again()
+
+    def _web_ports(self) -> list[int]:
+        return [self.settings.http.port, self.settings.tls.port]
 
     def _letter_to_first(self, kind: str, rest: list[Any], fd: int) -> None:
         if kind == "counters":
-            self.others[rest[0]] = rest[1]
+            self._counted(*rest)
             return
         publisher = self._publisher
         if publisher is None:
@@ -219,6 +256,28 @@ class Worker(Appliance):
             publisher.update(*rest)
         elif kind == "notify":
             publisher.notified(*rest)
+
+    def _counted(self, other: int, counts: Counts) -> None:
+        """A follower's counters; what one before it had counted stays counted."""
+        before = self.others.get(other)
+        if before is not None and before["process"]["pid"] != counts["process"]["pid"]:
+            http = {k: v for k, v in before["http"].items() if k != "connections"}
+            self._add_gone({**before, "http": http, "process": {}})
+        self.others[other] = counts
+
+    def _counts(self) -> list[Counts]:
+        """What the metrics of the first worker are to add to what they know."""
+        ours: list[Counts] = [{"net": dict(self.steer.as_dict())}] if self.steer else []
+        return [*self.others.values(), *self._gone, *ours]
+
+    def _add_gone(self, counts: Counts) -> None:
+        if not self._gone:
+            self._gone.append({})
+        (total,) = self._gone
+        for room, values in counts.items():
+            sums = total.setdefault(room, {})
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0) + value
 
     # Once a second.
 
@@ -247,12 +306,24 @@ class Worker(Appliance):
         for server in self._web.http:
             for name, value in server.counters().items():
                 http[name] = http.get(name, 0) + value
+        versions: dict[str, float] = {}
+        for server in self._web.http:
+            for version, count in server.tally.versions.items():
+                versions[version] = versions.get(version, 0) + count
         host = self._stacks[0].host
+        times = os.times()
         return {
             "http": http,
+            "versions": versions,
             "dns": dict(self._dns.server.counters.as_dict()),
             "net": {**host.counters.as_dict(), **(self.steer.as_dict() if self.steer else {})},
-            "tcp": {"flows": len(host.tcp.flows)},
+            "process": {
+                "worker": self.index,
+                "pid": os.getpid(),
+                "cpu": times.user + times.system,
+                "memory": resident(),
+                "flows": len(host.tcp.flows),
+            },
         }
 
     # A reload: everybody prepares, and then everybody serves it, or nobody.

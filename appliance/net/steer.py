@@ -102,7 +102,7 @@ class Steer:
         self._host = host
         self._index = index
         self._count = count
-        self._tcp = frozenset(tcp)
+        self._served = self._tcp = frozenset(tcp)
         self._udp = frozenset(port.to_bytes(2) for port in udp)
         self._pass_on = pass_on
         self._whole = host.network.arrives
@@ -121,6 +121,10 @@ class Steer:
         """Frames that another worker had no room for."""
         host.arrives = self.arrives
         host.strays = self.strays
+
+    def leave(self, ports: Sequence[int]) -> None:
+        """Leave new connections to these ports to the first worker, and serve all others."""
+        self._tcp = self._served.difference(ports)
 
     def as_dict(self) -> dict[str, int]:
         """Every counter by name."""

@@ -14,7 +14,7 @@ import datetime as dt
 import json
 import logging
 import random
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from appliance.http.message import NOSNIFF, SERVER, Answer, Request
@@ -71,6 +71,10 @@ class Keeper(Part):
         self._failures = 0
         self._rng = random.SystemRandom()
         self.orders = 0  # placed
+        self.on_proofs: Callable[[bool], None] = lambda _shown: None
+        """Told when there are proofs on our listeners, and when there are none any more."""
+        self.on_new: Callable[[], None] = lambda: None
+        """Told of a new certificate, when it is on the disk and in use."""
         names = settings.acme.names or settings.tls.names
         self.names = tuple(name.lower().rstrip(".") for name in names)
         self.held = Held("ACME", self.names)
@@ -101,6 +105,11 @@ class Keeper(Part):
             self.held.failed(f"what was kept cannot be used: {exc}", now)
         if self.held.renew is None:
             self.held.renew = now
+
+    def look_again(self) -> None:
+        """Use what another process of ours has put on the disk."""
+        self._load()
+        self._certificates.changed()
 
     def _keep_failures(self) -> None:
         """A restart is no reason to try at once."""
@@ -190,6 +199,7 @@ class Keeper(Part):
         self.held.credential = found
         self.held.error = ""
         self._certificates.changed()
+        self.on_new()
         self._publish_tlsa([found])
 
     def _failed(self, exc: Exception, now: dt.datetime) -> None:
@@ -300,6 +310,7 @@ class Keeper(Part):
             self._on_loop(self._check(names, identities))
 
     async def _show(self, proofs: Sequence[Proof]) -> None:
+        self.on_proofs(True)
         texts: dict[str, list[str]] = {}
         for proof in proofs:
             if proof.kind == "dns-01":
@@ -313,6 +324,7 @@ class Keeper(Part):
             self._overlay.publish(name, "TXT", PROOF_TTL, values)
 
     async def _hide(self, proofs: Sequence[Proof]) -> None:
+        self.on_proofs(False)
         for proof in proofs:
             if proof.kind == "dns-01":
                 self._overlay.withdraw(f"_acme-challenge.{proof.name}.", "TXT")

@@ -26,9 +26,12 @@ from appliance.parts.observer import Observer
 from appliance.parts.taster import Taster
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from appliance.http.message import Request
     from appliance.net.transport import Stack
     from appliance.parts.authority import Authority
+    from appliance.parts.observer import Counts
     from appliance.parts.web import Web
     from appliance.settings import Settings
 
@@ -56,6 +59,8 @@ class Metrics(Part):
         self._taster = Taster(authority.catalog)
         authority.catalog = self._taster  # type: ignore[assignment]
         self._observer: Observer | None = None
+        self.others: Callable[[], Iterable[Counts]] = lambda: ()
+        """What other workers have counted; set before it begins."""
         self._http: HttpServer | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -64,6 +69,7 @@ class Metrics(Part):
         self._stack = stack
         self._observer = Observer(stack, self._web.http, self._dns, self._taster)
         self._observer.certificates = lambda: self._web.certificates
+        self._observer.others = self.others
         lost = build(b"there is no such page here\n", "text/plain; charset=utf-8")
         self._http = server = HttpServer(
             Holder(Site({}, lost)),

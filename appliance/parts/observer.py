@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +34,7 @@ WATCHED: Final = 10.0
 """Seconds after which nobody is thought to look at the dashboard any more."""
 
 Sample = dict[str, float]
+Counts = dict[str, dict[str, float]]
 
 
 class Observer:
@@ -42,6 +43,8 @@ class Observer:
     def __init__(self, stack: Stack, http: list[HttpServer], dns: Any, taster: Taster) -> None:
         """`http` is read anew each time; `dns` are the counters of the DNS room."""
         self.certificates: Callable[[], Certificates | None] = lambda: None
+        self.others: Callable[[], Iterable[Counts]] = lambda: ()
+        """What other workers of the same host have counted, by room."""
         self._stack = stack
         self._http = http
         self._dns = dns
@@ -58,13 +61,15 @@ class Observer:
         """Take a sample; `now` in monotonic seconds."""
         self._taster.tick()
         http = self.http()
+        dns = self._all("dns", self._dns.as_dict())
         times = os.times()
+        others = self._all("process", {})
         sample: Sample = {
             "time": time.time(),
             "bytes": float(http["body_bytes"]),
             "connections": float(http["connections"]),
-            "dns": float(self._dns.udp_queries + self._dns.tcp_queries),
-            "cpu": times.user + times.system,
+            "dns": float(dns["udp_queries"] + dns["tcp_queries"]),
+            "cpu": times.user + times.system + others.get("cpu", 0.0),
         }
         for status in "2345":
             key = f"status_{status}"
@@ -78,11 +83,19 @@ class Observer:
                     sample[f"{name}_high"] = values[len(values) * 9 // 10]
         self._samples.append(sample)
 
-    def http(self) -> dict[str, int]:
+    def http(self) -> dict[str, float]:
         """The counters of all web listeners, added up."""
-        total: dict[str, int] = {"body_bytes": 0, "connections": 0}
+        total: dict[str, float] = {"body_bytes": 0, "connections": 0}
         for server in self._http:
             for name, value in server.counters().items():
+                total[name] = total.get(name, 0) + value
+        return self._all("http", total)
+
+    def _all(self, room: str, ours: Mapping[str, float]) -> dict[str, float]:
+        """What all workers have counted together."""
+        total = dict(ours)
+        for other in self.others():
+            for name, value in other.get(room, {}).items():
                 total[name] = total.get(name, 0) + value
         return total
 
@@ -131,7 +144,7 @@ class Observer:
             "version": __version__,
             "uptime": time.time() - self._began,
             "draining": self.draining,
-            "memory": _memory(),
+            "memory": resident() + self._all("process", {}).get("memory", 0),
             "samples": list(self._samples),
             "connections": found,
             "pages": sorted(pages.items(), key=lambda pair: -pair[1])[:ROWS],
@@ -175,10 +188,11 @@ class Observer:
             "http_responses", "Responses by status.",
             [(k[7:], v) for k, v in http.items() if k.startswith("status_")], "status",
         )  # fmt: skip
-        versions: dict[str, int] = {}
+        versions: dict[str, float] = {}
         for server in self._http:
             for version, count in server.tally.versions.items():
                 versions[version] = versions.get(version, 0) + count
+        versions = self._all("versions", versions)
         yield counter("http_requests", "Requests by version.", versions.items(), "version")
         yield CounterMetricFamily(
             "appliance_http_body_bytes", "Octets of bodies sent.", http["body_bytes"]
@@ -190,7 +204,7 @@ class Observer:
             "http_events", "What else happened to connections, requests and files.",
             [(k, v) for k, v in http.items() if k in _EVENTS], "event",
         )  # fmt: skip
-        dns = self._dns.as_dict()
+        dns = self._all("dns", self._dns.as_dict())
         for prefix, name, label in _DNS:
             values = [(k.removeprefix(prefix), v) for k, v in dns.items() if k.startswith(prefix)]
             yield counter(name, f"DNS messages by {label}.", values, label)
@@ -198,13 +212,24 @@ class Observer:
         yield counter("dns_events", "Everything else that DNS counts.", rest, "event")
         yield counter(
             "net_events", "What the TCP/IP stack counts.",
-            self._stack.counters.as_dict().items(), "event",
+            self._all("net", self._stack.counters.as_dict()).items(), "event",
         )  # fmt: skip
         if (certificates := self.certificates()) is not None:
             yield from self._tls(certificates, counter)
         yield GaugeMetricFamily(
-            "appliance_tcp_flows", "TCP connections in any state.", len(self._stack.host.tcp.flows)
+            "appliance_tcp_flows",
+            "TCP connections in any state.",
+            self._all("process", {"flows": len(self._stack.host.tcp.flows)})["flows"],
         )
+        workers = GaugeMetricFamily(
+            "appliance_worker_tcp_flows", "TCP connections by worker.", labels=["worker"]
+        )
+        workers.add_metric(["0"], len(self._stack.host.tcp.flows))
+        for other in self.others():
+            process = other.get("process", {})
+            if "worker" in process:
+                workers.add_metric([str(int(process["worker"]))], process["flows"])
+        yield workers
 
     @staticmethod
     def _tls(certificates: Certificates, counter: Callable[..., Any]) -> Iterator[Any]:
@@ -236,7 +261,7 @@ _DNS: Final = (
 )
 
 
-def _memory() -> int:
+def resident() -> int:
     """Octets of memory that the process has resident; proc(5)."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
