@@ -28,7 +28,8 @@ Key = tuple[bytes, int, bytes, int]
 
 LEAST_MSS: Final = 88
 """Octets; `net.tcp.MIN_MSS`, below which nobody's wish is heard (as in Linux)."""
-DEFAULT_MSS: Final = 536
+DEFAULT_MSS: Final = 536  # octets; RFC 9293 §3.7.1, over IPv4
+DEFAULT_MSS_IPV6: Final = 1220
 """Octets; RFC 9293 §3.7.1: what a peer takes that has not said."""
 
 
@@ -200,7 +201,8 @@ class Monitor:
         if side is not None and not side.pending and side.iss == header.seq:
             return side
         fresh = self._sides[key] = Side(header.seq, self._streams.get(key))
-        fresh.mss = options.mss if options.mss is not None else DEFAULT_MSS
+        fallback = DEFAULT_MSS if len(key[0]) == 4 else DEFAULT_MSS_IPV6
+        fresh.mss = options.mss if options.mss is not None else fallback
         fresh.scale = options.window_scale
         fresh.stamped = options.timestamp is not None
         if side is not None and side.pending:

@@ -90,6 +90,10 @@ class CongestionControl:
             self.ssthresh = max(self.ssthresh, ssthresh)
             self._undo = (0, 0)
 
+    def forget(self) -> None:
+        """What is repaired now cost nothing: there is nothing to return to."""
+        self._undo = (0, 0)
+
     def idle(self, rounds: int) -> None:
         """Nothing was sent for `rounds` RTOs: decay towards the restart window (RFC 2861 §3)."""
         restart = min(initial_window(self.mss), self.cwnd)

@@ -7,7 +7,8 @@ and asks three things: what is to be sent again, how much the network allows, an
 
     OPEN       nothing seems lost
     RECOVERY   an acknowledgment showed a loss: repair, the window falling by PRR (RFC 9937)
-    LOSS       the timer expired: everything is suspect, the window starts anew (RFC 5681 §3.1)
+    LOSS       the timer expired: everything is suspect, the window starts anew (RFC 5681 §3.1);
+               or a router told that segments are too large, and the window stays (RFC 1191 §6.5)
 
 With SACK the detector is RACK (RFC 8985); without it, duplicate acknowledgments are counted
 (RFC 5681 §3.2, RFC 6582).  A repair that turns out to have been needless is undone (RFC 3522,
@@ -425,8 +426,18 @@ class Repair:
         """The path carries larger segments than we thought; the window stays what it is."""
         self.mss = self.cc.mss = mss
 
-    def set_mss(self, mss: int) -> None:
-        """Segments carry `mss` octets from now on; what is out was too large (RFC 1191 §6.5)."""
+    def set_mss(self, mss: int, nxt: int) -> None:
+        """Segments carry `mss` octets from now on; what is out was too large (RFC 1191 §6.5).
+
+        All of it leaves again at once as far as the window allows, which stays what it is: a
+        router that says so is not congested (RFC 8201 §5.4).
+        """
         self.mss = mss
         self.cc.set_mss(mss)
         self.flight.mark_all_lost()
+        if self.state == OPEN and self.flight.lost:
+            self.state = LOSS
+            self.recover = nxt
+            self.tlp_end = -1
+            self.cc.forget()
+            self._reno_dups = 0

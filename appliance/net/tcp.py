@@ -30,7 +30,7 @@ from typing import Final, Protocol
 
 from appliance.net import plpmtud, sack
 from appliance.net.counters import Counters
-from appliance.net.path import TIMESTAMP_WORD, TcpPath
+from appliance.net.path import IPV4_LEN, TIMESTAMP_WORD, TcpPath
 from appliance.net.plpmtud import BLACK_HOLE_TIMEOUTS, PathMtuSearch
 from appliance.net.reassembly import SMALL_PIECE, ReassemblyQueue
 from appliance.net.repair import Repair
@@ -65,7 +65,9 @@ from appliance.net.wire.tcp import (
     parse_options,
 )
 
-DEFAULT_MSS: Final = 536  # octets; RFC 9293 §3.7.1, when the peer's SYN names none (MUST-15)
+# Octets; RFC 9293 §3.7.1, when the peer's SYN names none (MUST-15): over IPv4, over IPv6.
+DEFAULT_MSS: Final = 536
+DEFAULT_MSS_IPV6: Final = 1220
 MIN_MSS: Final = 88  # octets; Linux's TCP_MIN_MSS plus options: a peer may not ask for crumbs
 DELAYED_ACK: Final = 0.04  # seconds; RFC 9293 §3.8.6.3 allows 0.5 (MUST-40), Linux has 40 ms
 QUICK_ACKS: Final = 16  # segments acknowledged at once at the start, while the peer's window grows
@@ -80,6 +82,11 @@ MAX_SEGMENT_DATA: Final = 65_535  # octets: no IP packet is longer
 _TIMESTAMP: Final = Struct(">III")
 _SENDING: Final = frozenset((ESTABLISHED, CLOSE_WAIT, FIN_WAIT_1, CLOSING, LAST_ACK))
 _RECEIVING: Final = frozenset((ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2))
+
+
+def default_mss(path: TcpPath) -> int:
+    """Return the MSS of a peer that names none: what every host takes (RFC 9293 §3.7.1)."""
+    return DEFAULT_MSS if path.overhead == IPV4_LEN else DEFAULT_MSS_IPV6
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,7 +429,7 @@ class Connection:
         self.snd_wl1 = irs
         self.snd_wl2 = self.iss
         # RFC 9293 §3.7.1, MUST-14 to MUST-16; RFC 6691: options are deducted by the sender.
-        announced = options.mss if options.mss is not None else DEFAULT_MSS
+        announced = options.mss if options.mss is not None else default_mss(self.path)
         limit = self.path.mtu - self.path.overhead - 20
         if settings.max_segment:
             limit = min(limit, settings.max_segment)
@@ -726,7 +733,8 @@ class Connection:
         self.host.counters.tcp_resets_in += 1
         if self.state == SYN_RECEIVED and not self.passive:
             self._finish(ConnectionRefusedError(111, "Connection refused"))
-        elif self.state in (CLOSING, LAST_ACK):
+        elif self.state in (CLOSING, LAST_ACK) and self.snd_una >= self._fin_seq:
+            # All but our FIN has arrived: both streams ended well.
             self._finish(None)
         else:
             self._finish(ConnectionResetError(104, "Connection reset by peer"))
@@ -1525,7 +1533,7 @@ class Connection:
             high = self._search.high if self._search is not None else segment
             self._search = PathMtuSearch(smaller, high, now)
             self._set_mss(smaller)
-            self.repair.set_mss(self.mss)
+            self.repair.set_mss(self.mss, self.snd_nxt)
 
     def _tail_probe(self, now: float) -> None:
         """Send new data if there is any, else the last segment again (RFC 8985 §7.3)."""
@@ -1672,7 +1680,7 @@ class Connection:
             self._search = PathMtuSearch(segment, search.high if search else current, now)
             self.path.mtu = mtu
             self._set_mss(segment)
-            self.repair.set_mss(self.mss)
+            self.repair.set_mss(self.mss, self.snd_nxt)
             self._straight = False
             self.host.touch(self)
 

@@ -25,7 +25,7 @@ from appliance.net.path import TcpPath
 from appliance.net.seq import HALF, MASK
 from appliance.net.syn_budget import SynBudget
 from appliance.net.syn_queue import HalfOpen, Listener, SynQueue
-from appliance.net.tcp import DEFAULT_MSS, Connection, TcpHost, TcpSettings, TcpUser
+from appliance.net.tcp import Connection, TcpHost, TcpSettings, TcpUser, default_mss
 from appliance.net.time_wait import TimeWait, TimeWaitQueue
 from appliance.net.wire import tcp as wire_tcp
 from appliance.net.wire.address import from_text, to_text
@@ -265,7 +265,7 @@ class TcpTable:
         full = self._half_open.is_full(listener)
         if full:
             iss = syn_cookie.sequence_number(
-                self._secret, key, header.seq, options.mss or DEFAULT_MSS, now
+                self._secret, key, header.seq, options.mss or default_mss(path), now
             )
         else:
             iss = self._iss(key, now)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from appliance.fuzz.run import Outcome
 
 Play = Callable[..., Outcome]
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: a reset in LAST-ACK is told as a proper end")
 def test_a_reset_in_last_ack_with_octets_unacknowledged(scenario: Play) -> None:
     """RFC 9293 §3.10.7.4: the connection is gone, and with it octets that nobody acknowledged."""
     scenario("""
