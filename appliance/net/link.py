@@ -20,7 +20,8 @@ from appliance.net.ip import Local
 from appliance.net.link4 import Ipv4Configuration
 from appliance.net.link6 import Ipv6Configuration, Ipv6Settings
 from appliance.net.mld import Listener
-from appliance.net.neighbor import NeighborCache, Sender
+from appliance.net.neighbor import Sender
+from appliance.net.neighbor4 import NeighborCache4
 from appliance.net.neighbor6 import NeighborCache6
 from appliance.net.routes import Routes
 from appliance.net.slaac import Slaac
@@ -78,7 +79,7 @@ class Link:
         self.due = inf
         """When `advance` has something to do besides the neighbours, seconds."""
         self._network = network
-        self.arp = NeighborCache(
+        self.arp = NeighborCache4(
             vif.mac,
             vif.send,
             source_for=lambda address: network.source_on(self, address),

@@ -1,4 +1,4 @@
-"""Neighbour unreachability detection: the cache of `neighbor`, kept by RFC 4861 §7.
+"""Neighbour unreachability detection: the cache of `neighbor_cache`, kept by RFC 4861 §7.
 
     INCOMPLETE -> REACHABLE -> STALE -> DELAY -> PROBE (-> REACHABLE, or forgotten)
 
@@ -10,7 +10,7 @@ neighbour is asked directly.
 The first packet is noticed without a look at every packet: a STALE entry hides its address (`mac`
 is None, `last_mac` has it), so its next packet takes the way of packets that wait for an address.
 
-What is our own address, and who answers for it, is `slaac`'s. Sans-I/O. Imports `neighbor`, `wire`.
+What is our own address, and who answers for it, is `slaac`'s. Sans-I/O. Imports the cache, `wire`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from appliance.net.neighbor import (
     UNUSED,
     WANTED,
     Neighbor,
-    NeighborCache,
     Sender,
 )
+from appliance.net.neighbor_cache import NeighborCache
 from appliance.net.wire import ethernet, icmpv6, ipv6, ndp
 from appliance.net.wire.virtio import PLAIN
 
@@ -160,9 +160,6 @@ class NeighborCache6(NeighborCache):
             neighbor.attempts = -1
             self._arm(neighbor, -math.inf)
         super().enqueue(neighbor, head, payload)
-
-    def announce(self, address: bytes) -> None:
-        """Nothing: `slaac` sends unsolicited advertisements."""
 
     def _ask(self, neighbor: Neighbor, now: float) -> None:
         """RFC 4861 §7.2.2: to the solicited-node group, or to the neighbour itself."""

@@ -19,9 +19,9 @@ from appliance.net.neighbor import (
     REACHABLE_MIN,
     RETRY,
     UNUSED,
-    NeighborCache,
     NeighborCounters,
 )
+from appliance.net.neighbor4 import NeighborCache4
 from appliance.net.wire import arp, ethernet
 from appliance.net.wire.virtio import PLAIN, VNET_HDR_LEN
 
@@ -41,7 +41,7 @@ class Link:
         self.sent: list[bytes] = []
         self.room = True
         self.failed: list[tuple[bytes, list[bytes]]] = []
-        self.cache = NeighborCache(
+        self.cache = NeighborCache4(
             OUR_MAC,
             self.send,
             source_for=lambda address: OURS,
@@ -283,14 +283,6 @@ def test_reply_that_nobody_asked_for_creates_only_if_for_us(link: Link) -> None:
     assert len(link.cache) == 0
     link.hears(arp.REPLY, MAC, PEER, OURS, 1.0)
     assert len(link.cache) == 1
-
-
-def test_announce(link: Link) -> None:
-    """RFC 5227 §2.3: a broadcast request for our own address."""
-    link.cache.announce(OURS)
-    assert [question(frame) for frame in link.taken()] == [
-        (ethernet.BROADCAST, arp.ArpPacket(arp.REQUEST, OUR_MAC, OURS, bytes(6), OURS))
-    ]
 
 
 @given(st.binary(max_size=60))
