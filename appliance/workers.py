@@ -44,6 +44,8 @@ STEADY: Final = 10.0
 PAUSE: Final = 0.1
 """Seconds until another takes the place of one that died at once; doubled with each that does."""
 LONGEST_PAUSE: Final = 30.0
+TWICE: Final = 0.2
+"""Seconds within which two signals are one: timeout(1) sends to the process, and to its group."""
 SOON: Final = 0.05
 """Seconds until letters that found no room are tried again."""
 PATIENCE: Final = 60.0
@@ -284,8 +286,11 @@ class Supervisor:
 
     def _end(self, number: signal.Signals) -> None:
         """End all; a second signal reaches them, too, and ends them at once."""
+        now = time.monotonic()
         if not self._ending:
-            self._deadline = time.monotonic() + GRACE
+            self._deadline = now + GRACE
+        elif now < self._deadline - GRACE + TWICE:
+            return
         self._ending = True
         if self._reload is not None and self._reload.loader:
             os.kill(self._reload.loader, signal.SIGKILL)
@@ -320,6 +325,8 @@ class Supervisor:
     def _ready(self, index: int) -> None:
         place = self.places[index]
         place.ready = True
+        if self._ending:
+            return
         if self._all_ready:
             self.family.say(f"worker {index} (process {place.pid}) serves")
         elif all(each.ready for each in self.places):

@@ -18,6 +18,7 @@ import pytest
 from bench import lab
 from bench.lab import Namespace, Server
 from tests.interop.conftest import ENVIRONMENT, OURS, require, write_house
+from tests.interop.test_lan import PREFIX, cable
 
 NETWORK, KERNEL = f"{OURS}/24", "10.78.1.1/24"
 SECRET = base64.b64encode(b"s" * 32).decode()
@@ -248,3 +249,37 @@ def test_when_the_supervisor_dies(tmp_path: Path) -> None:
             while time.monotonic() < end and any(Path(f"/proc/{pid}").exists() for pid in pids):
                 time.sleep(0.05)
             assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_on_a_card_that_finds_its_addresses(tmp_path: Path) -> None:
+    """RFC 2131, RFC 4862: the first worker finds them, both have them; both protocols."""
+    require("dnsmasq", "curl", "dig", "ping", "sysctl")
+    arguments, _ = write_house(tmp_path)
+    with ExitStack() as stack:
+        house, router = cable(stack, "w")
+        dnsmasq = router.command(
+            *("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=lan0"),
+            *("--dhcp-range=10.9.0.50,10.9.0.60,2m", f"--dhcp-leasefile={tmp_path}/leases"),
+            *("--enable-ra", f"--dhcp-range={PREFIX}:,ra-only", "--user=root"),
+        )
+        stack.enter_context(lab.serve("dnsmasq", dnsmasq, tmp_path))
+        command = house.command(
+            *(sys.executable, "-m", "appliance", "serve", "--workers", "2"),
+            *("--link", "packet:card0", *arguments),
+        )
+        server = stack.enter_context(lab.serve("appliance", command, tmp_path, env=ENVIRONMENT))
+        server.wait(lambda: "2 workers, processes" in server.words(), 40.0)
+        urls = re.findall(r"^  (http://\S+/)$", server.words(), re.MULTILINE)
+        assert len(urls) == 2, server.words()
+        form = ("-o", "/dev/null", "-w", "%{http_code} %{size_download}")
+        for url in urls:
+            for _ in range(10):
+                told = router.run("curl", "-sS", "-g", "--max-time", "5", *form, f"{url}1k.txt")
+                assert told == "200 1000"
+            host = url.removeprefix("http://").strip("/[]")
+            router.run("ping", "-c", "1", "-W", "2", "-s", "4000", host)  # in fragments
+            for _ in range(6):
+                said = router.run("dig", f"@{host}", "+short", "any.wild.bench.test", "A")
+                assert said == "192.0.2.4\n"
+        assert server.stop() == 0
+        assert "Traceback" not in server.words()

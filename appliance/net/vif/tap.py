@@ -18,6 +18,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from struct import Struct
 from typing import Any, Final, Protocol
 
@@ -376,6 +377,14 @@ def _mac_beside(name: str, kernel_mac: bytes) -> bytes:
     return mac if mac != kernel_mac else mac[:5] + bytes((mac[5] ^ 1,))
 
 
+def _tun_flags(name: str) -> int:
+    """What a tap or tun was made with (linux/if_tun.h); 0 for anything else."""
+    try:
+        return int(Path(f"/sys/class/net/{name}/tun_flags").read_text(), 16)
+    except (OSError, ValueError):
+        return 0
+
+
 def _explained(error: OSError, name: str, existed: bool) -> LinkError:
     """The kernel's reason in words that tell what to do."""
     number = error.errno or errno.EINVAL
@@ -391,6 +400,14 @@ def _explained(error: OSError, name: str, existed: bool) -> LinkError:
         )
     elif number == errno.EBUSY:
         text = f"{name} is in use by another program; stop it, or name another tap"
+    elif number == errno.EINVAL and existed and (flags := _tun_flags(name)) & pytun.IFF_TAP:
+        if flags & IFF_MULTI_QUEUE:
+            text = f"{name} was made with several queues: use --workers, or make it without"
+        else:
+            text = (
+                f"{name} was made with one queue: for several workers make it with "
+                f"ip tuntap add dev {name} mode tap multi_queue"
+            )
     elif number == errno.EINVAL and existed:
         text = f"{name} exists and is not a tap that can be attached to; name another one"
     else:

@@ -1,0 +1,212 @@
+"""Several workers: what they cannot be, and zones that follow the first worker's."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.config import ConfigError, load
+from appliance.dns import Catalog, Zone
+from appliance.dns.authority import Authority, Options
+from appliance.dns.reload import LoadedZones
+from appliance.dns.service import Service
+from appliance.mesh import Mesh, Post, blob_of
+from appliance.parts.mirror import Mirror, Publisher, of_a_follower
+
+ZONE = """$ORIGIN example.test.
+$TTL 60
+@ IN SOA ns hostmaster {serial} 3600 900 604800 60
+ IN NS ns
+ns IN A 192.0.2.1
+www IN A {address}
+"""
+QUESTION = b"\0\1\1\0\0\1\0\0\0\0\0\0\3www\7example\4test\0\0\1\0\1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ("", "the link is a pair"),
+        ('link = "tap:a"\npcap = "x"', "frames are recorded"),
+        ('link = "tap:a"\ntrace = "x"', "frames are recorded"),
+        ('link = "tap:a"\n[[net.more]]\nlink = "tap:b"', "there are more links"),
+    ],
+)
+def test_what_several_workers_cannot_have(tmp_path: Path, settings: str, why: str) -> None:
+    path = tmp_path / "appliance.toml"
+    path.write_text(f"[net]\nworkers = 2\n{settings}\n")
+    with pytest.raises(ConfigError, match=f"appliance.toml:2: .*must be 1, since {why}"):
+        load(path, {})
+    path.write_text(f"[net]\nworkers = 1\n{settings}\n")
+    assert load(path, {}).net.workers == 1
+
+
+@pytest.mark.parametrize("number", [0, -1, 257])
+def test_how_many_workers_there_can_be(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "appliance.toml"
+    path.write_text(f'[net]\nlink = "tap:a"\nworkers = {number}\n')
+    with pytest.raises(ConfigError, match="an integer from 1 to 256"):
+        load(path, {})
+
+
+def zone(serial: int, address: str) -> Zone:
+    made: Zone = Zone.from_text(ZONE.format(serial=serial, address=address))
+    return made
+
+
+class Holder:
+    """A part's place of its server and service."""
+
+    def __init__(self, server: Authority, catalog: Any) -> None:
+        self.server = server
+        self.catalog = catalog
+
+
+class Pair:
+    """A first worker's authority and a follower's, and the letters between them."""
+
+    def __init__(self) -> None:
+        self.mesh = Mesh(2)
+        self.posts = [Post(self.mesh, 0), Post(self.mesh, 1)]
+        loaded = LoadedZones((zone(1, "192.0.2.7"),), ())
+        chance = random.Random(1)
+        self.first = Authority(Options(), random=chance)
+        self.other = Authority(of_a_follower(Options()), random=chance)
+        for server in (self.first, self.other):
+            server.begin(loaded, Catalog(loaded.zones))
+        self.mirror = Mirror(self.other, random=chance, post=self.posts[1])
+        self.updates: list[tuple[bytes, Any, Callable[[bytes], None]]] = []
+        service: Any = Service(self.first, random=chance)
+        service.update = lambda *update: self.updates.append(update)
+        part: Any = Holder(self.first, service)
+        self.publisher = Publisher(part, self.posts[0])
+
+    async def deliver(self) -> None:
+        """All letters, until there are none, and what follows from them."""
+        import pickle
+
+        for _ in range(4):
+            for words, fd in list(self.posts[0].receive()):
+                if words[0] == "hello":
+                    self.publisher.hello(words[1], pickle.loads(blob_of(fd)))
+                elif words[0] == "update":
+                    self.publisher.update(*words[1:])
+            for words, fd in list(self.posts[1].receive()):
+                if words[0] == "zone":
+                    self.mirror.news(words[1], words[2], fd)
+                elif words[0] == "answer":
+                    self.mirror.answered(*words[1:])
+                elif words[0] == "who":
+                    self.mirror.introduce()
+            async with asyncio.timeout(5):
+                await self.mirror._news.join()
+
+    def served(self) -> tuple[bytes | None, bytes | None]:
+        return self.first.current.answer(QUESTION), self.other.current.answer(QUESTION)
+
+    def put(self, serial: int, address: str, whole: bool = False) -> None:
+        """The first has another version."""
+        from appliance.dns.serial import difference
+
+        before = self.first.current.zones.by_origin[ORIGIN]
+        after = zone(serial, address)
+        self.first._put(after, None if whole else difference(before, after))
+
+
+ORIGIN = zone(1, "192.0.2.7").origin
+
+
+def run(scene: Callable[[Pair], Any]) -> None:
+    async def play() -> None:
+        pair = Pair()
+        await pair.mirror.begin()
+        await pair.deliver()
+        await scene(pair)
+        await pair.mirror.end()
+        pair.mesh.close()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_versions_follow(whole: bool) -> None:
+    """By differences, which IXFR has then, too (RFC 1995), or whole."""
+
+    async def scene(pair: Pair) -> None:
+        for serial in (2, 3):
+            pair.put(serial, f"192.0.2.{serial}", whole)
+        assert pair.served()[1] != pair.served()[0]
+        await pair.deliver()
+        first, other = pair.served()
+        assert other == first
+        assert other is not None
+        assert other.endswith(bytes((192, 0, 2, 3)))
+        known = pair.other.options.transfers.histories
+        assert (ORIGIN in known) is not whole
+
+    run(scene)
+
+
+def test_a_difference_that_does_not_fit_is_made_up_for() -> None:
+    """The follower says what it has, and gets the zone whole."""
+
+    async def scene(pair: Pair) -> None:
+        pair.put(2, "192.0.2.2")
+        for _, fd in pair.posts[1].receive():  # lost: another worker had this place
+            assert fd < 0
+        pair.put(3, "192.0.2.3")
+        await pair.deliver()
+        assert pair.served()[1] == pair.served()[0]
+
+    run(scene)
+
+
+def test_zones_come_and_go() -> None:
+    async def scene(pair: Pair) -> None:
+        text = ZONE.format(serial=1, address="192.0.2.1").replace("example", "another")
+        more: Zone = Zone.from_text(text)
+        pair.first._put(more, None)
+        await pair.deliver()
+        assert more.origin in pair.other.current.zones.by_origin
+        pair.first.current.remove(more.origin)
+        pair.publisher.look()
+        await pair.deliver()
+        assert more.origin not in pair.other.current.zones.by_origin
+        pair.first.current.expire(ORIGIN)
+        pair.publisher.look()
+        await pair.deliver()
+        first, other = pair.served()
+        assert first is not None
+        assert first[3] & 15 == 2  # SERVFAIL
+        assert other == first
+
+    run(scene)
+
+
+def test_an_update_that_came_to_a_follower() -> None:
+    """RFC 2136: its sender hears when the first has answered, and what it changed is there."""
+
+    async def scene(pair: Pair) -> None:
+        answers: list[bytes] = []
+        seen: list[bytes | None] = []
+
+        def reply(answer: bytes) -> None:
+            answers.append(answer)
+            seen.append(pair.served()[1])
+
+        pair.mirror.update(b"an update", ("192.0.2.99", 5000), reply)
+        await pair.deliver()
+        ((message, peer, answer),) = pair.updates
+        assert (message, peer) == (b"an update", ("192.0.2.99", 5000))
+        pair.put(2, "192.0.2.2")
+        answer(b"done")
+        await pair.deliver()
+        assert answers == [b"done"]
+        assert seen == [pair.served()[0]]
+
+    run(scene)
