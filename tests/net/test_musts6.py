@@ -40,7 +40,8 @@ from scapy.layers.inet6 import (
 from scapy.packet import Packet, Raw
 
 from appliance.net.neighbor import REACHABLE, STALE
-from appliance.net.slaac import MAX_ADDRESSES, MAX_PREFIXES, MAX_ROUTERS, MAX_SERVERS, Slaac
+from appliance.net.router_discovery import MAX_PREFIXES, MAX_ROUTERS, MAX_SERVERS
+from appliance.net.slaac import MAX_ADDRESSES, Slaac
 from appliance.net.wire import ipv6
 from appliance.net.wire.address import from_text, to_text
 from tests.net.test_network6 import OURS, PEER, PEER_MAC, Inbox, Wire, six
@@ -337,6 +338,27 @@ def test_a_router_that_becomes_a_host() -> None:
     # It advertises itself once more, and is a router again.
     wire.put(ra(ICMPv6NDOptSrcLLAddr(lladdr=ROUTER_MAC)), dst=ALL_NODES_MAC)
     assert network.way(from_text(AWAY)) is not None
+
+
+def test_when_routers_are_asked_for() -> None:
+    """RFC 4861 §6.3.7: MUST desist at an advertisement with a lifetime, and no other.
+
+    RFC 7559 §2.1: else it goes on without end; and when the last router has gone it begins anew.
+    """
+    wire = Wire("10.0.0.1/24", autonomous=True)
+    wire.put(ra(routerlifetime=0), dst=ALL_NODES_MAC)
+    wire.run(60.0)
+    assert len(icmp(wire, ICMPv6ND_RS)) >= 3
+    wire.put(ra(ICMPv6NDOptSrcLLAddr(lladdr=ROUTER_MAC)), dst=ALL_NODES_MAC)
+    wire.run(300.0)
+    assert icmp(wire, ICMPv6ND_RS) == []
+    wire.put(ra(routerlifetime=0), dst=ALL_NODES_MAC)
+    wire.run(10.0)
+    asked = icmp(wire, ICMPv6ND_RS)
+    assert len(asked) >= 2
+    # §6.1.1, §4.1: from an address of ours, to all routers, with a hop limit of 255.
+    assert {(p[IPv6].dst, p[IPv6].hlim) for p in asked} == {("ff02::2", 255)}
+    assert all(p[IPv6].src.startswith("fe80::") and p[ICMPv6NDOptSrcLLAddr] for p in asked)
 
 
 def test_another_router_takes_over() -> None:

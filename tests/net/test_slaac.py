@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 
 from appliance.net.neighbor6 import NeighborCache6
+from appliance.net.router_discovery import MAX_PREFIXES, MAX_ROUTERS, MAX_SERVERS
 from appliance.net.slaac import (
     DEPRECATED,
     MAX_ADDRESSES,
-    MAX_PREFIXES,
-    MAX_ROUTERS,
-    MAX_SERVERS,
     PREFERRED,
     TENTATIVE,
     OwnAddress,
@@ -161,8 +159,12 @@ def test_router_solicitations_back_off() -> None:
         assert nominal * 0.6 < gap < nominal * 1.6
     assert 3200 < gaps[-1] < 4000
     assert len(times) > 11
-    scene.advertise()
-    assert scene.until(90_000.0) == []
+    scene.advertise(lifetime=0)  # by a router that is none
+    assert len(scene.until(30_000.0)) >= 2
+    scene.advertise(lifetime=1800)
+    assert scene.until(31_799.0) == []
+    # Its lifetime has ended and nobody else is there: all over again.
+    assert len(scene.until(31_830.0)) == 3
 
 
 @pytest.mark.parametrize("how", ["advertisement", "solicitation"])
