@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import dns_rows, http_rows, lab, material, report, rows, tcp_rows, tls_rows
+from bench import dns_rows, host_rows, http_rows, lab, material, report, rows, tcp_rows, tls_rows
 
-ROWS = rows.ROWS | http_rows.ROWS | dns_rows.ROWS | tcp_rows.ROWS | tls_rows.ROWS
+ROWS = rows.ROWS | http_rows.ROWS | dns_rows.ROWS | tcp_rows.ROWS | tls_rows.ROWS | host_rows.ROWS
 
 
 def _arguments() -> argparse.Namespace:
