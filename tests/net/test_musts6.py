@@ -34,6 +34,7 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
     IPv6ExtHdrRouting,
+    Jumbo,
     PadN,
     fragment6,
 )
@@ -646,3 +647,20 @@ def test_a_flood_of_advertisements() -> None:
 def icmp_answers(wire: Wire, packet: Packet) -> list[Packet]:
     wire.put(packet)
     return [p for p in wire.taken() if p.haslayer(ICMPv6EchoReply) or p.haslayer(ICMPv6DestUnreach)]
+
+
+@pytest.mark.parametrize("length", [0, 8, 65_535])
+def test_jumbograms_are_not_spoken(length: int) -> None:
+    """RFC 2675 §3: a length of nought, or one that is too small, and the option; §5: for no host.
+
+    What can be read is told of (RFC 8200 §4.2, action bits 11), what cannot is dropped and counted.
+    """
+    packet = six(IPv6ExtHdrHopByHop(options=[Jumbo(jumboplen=70_000)]), UDP(dport=53), plen=length)
+    wire = Wire()
+    inbox = Inbox()
+    wire.host.udp_bind("", 53, inbox)
+    told = wire.answers(packet)
+    assert [(e[ICMPv6ParamProblem].code, e[ICMPv6ParamProblem].ptr) for e in told] == (
+        [(2, 42)] if length == 8 else []
+    )
+    assert inbox.got == []
