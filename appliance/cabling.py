@@ -36,6 +36,8 @@ UNDERWAY: Final = 8.0
 """Seconds that it has once it did: a lease is probed for (RFC 5227) for up to seven."""
 PROBING: Final = 8.0
 """Seconds that a probe for our own addresses has: at most seven (RFC 5227 §1.1)."""
+MAX_RIVALS: Final = 16
+"""Hosts that claim our addresses and are told of, once each: MACs are easily made up."""
 
 Say = Callable[[str], None]
 
@@ -112,6 +114,7 @@ class Cabling:
         self._links: list[tuple[Cable, Link]] = []
         self.contested: set[str] = set()
         """Addresses of the settings that somebody else has, without prefix lengths."""
+        self._rivals: set[tuple[str, str]] = set()
         stack.host.network.on_conflict.append(self._conflict)
 
     def join(self, more: Sequence[Vif]) -> None:
@@ -130,7 +133,13 @@ class Cabling:
         for gateway in cable.gateway:
             network.add_gateway(gateway, link)
 
-    def _conflict(self, address: str, mac: str) -> None:
+    def _conflict(self, address: str, mac: str, kept: bool) -> None:
+        if kept:
+            # RFC 5227 §2.4 (c): the operator hears of it; defended it is at most every ten seconds.
+            if (address, mac) not in self._rivals and len(self._rivals) < MAX_RIVALS:
+                self._rivals.add((address, mac))
+                self._say(f"{mac} uses {address} too, which is ours and stays so")
+            return
         given = {cidr.partition("/")[0] for cable, _ in self._links for cidr in cable.address}
         if address not in given:
             return  # one that was lent or made: another is found

@@ -41,7 +41,7 @@ class Claim:
     """One address that is being claimed, or held.
 
     `send(packet)` broadcasts an ARP packet. `on_ready()` is called when the address may be used,
-    `on_conflict(mac)` when it must not be, or no longer.
+    `on_conflict(mac)` when it must not be, or no longer, `on_rival(mac)` when it was defended.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Claim:
         random: random_module.Random,
         on_ready: Callable[[], None],
         on_conflict: Callable[[bytes], None],
+        on_rival: Callable[[bytes], None] | None = None,
         keep: bool,
     ) -> None:
         self.address = address
@@ -62,6 +63,7 @@ class Claim:
         self._random = random
         self._on_ready = on_ready
         self._on_conflict = on_conflict
+        self._on_rival = on_rival
         self._keep = keep
         self._left = PROBE_NUM
         self._due = inf
@@ -111,6 +113,8 @@ class Claim:
             if now - self._defended_at >= DEFEND_INTERVAL:
                 self._defended_at = now
                 self._send(self._announcement())
+                if self._on_rival is not None:
+                    self._on_rival(packet.sender_mac)
             elif not self._keep:
                 self._lose(packet.sender_mac)
 

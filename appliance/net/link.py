@@ -56,8 +56,8 @@ class LinkNetwork(Protocol):
     def rerouted(self, link: Link, hop: bytes) -> None:
         """What went by `hop` goes another way, if there is one."""
 
-    def contested(self, address: bytes, mac: bytes) -> None:
-        """Somebody else has an address that was to be ours; `mac` if it is known."""
+    def contested(self, address: bytes, mac: bytes, kept: bool = False) -> None:
+        """Somebody else has an address that was to be ours, or is; `mac` if it is known."""
 
 
 class Link:

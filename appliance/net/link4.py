@@ -145,6 +145,7 @@ class Ipv4Configuration:
             random=self._random,
             on_ready=lambda: self._claimed(address),
             on_conflict=lambda mac: self._contested(address, mac),
+            on_rival=(lambda mac: self._rival(address, mac)) if keep else None,
             keep=keep,
         )
         self._claims[address] = claim
@@ -190,6 +191,11 @@ class Ipv4Configuration:
                 self.dhcp.checked(False, self._network.now)
             else:
                 self.dhcp.conflict(self._network.now)
+
+    def _rival(self, address: bytes, mac: bytes) -> None:
+        """Somebody else uses an address that is kept (RFC 5227 §2.4 (c)): the operator hears so."""
+        self._network.counters.arp_address_conflicts += 1
+        self._network.contested(address, mac, kept=True)
 
     def _fall_back(self) -> None:
         """RFC 3927: no server answers, so an address is taken that nobody else has."""

@@ -110,7 +110,8 @@ class Network:
         self.on_change: list[object] = []
         """Called (each without arguments) when addresses have come or gone."""
         self.on_conflict: list[object] = []
-        """Called with an address that was to be ours, and the MAC of who has it ("" if unknown)."""
+        """Called with an address, the MAC of who else has it ("" if unknown), and whether we keep
+        it all the same."""
         self.fragments = Reassembler()
         self.path_mtus: dict[bytes, tuple[int, float]] = {}
         self._random = random
@@ -170,10 +171,11 @@ class Network:
             self.upper.address_lost(address)
             self._changed()
 
-    def contested(self, address: bytes, mac: bytes) -> None:
-        """Somebody else has an address that was to be ours: tell the operator."""
+    def contested(self, address: bytes, mac: bytes, kept: bool = False) -> None:
+        """Somebody else has an address that was to be ours, or is and is `kept`: tell of it."""
         for told in self.on_conflict:
-            told(to_text(address), ethernet.mac_text(mac) if mac else "")  # type: ignore[operator]
+            whose = ethernet.mac_text(mac) if mac else ""
+            told(to_text(address), whose, kept)  # type: ignore[operator]
         self._changed()  # who waits for it need not
 
     def resolvers(self) -> list[str]:

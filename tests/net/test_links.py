@@ -35,7 +35,7 @@ class Ports:
         self.host = Host(self.vifs[0], random=random.Random(5))
         for vif in self.vifs[1:]:
             self.host.add_vif(vif)
-        self.conflicts: list[tuple[str, str]] = []
+        self.conflicts: list[tuple[str, str, bool]] = []
         self.host.network.on_conflict.append(lambda *told: self.conflicts.append(told))
         for link, cidr in zip(self.host.links, cidrs, strict=False):
             self.host.network.add_address(cidr, link, probe)
@@ -164,7 +164,7 @@ def test_a_given_address_that_somebody_has(how: str) -> None:
     sender = "10.0.0.2" if how == "answer" else "0.0.0.0"
     target = "10.0.0.9" if how == "answer" else "10.0.0.2"
     ports.put(0, ARP(op=1, hwsrc=OTHER, psrc=sender, pdst=target), dst="ff:ff:ff:ff:ff:ff")
-    assert ports.conflicts == [("10.0.0.2", OTHER)]
+    assert ports.conflicts == [("10.0.0.2", OTHER, False)]
     assert ports.host.counters.arp_address_conflicts == 1
     ports.taken(0)
     ports.run(58.0)
@@ -186,6 +186,7 @@ def test_without_a_probe_it_is_ours_at_once() -> None:
         rival = ARP(op=2, hwsrc=OTHER, psrc="10.0.0.2", pdst="10.0.0.9")
         ports.put(0, rival, dst="ff:ff:ff:ff:ff:ff")
     assert [p[ARP].psrc for p in ports.taken(0)] == ["10.0.0.2"]  # once in ten seconds
+    assert ports.conflicts == [("10.0.0.2", OTHER, True)]
     assert ports.ours() == [from_text("10.0.0.2")]
 
 

@@ -563,7 +563,7 @@ def test_a_tentative_address_does_not_answer_who_has_one() -> None:
     assert from_text(OURS) in wire.host.addresses.local  # nor is it a duplicate
     # From "::" it is somebody who wants the same address: a duplicate (§5.4.3).
     other = Wire("10.0.0.1/24", autonomous=False)
-    told: list[tuple[str, str]] = []
+    told: list[tuple[str, str, bool]] = []
     other.host.network.on_conflict.append(lambda *what: told.append(what))
     other.host.add_address(f"{OURS}/64")
     other.run(0.0)
@@ -571,7 +571,7 @@ def test_a_tentative_address_does_not_answer_who_has_one() -> None:
     other.put(rival, dst="33:33:ff:00:00:01")
     other.run(3.0)
     assert from_text(OURS) not in other.host.addresses.local
-    assert told == [(OURS, "")]  # §5.4.5: the operator hears of it
+    assert told == [(OURS, "", False)]  # §5.4.5: the operator hears of it
 
 
 def test_deprecated_and_invalid() -> None:
