@@ -274,6 +274,25 @@ def test_everybody_hears_errors_and_neighbours() -> None:
     assert wanted.mac == ethernet.mac_from_text(OTHER)
 
 
+def test_ports_can_be_left_to_the_first() -> None:
+    """As while a certificate authority looks for a proof there (RFC 8555 §8.3)."""
+    family = Family(2)
+    family.connect(1, 6250)
+    family.steers[1].leave([WEB])
+    family.put(1, IP(src=PEER, dst=OURS) / TCP(sport=6251, dport=WEB, seq=1, flags="S"))
+    left = family.answers()
+    assert [len(some) for some in left] == [1, 0]
+    tcp = TCP(sport=6251, dport=WEB, seq=2, ack=left[0][0][TCP].seq + 1, flags="A")
+    family.put(1, IP(src=PEER, dst=OURS) / tcp)
+    assert family.flows() == [1, 1]
+    family.steers[1].leave([])
+    tcp.flags = "PA"
+    family.put(1, IP(src=PEER, dst=OURS) / tcp / b"GET")
+    assert family.web[0].got == [b"GET"]
+    family.connect(1, 6252)
+    assert family.flows() == [1, 2]
+
+
 def test_a_full_channel_loses_the_frame_and_counts_it() -> None:
     family = Family(2, room=0)
     family.put(1, IP(src=PEER, dst=OURS) / ICMP(type=8, id=1, seq=1))
