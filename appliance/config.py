@@ -167,7 +167,9 @@ def _explain(
         field = TABLES[keys[0]].model_fields[keys[1]]
         message = f"must be {field.description or 'an integer from 1 to 65535'}"
     key = ".".join(keys)
-    option = OPTIONS.get(key, "--link") if key in overrides else None
+    option = OPTIONS.get(key) if key in overrides else None
+    if key == "net.more" and key in overrides:  # which stands for all words of further links
+        option = "--address" if "/" in str(value) else "--link"
     if option:
         return Problem("command line", 0, "error", f"{option} {_shown(value)}: {message}")
     line = _line_of_value(text, key, value) or _line_of(text, *keys)

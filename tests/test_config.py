@@ -262,8 +262,12 @@ def test_links_that_clash(tmp_path: pathlib.Path, text: str, expected: str) -> N
 
 
 def test_links_of_the_command_line_that_clash(tmp_path: pathlib.Path) -> None:
-    path = write(tmp_path, "")
+    path = write(tmp_path, '[net]\naddress = ["10.0.0.2/24"]\n')
     for more, expected in (
+        (
+            {"link": "tap:b", "address": ["10.0.0.3/24"]},
+            '--address "10.0.0.3/24": must be on a network of its own: 10.0.0.0/24 is that of tap:a',
+        ),
         ({"link": "tap:a"}, '--link "tap:a": must be links of different names'),
         ({"link": "tap:b", "address": ["10.1.0.2"]}, '--address "10.1.0.2": must be a list'),
         ({"link": "wire"}, '--link "wire": must be "tap:NAME" or'),
