@@ -266,7 +266,7 @@ def test_links_of_the_command_line_that_clash(tmp_path: pathlib.Path) -> None:
     for more, expected in (
         (
             {"link": "tap:b", "address": ["10.0.0.3/24"]},
-            '--address "10.0.0.3/24": must be on a network of its own: 10.0.0.0/24 is that of tap:a',
+            '--address "10.0.0.3/24": must be on a network of its own: 10.0.0.0/24 is that of',
         ),
         ({"link": "tap:a"}, '--link "tap:a": must be links of different names'),
         ({"link": "tap:b", "address": ["10.1.0.2"]}, '--address "10.1.0.2": must be a list'),
