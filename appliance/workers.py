@@ -210,6 +210,7 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is a log to open again
         # Ctrl-C at a terminal reaches the supervisor alone, which tells the others once.
         os.setpgid(0, 0)
         os.close(self._life)

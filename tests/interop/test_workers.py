@@ -17,7 +17,7 @@ import pytest
 
 from bench import lab
 from bench.lab import Namespace, Server
-from tests.interop.conftest import ENVIRONMENT, OURS, require, write_house
+from tests.interop.conftest import ENVIRONMENT, OURS, ROOT, require, tap_namespace, write_house
 from tests.interop.test_lan import PREFIX, cable
 
 NETWORK, KERNEL = f"{OURS}/24", "10.78.1.1/24"
@@ -62,9 +62,13 @@ class Host:
         self.folder = folder
         self.pids: list[int] = []
 
+    def said(self) -> str:
+        """All that it has said."""
+        return self.server.log.read_text()
+
     def workers(self) -> list[int]:
         """The processes in their places, by what the supervisor says last of each."""
-        said = self.server.log.read_text()
+        said = self.said()
         first = re.search(r"2 workers, processes (\d+), (\d+)", said)
         assert first is not None
         pids = [int(first[1]), int(first[2])]
@@ -219,6 +223,36 @@ def test_reload_reaches_all_or_none(host: Host) -> None:
     host.replaced(victim)
     assert [host.curl("/new.txt") for _ in range(12)] == ["new\n"] * 12
     assert [host.dig("www.fresh.test") for _ in range(8)] == ["192.0.2.5\n"] * 8
+
+
+def test_one_that_dies_again_soon_waits(host: Host) -> None:
+    """So that a fault that kills a worker as it begins does not keep a processor busy."""
+    for _ in range(2):
+        victim = host.workers()[1]
+        os.kill(victim, signal.SIGKILL)
+        host.replaced(victim)
+    assert re.search(r"was ended by SIGKILL: another takes its place in 0\.[1-9] s", host.said())
+    assert host.size("/1k.txt") == "200 1000"
+
+
+def test_a_ticket_of_one_is_good_at_all(host: Host) -> None:
+    """RFC 8446 §4.6.1: keys of tickets are made before the fork."""
+    kept = host.folder / "session"
+    client = ("openssl", "s_client", "-connect", f"{OURS}:443", "-servername", "localhost")
+    host.space.run("sh", "-c", f"sleep 1 | {' '.join(client)} -sess_out {kept}")
+    for _ in range(8):
+        said = host.space.run(*client, "-sess_in", str(kept))
+        assert "Reused, TLS" in said
+
+
+def test_a_tap_with_one_queue(tmp_path: Path) -> None:
+    """The error says how to make one that has several."""
+    require("curl")
+    arguments, _ = write_house(tmp_path)
+    with tap_namespace("onequeue") as space:
+        command = (sys.executable, "-m", "appliance", "serve", "--workers", "2", *arguments)
+        with pytest.raises(lab.LabError, match="ip tuntap add dev tap0 mode tap multi_queue"):
+            space.run("env", f"PYTHONPATH={ROOT}", *command, "--link", "tap:tap0")
 
 
 def test_all_end_together(host: Host) -> None:
