@@ -52,6 +52,7 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
     """Puts the compiled modules into the wheel."""
 
     PLUGIN_NAME = "custom"
+    _folder: tempfile.TemporaryDirectory[str] | None = None  # what the compiler made
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile before the wheel is put together."""
@@ -61,7 +62,9 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
         root = Path(self.root)
         sources = [f"appliance/net/{name}.py" for name in COMPILED]
         sources += [f"appliance/dns/{name}.py" for name in COMPILED_DNS]
-        out = Path(tempfile.mkdtemp(prefix="appliance-compiled-"))
+        # Gone when the wheel is finished, or with this object when it never is.
+        self._folder = tempfile.TemporaryDirectory(prefix="appliance-compiled-")
+        out = Path(self._folder.name)
         level = os.environ.get("APPLIANCE_OPTIMIZE", "3")
         result = subprocess.run(  # noqa: S603 - our own interpreter and sources
             [sys.executable, "-c", _SETUP, str(out), level, *sources],
@@ -72,6 +75,7 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
         )
         built = sorted(out.rglob("*.so"))
         if result.returncode or not built:
+            self._folder.cleanup()
             reason = (result.stderr or result.stdout).strip().splitlines()[-1:]
             if wanted == "1":
                 said = result.stdout + result.stderr
@@ -82,3 +86,8 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
             build_data["force_include"][str(path)] = str(path.relative_to(out))
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove what was compiled: the wheel has it."""
+        if self._folder is not None:
+            self._folder.cleanup()
