@@ -136,7 +136,9 @@ class Metrics(Part):
         """Where the dashboard is."""
         address = self._address
         if not address and self._stack is not None:
-            address = next((cidr.partition("/")[0] for cidr in self._stack.addresses()), "")
+            found = (cidr.partition("/")[0] for cidr in self._stack.addresses())
+            # One of the link needs a zone, which no browser takes.
+            address = next((one for one in found if not one.startswith("fe80:")), "this-host")
         host = f"[{address}]" if ":" in address else address
         return [f"http://{host}:{self._port}/  (dashboard; /metrics, /healthz)"]
 
