@@ -258,7 +258,7 @@ def configure_host_side(name: str, cidr: str) -> None:
     """
     for command in (
         ["ip", "address", "replace", cidr, "dev", name],
-        ["ip", "link", "set", name, "up"],
+        ["ip", "link", "set", "dev", name, "up"],
     ):
         try:
             done = subprocess.run(  # noqa: S603 - a fixed command, arguments as a list
