@@ -28,6 +28,7 @@ from appliance.banner import banner, plural, url
 from appliance.cabling import Cabling, configuration, open_cable, open_more, worth_telling
 from appliance.content import Content, load_content
 from appliance.net.link import Ipv6Settings
+from appliance.net.tcp import TcpSettings
 from appliance.net.transport import Stack
 from appliance.net.vif.base import Vif
 from appliance.parts.authority import Authority
@@ -270,7 +271,10 @@ class Appliance:
         dhcp: bool = False,
     ) -> Stack:
         try:
-            stack = Stack(vif, addresses=addresses, gateways=gateways, ipv6=ipv6, dhcp=dhcp)
+            tcp = TcpSettings(**self.settings.tcp.model_dump())
+            stack = Stack(
+                vif, addresses=addresses, gateways=gateways, ipv6=ipv6, dhcp=dhcp, tcp=tcp
+            )
         except ValueError as exc:
             raise StartError(str(exc)) from exc
         self._stacks.append(stack)

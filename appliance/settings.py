@@ -609,6 +609,18 @@ class Log(_Table):
     )
 
 
+class Tcp(_Table):
+    """[tcp]: how our connections behave."""
+
+    congestion: Literal["cubic", "newreno"] = Field(
+        default="cubic", description='"cubic" or "newreno"'
+    )
+    ecn: bool = Field(default=True, strict=True, description="true or false")
+    user_timeout: float = Field(
+        default=0, ge=0, le=3600, description="a number of seconds from 0 (none) to 3600"
+    )
+
+
 class Settings(_Table):
     """All tables of appliance.toml; each key has a default."""
 
@@ -616,6 +628,7 @@ class Settings(_Table):
     dns: Dns = Dns()
     http: Http = Http()
     net: Net = Net()
+    tcp: Tcp = Tcp()
     gateway: Gateway = Gateway()
     log: Log = Log()
     security: Security = Security()
@@ -632,6 +645,7 @@ TABLES: Final[Mapping[str, type[_Table]]] = {
     "dns": Dns,
     "http": Http,
     "net": Net,
+    "tcp": Tcp,
     "gateway": Gateway,
     "log": Log,
     "security": Security,

@@ -25,6 +25,7 @@ from appliance.family import Family, settings_of
 from appliance.mesh import Post, blob_of
 from appliance.net.link import Ipv6Settings
 from appliance.net.steer import Addressing, SameSecret, Steer, addressing, follow
+from appliance.net.tcp import TcpSettings
 from appliance.net.transport import Stack
 from appliance.parts.authority import Authority
 from appliance.parts.metrics import Metrics
@@ -131,7 +132,8 @@ class Worker(Appliance):
             if ipv6 is not None:
                 ipv6 = replace(ipv6, autonomous=False, detect=0, follows=True)
         secret = SameSecret(self.family.secret)
-        stack = Stack(vif, ipv6=ipv6, dhcp=dhcp, tcp_random=secret)
+        chosen = TcpSettings(**self.settings.tcp.model_dump())
+        stack = Stack(vif, ipv6=ipv6, dhcp=dhcp, tcp=chosen, tcp_random=secret)
         self._stacks.append(stack)
         tcp, udp = self.family.ports()
         self.steer = Steer(

@@ -820,6 +820,7 @@ class Connection:
         """Take in that everything below `ack` arrived, when nothing needs repair."""
         self.repair.advanced(now, self.snd_una, self.snd_nxt, ack)
         self.snd_una = ack
+        self.path.neighbor.confirmed_at = now  # forward progress: RFC 4861 §7.3.1
         self._sendq.acknowledge(ack)
         # RFC 6298 §5.2, §5.3.
         if ack == self.snd_nxt:
@@ -841,6 +842,7 @@ class Connection:
         if ack > una:
             self.snd_una = ack
             self._sendq.acknowledge(ack)
+            self.path.neighbor.confirmed_at = now
         if self._search is not None and self._search.probe_start >= 0:
             self._judge_path_probe(self._search, now)
         # RFC 6298 §5.2, §5.3.

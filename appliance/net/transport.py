@@ -22,7 +22,7 @@ from appliance.net.counters import Counters
 from appliance.net.link import Ipv6Settings, Link
 from appliance.net.stack import Host
 from appliance.net.syn_queue import Listener
-from appliance.net.tcp import Connection
+from appliance.net.tcp import Connection, TcpSettings
 from appliance.net.transport_datagram import DatagramTransport
 from appliance.net.transport_driver import Driver
 from appliance.net.transport_stream import ProtocolFactory, StreamTransport
@@ -53,8 +53,10 @@ class Server(asyncio.AbstractServer):
         addresses: Sequence[str],
         port: int,
         backlog: int,
+        tcp: TcpSettings,
     ) -> None:
         self._stack = stack
+        self._tcp = tcp
         self._loop = asyncio.get_running_loop()
         self._factory = factory
         self._wanted = addresses
@@ -92,7 +94,7 @@ class Server(asyncio.AbstractServer):
         try:
             for address in self._wanted:
                 listener = self._stack.host.tcp_listen(
-                    address, port, self._accept, backlog=self._backlog
+                    address, port, self._accept, backlog=self._backlog, settings=self._tcp
                 )
                 self._listeners.append(listener)
                 port = listener.port  # of all addresses, when any would do
@@ -180,8 +182,9 @@ class Stack:
 
     `addresses` are like "10.0.0.2/24" or "2001:db8::2/64", `gateways` like "10.0.0.1"; a malformed
     one is a ValueError. `vif` is the first link. `ipv6` has it take addresses from routers, `dhcp`
-    from a server; `configured` waits for them. `random` is the source of sequence numbers and
-    ports; the operating system's by default. The stack owns its interfaces and closes them.
+    from a server; `configured` waits for them. `tcp` is for servers and connections that bring no
+    settings of their own. `random` is the source of sequence numbers and ports; the operating
+    system's by default. The stack owns its interfaces and closes them.
     """
 
     def __init__(
@@ -194,7 +197,9 @@ class Stack:
         tcp_random: random_module.Random | None = None,
         ipv6: Ipv6Settings | None = None,
         dhcp: bool = False,
+        tcp: TcpSettings | None = None,
     ) -> None:
+        self.tcp = tcp or TcpSettings()
         self.vif = equip(vif)
         self.vifs = [self.vif]
         self.host = Host(
@@ -395,16 +400,19 @@ class Stack:
         backlog: int = BACKLOG,
         ssl: None = None,
         start_serving: bool = True,
+        tcp: TcpSettings | None = None,
     ) -> Server:
         """Accept connections on `port` of the local address(es) `host`; None is all of them.
 
-        Port 0 picks a free one. Raises OSError (EADDRINUSE, EADDRNOTAVAIL).
+        Port 0 picks a free one. `tcp` chooses the congestion control, buffers and timeouts of these
+        connections; the stack's by default. Raises OSError (EADDRINUSE, EADDRNOTAVAIL).
         """
         _refuse_ssl(ssl)
         self._check_started()
         if host is None or isinstance(host, str):
             host = [host or ""]
-        server = Server(self, protocol_factory, [_local(name) for name in host], port, backlog)
+        wanted = [_local(name) for name in host]
+        server = Server(self, protocol_factory, wanted, port, backlog, tcp or self.tcp)
         if start_serving:
             server.listen()
         self._servers.add(server)
@@ -418,8 +426,12 @@ class Stack:
         *,
         ssl: None = None,
         local_addr: tuple[str, int] | None = None,
+        tcp: TcpSettings | None = None,
     ) -> tuple[StreamTransport, P]:
-        """Open a connection; raises the kin of OSError that tells why it could not be."""
+        """Open a connection, with settings `tcp` or the stack's.
+
+        Raises the kin of OSError that tells why it could not be.
+        """
         _refuse_ssl(ssl)
         self._check_started()
         remote = _literal(host)
@@ -428,7 +440,12 @@ class Stack:
         waiter: asyncio.Future[None] = loop.create_future()
         transport = StreamTransport(loop, protocol_factory, self, waiter=waiter)
         connection = self.host.tcp_connect(
-            remote, port, transport, local=_local(local), local_port=local_port
+            remote,
+            port,
+            transport,
+            local=_local(local),
+            local_port=local_port,
+            settings=tcp or self.tcp,
         )
         transport.bind(connection)
         self.attach(transport)  # so that close() ends it while it is still connecting

@@ -307,6 +307,7 @@ class StreamTransport(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """`peername` and `sockname` as (address, port), `tcp_info` as a `TcpInfo` of now.
 
+        `tcp_congestion` is the name of the congestion control, as of Linux's socket option.
         Anything else is the default.
         """
         if name == "peername":
@@ -315,6 +316,8 @@ class StreamTransport(asyncio.Transport):
             return self._conn.local
         if name == "tcp_info":
             return snapshot(self._conn, time.monotonic())
+        if name == "tcp_congestion":
+            return self._conn.repair.cc.name
         return default
 
     # BufferedProtocol.

@@ -401,3 +401,32 @@ def test_tcp_over_ipv6() -> None:
     assert client.connection.mss == 1500 - 40 - 20 - 12
     assert two.counters.tcp_fast_path > 10
     assert one.tcp.flows == two.tcp.flows == {}
+
+
+def test_a_peer_that_names_no_mss() -> None:
+    """RFC 9293 §3.7.1, MUST-15: 1,220 octets over IPv6, 536 over IPv4."""
+    for ours, theirs, family, expected in (
+        (OURS, PEER, IPv6, 1220),
+        ("10.0.0.1", "10.0.0.2", IP, 536),
+    ):
+        wire = Wire()
+        sizes: list[int] = []
+
+        class User:
+            def tcp_established(self) -> None: ...
+            def tcp_data(self, data: bytes) -> None: ...
+            def tcp_eof(self) -> None: ...
+            def tcp_writable(self) -> None: ...
+            def tcp_closed(self, error: Exception | None) -> None: ...
+
+        def accept(connection: Any, sizes: list[int] = sizes) -> User:
+            sizes.append(connection.mss)
+            return User()
+
+        wire.host.tcp_listen("", 80, accept)
+        segment = {"sport": 4000, "dport": 80}
+        ip = family(src=theirs, dst=ours)
+        (first,) = (p for p in wire.answers(ip / TCP(**segment, seq=100, flags="S")) if TCP in p)
+        answer = first[TCP]
+        wire.answers(ip / TCP(**segment, seq=101, ack=answer.seq + 1, flags="A"))
+        assert sizes == [expected]

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from appliance.net import Stack
+from appliance.net.tcp import TcpSettings
 from appliance.net.transport_driver import BATCH, TIMER_GRAIN, Driver
 from appliance.net.vif.pair import PairEnd, pair
 
@@ -453,6 +454,33 @@ async def test_a_transport_tells_of_its_connection() -> None:
         assert (info.tcpi_unacked, info.tcpi_lost, info.tcpi_total_retrans) == (0, 0, 0)
         assert 0 < info.tcpi_rtt < 1_000_000
         assert info.tcpi_min_rtt <= info.tcpi_rtt
+
+
+@runs
+async def test_settings_of_one_listener_of_one_connection_and_of_the_stack() -> None:
+    left, right = pair()
+    stack = Stack(left, addresses=["10.0.0.1/24"], tcp=TcpSettings(congestion="newreno"))
+    async with stack as one, Stack(right, addresses=["10.0.0.2/24"]) as two:
+        accepted: list[asyncio.BaseTransport] = []
+
+        class Noting(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                accepted.append(transport)
+
+        chosen = TcpSettings(congestion="newreno", user_timeout=30.0)
+        await two.create_server(Noting, port=7, tcp=chosen)
+        await two.create_server(Noting, port=8)
+        first, _ = await one.create_connection(asyncio.Protocol, "10.0.0.2", 7)
+        await until(lambda: len(accepted) == 1)
+        second, _ = await one.create_connection(
+            asyncio.Protocol, "10.0.0.2", 8, tcp=TcpSettings(congestion="cubic")
+        )
+        await until(lambda: len(accepted) == 2)
+        names = [
+            transport.get_extra_info("tcp_congestion")
+            for transport in (first, accepted[0], second, accepted[1])
+        ]
+        assert names == ["newreno", "newreno", "cubic", "cubic"]
 
 
 @runs
