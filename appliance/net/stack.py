@@ -44,6 +44,7 @@ _NOT_TOS: Final = 0xFFFFFF00
 _TCP_AT: Final = IP_AT + 20
 _ETHERNET_AT: Final = IP_AT - 14
 _PROTOCOL_AT: Final = IP_AT + 9
+_PROTOCOL6_AT: Final = IP_AT + 6
 # flags of virtio | payload length | next header | addresses and ports | seq, ack, offset+flags,
 # window (or UDP's own header and two words of its payload)
 _FAST6: Final = Struct(">B27xHBx36sIIHH")
@@ -141,6 +142,12 @@ class Host:
             if size >= _FAST_LEN:
                 if frame[_PROTOCOL_AT] == UDP and self._udp_fast(frame, size, mac):
                     continue
+                if (
+                    frame[_PROTOCOL6_AT] == UDP
+                    and frame[IP_AT - 2] == 0x86
+                    and self._udp6_fast(frame, size, mac)
+                ):
+                    continue
                 vnet, to_mac, kind, total, fragment, protocol, key, seq, ack, of, wnd, _ = unpack(
                     frame
                 )
@@ -229,7 +236,7 @@ class Host:
         return True
 
     def _ipv6_fast(self, frame: bytes, size: int, kind: int, now: float) -> bool:
-        """Take a segment or datagram of a known flow over IPv6; False: it needs the long way."""
+        """Take a segment of a known flow over IPv6; False: it needs the long way."""
         vnet, length, protocol, key, seq, ack, of, wnd = _FAST6.unpack_from(frame)
         end = _TCP6_AT + length
         if end > size:
@@ -252,23 +259,35 @@ class Host:
                 flow.segment_arrives(now, seq, ack, of, wnd, frame, _TCP6_AT + 20, payload_at, end)
                 is not True
             )
-        if protocol == UDP:
-            udp = self.udp.flows.get(key)
-            if udp is None or not (
-                length == seq >> 16
-                and seq & 0xFFFF  # RFC 8200 §8.1: over IPv6 there must be a checksum
-                and (vnet & CHECKED or self._sum6_holds(frame, end, key, UDP))
-            ):
-                return False
-            counters.udp_in += 1
-            if udp.socket.answerer is not None:
-                self.udp.answer(udp, frame[_TCP6_AT + 8 : end])
-                return True
-            # The answer leaves from the address that was asked.
-            udp.socket.remember(udp.source, udp.path)
-            udp.socket.user.udp_datagram(frame[_TCP6_AT + 8 : end], udp.source)
-            return True
         return False
+
+    def _udp6_fast(self, frame: bytes, size: int, mac: bytes) -> bool:
+        """Take a datagram of a known flow over IPv6; False: it needs the long way."""
+        key = frame[_TCP6_AT - 32 : _TCP6_AT + 4]
+        flow = self.udp.flows.get(key)
+        if flow is None or size < _TCP6_AT + 8:
+            return False
+        length = frame[IP_AT + 4] << 8 | frame[IP_AT + 5]
+        end = _TCP6_AT + length
+        if (
+            end > size
+            or frame[IP_AT] >> 4 != 6
+            or frame[IP_AT - 1] != 0xDD  # ethertype 0x86DD
+            or frame[_TCP6_AT + 4] << 8 | frame[_TCP6_AT + 5] != length
+            or not (frame[_TCP6_AT + 6] | frame[_TCP6_AT + 7])  # RFC 8200 §8.1: there must be one
+            or frame[_ETHERNET_AT : _ETHERNET_AT + 6] != mac
+            or not (frame[0] & CHECKED or self._sum6_holds(frame, end, key, UDP))
+        ):
+            return False
+        self.counters.udp_in += 1
+        socket = flow.socket
+        if socket.answerer is not None:
+            self.udp.answer(flow, frame[_TCP6_AT + 8 : end])
+            return True
+        # The answer leaves from the address that was asked.
+        socket.remember(flow.source, flow.path)
+        socket.user.udp_datagram(frame[_TCP6_AT + 8 : end], flow.source)
+        return True
 
     def flush(self, now: float, link: Link | None = None) -> None:
         """Send what applications queued outside a turn, or what a full link held up."""
