@@ -25,6 +25,8 @@ HOT = (
     "pathlib", "ctypes", "traceback", "importlib.machinery", "encodings.ascii", "encodings.idna",
 )  # fmt: skip
 """What a machine needs besides what the trial uses."""
+COMPUTED = ("first",)
+"""What settings work out of others, for `appliance.image.guest.overrides` to leave out."""
 
 
 def plain(value: Any) -> Any:
@@ -32,6 +34,7 @@ def plain(value: Any) -> Any:
     if hasattr(type(value), "model_fields"):
         fields = type(value).model_fields
         inner = {name: plain(getattr(value, name)) for name in fields}
+        inner |= {name: getattr(value, name) for name in COMPUTED if hasattr(value, name)}
         if isinstance(inner.get("state"), Path):  # state/dns is /state/dns, not /state/state/dns
             inner["state"] = Path("/state", *value.state.parts[1:])
         return SimpleNamespace(**inner)

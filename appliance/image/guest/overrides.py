@@ -23,6 +23,8 @@ from appliance.app import StartError
 from appliance.image.guest import machine
 
 SEED: Final = "/tmp/seed"  # noqa: S108 - a machine without users
+COMPUTED: Final = frozenset({"first"})
+"""What `freeze` wrote down beside the settings' own keys, since it follows from them."""
 LARGEST_SEED: Final = 64 << 20
 """Octets of a seed's files together: it is unpacked into memory."""
 
@@ -78,7 +80,7 @@ def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
 def as_document(value: Any) -> Any:
     """Settings as TOML would have them."""
     if isinstance(value, SimpleNamespace):
-        inner = {key: as_document(item) for key, item in vars(value).items()}
+        inner = {key: as_document(item) for key, item in vars(value).items() if key not in COMPUTED}
         return {key: item for key, item in inner.items() if item is not None}
     if isinstance(value, tuple | list):
         return [as_document(item) for item in value]
