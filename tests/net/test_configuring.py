@@ -271,6 +271,7 @@ def test_renew_rebind_expire() -> None:
 
 
 def test_renewal_succeeds() -> None:
+    """RFC 2131 §4.4.5: the lease goes on, and its times begin anew with the request."""
     scene = Leasing()
     first = scene.lease()
     scene.until(first.renew_at + 1)

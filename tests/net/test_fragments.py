@@ -202,6 +202,7 @@ def test_cut_ipv4_as_scapy_does() -> None:
 
 
 def test_cut_ipv6_as_scapy_does() -> None:
+    """RFC 8200 §4.5: the same packets, octet by octet."""
     packet = (
         IPv6(src="2001:db8::1", dst="2001:db8::2")
         / IPv6ExtHdrFragment(id=77)

@@ -111,6 +111,7 @@ def test_every_extension_header_in_a_row() -> None:
 def test_what_must_be_answered(
     layers: tuple[Packet, ...], code: int, pointer: int, always: bool
 ) -> None:
+    """RFC 8200 §4.1, §4.2, §4.4: code and pointer, and whether also to a group."""
     with pytest.raises(ipv6.HeaderError) as caught:
         parsed(six(*layers), 10)
     assert (caught.value.code, caught.value.pointer, caught.value.always) == (
