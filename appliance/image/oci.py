@@ -114,9 +114,10 @@ def _add(archive: tarfile.TarFile, name: str, path: Path | None) -> None:
     if path is None or path.is_dir():
         entry.type, entry.mode = tarfile.DIRTYPE, 0o755
         if name in ("tmp", "state"):
-            entry.mode = 0o1777 if name == "tmp" else 0o700
+            # Of root's group too, so that root without any capability can keep state there.
+            entry.mode = 0o1777 if name == "tmp" else 0o770
             if name == "state":
-                entry.uid = entry.gid = int(USER.partition(":")[0])
+                entry.uid = int(USER.partition(":")[0])
         archive.addfile(entry)
         return
     data = path.read_bytes()

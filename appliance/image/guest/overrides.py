@@ -31,6 +31,8 @@ LARGEST_SEED: Final = 64 << 20
 
 def override(settings: Any, content: Any, words: Sequence[str]) -> tuple[Any, Any]:
     """Settings and content with seed and words put over them; raises StartError."""
+    # What validates imports zoneinfo, which asks sysconfig where zones lie: an image has neither.
+    os.environ.setdefault("PYTHONTZPATH", "")
     from appliance.config import OPTIONS, ConfigError, _validated
 
     document = as_document(settings)
