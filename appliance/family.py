@@ -66,7 +66,10 @@ def settings_of(family: Family, index: int) -> Settings:
     """The settings as a worker has them: what only the first one does is off in the others."""
     settings = family.settings
     if index == FIRST:
-        return settings
+        if family.banner:
+            return settings
+        # Addresses that the settings give have been asked for, and the others use them.
+        return settings.model_copy(update={"net": settings.net.model_copy(update={"probe": False})})
     off: dict[str, Any] = {
         "control": settings.control.model_copy(update={"enabled": False}),
         "metrics": settings.metrics.model_copy(update={"port": 0}),

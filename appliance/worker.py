@@ -25,7 +25,7 @@ from appliance.family import Family, settings_of
 from appliance.mesh import Post, blob_of
 from appliance.net.link import Ipv6Settings
 from appliance.net.steer import Addressing, SameSecret, Steer, addressing, follow
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from appliance.net.transport import Stack
 from appliance.parts.authority import Authority
 from appliance.parts.metrics import Metrics
@@ -43,6 +43,9 @@ logger = logging.getLogger("appliance")
 
 EVERY: Final = 1.0
 """Seconds between two looks at what changes without a word: routes, zones that expire, counters."""
+CONFIRMED: Final = 15.0
+"""Seconds beyond `net.wait` that a new first worker has to find again what the one before it had:
+a lease is asked for and probed in some ten (RFC 2131 §4.4.1, RFC 5227 §1.1)."""
 RETRY: Final = 0.01
 """Seconds until letters that found no room are tried again."""
 
@@ -57,6 +60,7 @@ class Worker(Appliance):
         self.steer: Steer | None = None
         self._publisher: Publisher | None = None
         self._told: Addressing | None = None
+        self._inherited: list[Any] = []  # addresses and routes of a first worker before this
         self._timer: asyncio.TimerHandle | None = None
         self._flushing = False
         self._prepared: tuple[int, Content] | None = None
@@ -144,8 +148,11 @@ class Worker(Appliance):
             udp=udp,
             pass_on=self.family.mesh.pass_on,
         )
-        if self.index != FIRST and self.family.addressing is not None:
-            follow(stack.host.network, self.family.addressing)
+        if self.family.addressing is not None:
+            network = stack.host.network
+            follow(network, self.family.addressing)
+            if self.index == FIRST:
+                self._inherited = [*network.addresses.local.values(), *network.routes]
         loop = asyncio.get_running_loop()
         await stack.start()
         loop.add_reader(self.family.mesh.frames[self.index][0], self._frames)
@@ -159,6 +166,8 @@ class Worker(Appliance):
         if self.index == FIRST:
             loop.add_reader(self.post.fileno(), self._letters)
             await super()._begin()
+            if self._inherited:
+                loop.call_later(self.settings.net.wait + CONFIRMED, self._let_go)
             self._publisher = Publisher(self._dns, self.post)
             self._tell_followers("alone", False)  # whatever a first worker before this was at
         else:
@@ -169,6 +178,16 @@ class Worker(Appliance):
                 await part.begin(stack)
             loop.add_reader(self.post.fileno(), self._letters)
         self._tick()
+
+    def _let_go(self) -> None:
+        """Give up what a first worker before this had found, and this one has not."""
+        network = self._stacks[0].host.network
+        gone = {id(one) for one in self._inherited}
+        self._inherited.clear()
+        network.routes.remove(lambda route: id(route) in gone)
+        for address, own in list(network.addresses.local.items()):
+            if id(own) in gone:
+                network.address_lost(address)
 
     def _introduce(self) -> None:
         if self.index == FIRST and self.family.banner:

@@ -315,5 +315,18 @@ def test_on_a_card_that_finds_its_addresses(tmp_path: Path) -> None:
             for _ in range(6):
                 said = router.run("dig", f"@{host}", "+short", "any.wild.bench.test", "A")
                 assert said == "192.0.2.4\n"
+        # A first worker that comes later is who the one before it was, until it knows better.
+        first = re.search(r"2 workers, processes (\d+),", server.words())
+        assert first is not None
+        os.kill(int(first[1]), signal.SIGKILL)
+        server.wait(lambda: " serves" in server.words().rpartition("worker 0 (")[2], 10.0)
+        router.run("ip", "neigh", "flush", "dev", "lan0")
+        # It has yet to ask for a lease; discovery has to be found anew (RFC 4862 §5.4).
+        url, url6 = sorted(urls)
+        told = router.run("curl", "-sS", "--max-time", "3", *form, f"{url}1k.txt")
+        assert told == "200 1000"
+        again = ("--retry", "10", "--retry-all-errors", "--retry-delay", "1", "--max-time", "15")
+        told = router.run("curl", "-sS", "-g", *again, *form, f"{url6}1k.txt")
+        assert told.endswith("200 1000")
         assert server.stop() == 0
         assert "Traceback" not in server.words()
