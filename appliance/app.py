@@ -28,7 +28,7 @@ from appliance.banner import banner, plural, url
 from appliance.cabling import Cabling, configuration, open_cable, open_more, worth_telling
 from appliance.content import Content, load_content
 from appliance.net.link import Ipv6Settings
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from appliance.net.transport import Stack
 from appliance.net.vif.base import Vif
 from appliance.parts.authority import Authority
@@ -271,7 +271,7 @@ class Appliance:
         dhcp: bool = False,
     ) -> Stack:
         try:
-            tcp = TcpSettings(**self.settings.tcp.model_dump())
+            tcp = TcpSettings(**vars(self.settings.tcp))
             stack = Stack(
                 vif, addresses=addresses, gateways=gateways, ipv6=ipv6, dhcp=dhcp, tcp=tcp
             )

@@ -25,7 +25,8 @@ from appliance.fuzz.scenario import Expect, Flow, Machine, Scenario
 from appliance.fuzz.world import LivelockError, Sink, Station
 from appliance.net.checksum import ones_complement_sum
 from appliance.net.seq import MASK
-from appliance.net.tcp import Connection, TcpSettings
+from appliance.net.tcb import TcpSettings
+from appliance.net.tcp import Connection
 from appliance.net.tcp_state import ESTABLISHED
 from appliance.net.wire import ethernet, icmp, ipv4, tcp, udp
 from appliance.net.wire.address import from_text

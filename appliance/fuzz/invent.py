@@ -15,7 +15,7 @@ from typing import Final, Literal
 from appliance.fuzz.application import End
 from appliance.fuzz.link import Burst, Link
 from appliance.fuzz.scenario import Flow, Machine, Scenario
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 
 PACKETS: Final = 2_000
 """Segments of data in one direction of a scenario, about."""

@@ -26,7 +26,8 @@ from appliance.fuzz.script.stage import MICRO, Stage
 from appliance.fuzz.script.written import leaving_text, letters, segment_text
 from appliance.net.errors import WireError
 from appliance.net.seq import HALF, MASK, unwrap
-from appliance.net.tcp import Connection, TcpSettings
+from appliance.net.tcb import TcpSettings
+from appliance.net.tcp import Connection
 from appliance.net.vif.pcap import read_pcap
 from appliance.net.wire import ethernet, ipv4
 from appliance.net.wire import tcp as wire_tcp

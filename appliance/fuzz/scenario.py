@@ -20,7 +20,7 @@ from pydantic import BaseModel, PlainValidator, TypeAdapter, ValidationError, cr
 
 from appliance.fuzz.application import End
 from appliance.fuzz.link import Link
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 
 
 class ScenarioError(ValueError):

@@ -18,7 +18,8 @@ from appliance.fuzz import invariants, mutate
 from appliance.fuzz.link import Link
 from appliance.fuzz.world import DETECTION, World
 from appliance.net.checksum import ones_complement_sum, pseudo_header_sum
-from appliance.net.tcp import Connection, TcpSettings
+from appliance.net.tcb import TcpSettings
+from appliance.net.tcp import Connection
 from appliance.net.tcp_state import CLOSED
 from appliance.net.wire import arp, ethernet, icmp, ipv4, ipv6, tcp, udp
 from appliance.net.wire.address import from_text

@@ -29,7 +29,8 @@ from appliance.net.link import Ipv6Settings, Link
 from appliance.net.network import CHECKED, IP_AT, Network, Packet
 from appliance.net.path import TCP, UDP, TcpPath, UdpPath
 from appliance.net.syn_queue import Listener
-from appliance.net.tcp import Connection, TcpSettings, TcpUser
+from appliance.net.tcb import Tcb, TcpSettings, TcpUser
+from appliance.net.tcp import Connection
 from appliance.net.tcp_table import AUDIT_INTERVAL, Limits, TcpTable
 from appliance.net.udp import UdpSocket, UdpUser
 from appliance.net.udp_table import UdpTable
@@ -95,7 +96,7 @@ class Host:
         # Heap of when to look at which flow; void unless it is that connection's `heap_at`.  Keys,
         # not connections: a deadline keeps nobody alive, and the collector does not walk it.
         self._timers: list[tuple[float, bytes]] = []
-        self._dirty: list[Connection] = []
+        self._dirty: list[Tcb] = []
         self._in_turn = False
         self._woken = False
         self._blocked = False
@@ -352,7 +353,7 @@ class Host:
 
     def _finish_elsewhere(self, now: float) -> None:
         """One link is full: let the connections on the others speak all the same."""
-        waiting: list[Connection] = []
+        waiting: list[Tcb] = []
         while self._dirty:
             batch, self._dirty = self._dirty, []
             for connection in batch:
@@ -379,7 +380,7 @@ class Host:
 
     # ------------------------------------------------------------------ what connections ask for
 
-    def touch(self, connection: Connection) -> None:
+    def touch(self, connection: Tcb) -> None:
         """Run `connection.output` before the turn ends, or in a turn of its own."""
         if not connection.dirty:
             connection.dirty = True
@@ -388,11 +389,11 @@ class Host:
                 self._woken = True
                 self.wake()
 
-    def schedule(self, connection: Connection, at: float) -> None:
+    def schedule(self, connection: Tcb, at: float) -> None:
         """Look at `connection` at `at`, which it has noted as its `heap_at`."""
         heappush(self._timers, (at, connection.key))
 
-    def _rearm(self, connection: Connection) -> None:
+    def _rearm(self, connection: Tcb) -> None:
         at = connection.next_deadline()
         if at < inf:
             connection.heap_at = at
@@ -417,14 +418,14 @@ class Host:
         self.counters.tcp_out += 1
         self.transmit(path, head, b"")
 
-    def established(self, connection: Connection) -> None:
+    def established(self, connection: Tcb) -> None:
         """A connection completed its handshake: nothing more to do here."""
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: Tcb) -> None:
         """Forget a connection that is CLOSED."""
         self.tcp.release(connection)
 
-    def enter_time_wait(self, connection: Connection, now: float) -> None:
+    def enter_time_wait(self, connection: Tcb, now: float) -> None:
         """Put a TIME-WAIT record in the place of `connection`."""
         self.tcp.enter_time_wait(connection, now)
 

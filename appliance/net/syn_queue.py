@@ -20,7 +20,8 @@ from appliance.net import syn_cookie
 from appliance.net.counters import Counters
 from appliance.net.path import TcpPath
 from appliance.net.seq import HALF, MASK, unwrap
-from appliance.net.tcp import CHALLENGE_INTERVAL, Connection, TcpSettings, TcpUser
+from appliance.net.tcb import TcpSettings, TcpUser
+from appliance.net.tcp import CHALLENGE_INTERVAL, Connection
 from appliance.net.wire.tcp import (
     ACK,
     ECE,

@@ -25,7 +25,8 @@ from appliance.net.path import TcpPath
 from appliance.net.seq import HALF, MASK
 from appliance.net.syn_budget import SynBudget
 from appliance.net.syn_queue import HalfOpen, Listener, SynQueue
-from appliance.net.tcp import Connection, TcpHost, TcpSettings, TcpUser, default_mss
+from appliance.net.tcb import Tcb, TcpHost, TcpSettings, TcpUser, default_mss
+from appliance.net.tcp import Connection
 from appliance.net.time_wait import TimeWait, TimeWaitQueue
 from appliance.net.wire import tcp as wire_tcp
 from appliance.net.wire.address import from_text, to_text
@@ -429,7 +430,7 @@ class TcpTable:
 
     # ------------------------------------------------------------------ ends of connections
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: Tcb) -> None:
         """Forget a connection that is CLOSED."""
         if self.flows.get(connection.key) is connection:
             del self.flows[connection.key]
@@ -442,7 +443,7 @@ class TcpTable:
         else:
             self._per_peer.pop(address, None)
 
-    def enter_time_wait(self, connection: Connection, now: float) -> None:
+    def enter_time_wait(self, connection: Tcb, now: float) -> None:
         """Put a TIME-WAIT record in the place of `connection`."""
         record = TimeWait(
             self,

@@ -22,7 +22,8 @@ from appliance.net.counters import Counters
 from appliance.net.link import Ipv6Settings, Link
 from appliance.net.stack import Host
 from appliance.net.syn_queue import Listener
-from appliance.net.tcp import Connection, TcpSettings
+from appliance.net.tcb import TcpSettings
+from appliance.net.tcp import Connection
 from appliance.net.transport_datagram import DatagramTransport
 from appliance.net.transport_driver import Driver
 from appliance.net.transport_stream import ProtocolFactory, StreamTransport

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from appliance.net import Stack
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from appliance.net.transport_driver import BATCH, TIMER_GRAIN, Driver
 from appliance.net.vif.pair import PairEnd, pair
 

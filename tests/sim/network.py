@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from appliance.fuzz import Cable, Link, Station
 from appliance.fuzz import World as Net
-from appliance.net.tcp import Connection, TcpSettings
+from appliance.net.tcb import TcpSettings
+from appliance.net.tcp import Connection
 
 CLIENT, SERVER = "10.0.0.1", "10.0.0.2"
 

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from appliance.fuzz import Link, World
 from appliance.net.cubic import BETA, C
-from appliance.net.tcp import Connection, TcpSettings
+from appliance.net.tcb import TcpSettings
+from appliance.net.tcp import Connection
 from appliance.trace import draw
 
 MSS = 1448  # octets of a full segment on Ethernet, with timestamps

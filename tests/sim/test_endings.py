@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from appliance.fuzz import Link
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from tests.sim.network import CLIENT, SERVER, Peer, World, exchange, pieces
 from tests.sim.test_transfer import LINK, WIRES, check
 

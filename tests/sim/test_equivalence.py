@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from tests.sim.network import Peer, Trace, World, exchange, pieces
 from tests.sim.test_transfer import WIRES, run_both_ways
 

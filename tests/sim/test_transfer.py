@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from appliance.fuzz import Link
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from tests.sim.network import Peer, World, exchange, pieces
 
 LINK = Link(delay=0.01)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from appliance.net.errors import WireError
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from appliance.net.wire import ethernet, ipv4, tcp
 from tests.sim.network import Peer, Trace, World, exchange, pieces
 from tests.sim.test_transfer import LINK, WIRES, check

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 from appliance.fuzz.script.faults import InapplicableError
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 
 _KNOWS: Final = frozenset(f.name for f in fields(TcpSettings))
 _OPERATORS: Final = frozenset((";", "&&", "||", "|", "&", "\n"))

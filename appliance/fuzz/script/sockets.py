@@ -20,7 +20,8 @@ from typing import Final
 from appliance.fuzz.script.faults import InapplicableError
 from appliance.fuzz.script.stage import Stage
 from appliance.net.syn_queue import Listener
-from appliance.net.tcp import Connection, TcpSettings
+from appliance.net.tcb import TcpSettings
+from appliance.net.tcp import Connection
 from appliance.net.tcp_state import CLOSED, ESTABLISHED, SYN_RECEIVED, SYN_SENT
 from appliance.net.udp import Endpoint, UdpSocket
 

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 from appliance.net.seq import MASK, unwrap
 from appliance.net.stack import Host, Limits
-from appliance.net.tcp import Connection, TcpSettings
+from appliance.net.tcb import TcpSettings
+from appliance.net.tcp import Connection
 from appliance.net.vif.offload import finish_checksum
 from appliance.net.wire import arp, ethernet, icmp, ipv4, tcp, udp, virtio
 from appliance.net.wire.address import from_text

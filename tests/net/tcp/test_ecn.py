@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from tests.net.tcp.harness import FULL, App, Peer, Scene, passive, pattern
 
 CE = 3

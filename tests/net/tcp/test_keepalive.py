@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from tests.net.tcp.harness import App, Peer, Scene, passive
 
 ON = TcpSettings(keepalive=100.0, keepalive_interval=10.0, keepalive_count=3)

@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from appliance.net.stack import Limits
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from appliance.net.wire import tcp, virtio
 from tests.net.tcp.harness import PEER_ADDRESS, Peer, Scene, active, passive
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.net.tcp import MIN_MSS, TcpSettings
+from appliance.net.tcb import MIN_MSS, TcpSettings
 from appliance.net.wire import tcp
 from tests.net.tcp.harness import Peer, Scene, active, passive, pattern
 

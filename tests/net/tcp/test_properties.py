@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from appliance.fuzz.damage import corrupted
 from appliance.net.seq import MASK, unwrap
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from tests.net.tcp.harness import FLAGS, App, Peer, Scene, active, passive
 
 SPAN = 1 << 17  # octets of the stream that the peer may ever send

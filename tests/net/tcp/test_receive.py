@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.net.reassembly import MAX_STRETCHES
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from tests.net.tcp.harness import FULL, App, Peer, Scene, passive, pattern
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from appliance.net.counters import Counters
 from appliance.net.repair import Repair
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from tests.net.tcp.harness import FULL, App, Peer, Scene, active, passive, pattern
 
 RENO = TcpSettings(congestion="newreno")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from tests.net.tcp.harness import active, passive
 
 WINDOW = TcpSettings(receive_buffer=10_000, receive_start=10_000)

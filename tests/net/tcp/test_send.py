@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.net.tcp import TcpSettings
+from appliance.net.tcb import TcpSettings
 from appliance.net.wire import virtio
 from tests.net.tcp.harness import FULL, App, Peer, Scene, passive, pattern
 
