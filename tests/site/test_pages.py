@@ -293,3 +293,9 @@ def test_examples_run(page: str, code: str, capsys: pytest.CaptureFixture[str]) 
 
 def test_examples_are_found() -> None:
     assert len(examples()) >= 3
+
+
+def test_the_index_of_the_documentation_lists_every_page() -> None:
+    docs = Path(__file__).parents[2] / "site/docs"
+    linked = set(re.findall(r"\]\(/docs/([\w-]+)\)", (docs / "index.md").read_text()))
+    assert linked == {path.stem for path in docs.glob("*.md")} - {"index"}
