@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.cli import main
+from appliance.config import load
 from appliance.http.live import PATH, with_script
 from appliance.parts.watch import look
 from tests.http.whole import appliance, get, material, settings, url_of
@@ -26,6 +27,17 @@ def test_what_is_made_has_no_fault(
     written = "".join(p.read_text() for p in directory.rglob("*") if p.is_file())
     assert re.search(r"@[A-Z]+@", written) is None
     assert (directory / ".gitignore").is_file()
+
+
+def test_certificates_are_a_matter_of_taking_hashes_away(tmp_path: Path) -> None:
+    assert main(["new", str(tmp_path / "it"), "--domain", "example.net"]) == 0
+    path = tmp_path / "it/appliance.toml"
+    before, begin, rest = path.read_text().partition("# [acme]")
+    lines, blank, after = (begin + rest).partition("\n\n")
+    lines = "\n".join(line.removeprefix("# ") for line in lines.split("\n"))
+    path.write_text(before + lines + blank + after)
+    assert load(path).acme.names == ("example.net", "*.example.net")
+    assert main(["check", "-c", str(path)]) == 0
 
 
 def test_nothing_that_is_there_is_touched(
