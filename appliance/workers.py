@@ -5,8 +5,7 @@
 The supervisor loads what is served before it forks, so that all have it in the same memory, and
 keeps the queues open: a queue's flows stay with it, and go to the worker that takes its place. It
 handles no frame and has no event loop, so a fork is never in the middle of anything. A reload is
-loaded by a child of its own, handed to all workers in a file in memory, and served when all have
-read it. May import everything.
+`reloads`' business. May import everything.
 """
 
 from __future__ import annotations
@@ -15,27 +14,24 @@ import contextlib
 import gc
 import logging
 import os
-import pickle
 import selectors
 import signal
 import socket
 import sys
 import time
 import traceback
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from appliance.app import DRAIN, Say, StartError
 from appliance.banner import plural
-from appliance.content import Content, load_content
 from appliance.family import Family, make_family
-from appliance.mesh import Post, file_of
+from appliance.mesh import Post
+from appliance.reloads import Reloads
 from appliance.worker import run_worker
 
 if TYPE_CHECKING:
     from appliance.settings import Settings
-
-logger = logging.getLogger("appliance")
 
 GRACE: Final = DRAIN + 5.0
 """Seconds until a worker that was told to end is killed: its connections have five of them."""
@@ -48,8 +44,6 @@ TWICE: Final = 0.2
 """Seconds within which two signals are one: timeout(1) sends to the process, and to its group."""
 SOON: Final = 0.05
 """Seconds until letters that found no room are tried again."""
-PATIENCE: Final = 60.0
-"""Seconds that workers have to read and serve what was loaded."""
 
 
 def run(settings: Settings, *, say: Say, verbose: bool = False) -> None:
@@ -79,19 +73,6 @@ class Place:
     back_at: float = 0.0  # when somebody is to take it, if nobody has it
 
 
-@dataclass
-class Reload:
-    """A reload under way."""
-
-    number: int
-    began: float
-    loader: int = 0  # the child that loads; 0: it is done
-    result: int = -1  # the file that it writes to
-    content: Content | None = None
-    waiting: set[int] | None = None  # workers that have yet to prepare, or to serve
-    serving: bool = False
-
-
 class Supervisor:
     """Keeps the workers of a family."""
 
@@ -104,10 +85,8 @@ class Supervisor:
         self._all_ready = False
         self._killed = False
         self._deadline = 0.0
-        self._reload: Reload | None = None
-        self._reload_wanted = False
-        self._number = 0
         self._lifeline, self._life = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._reloads = Reloads(family, self.post, self._living, self._leave_behind)
         self._woken, self._wake = socket.socketpair()
         for end in (self._woken, self._wake):
             end.setblocking(False)
@@ -149,11 +128,13 @@ class Supervisor:
 
     def _wait(self) -> float | None:
         now = time.monotonic()
-        times = [place.back_at for place in self.places if not place.pid and not self._ending]
+        times: list[float] = []
+        if not self._ending and not self._reloads.handing_over:
+            times += [place.back_at for place in self.places if not place.pid]
         if self._ending and not self._killed:
             times.append(self._deadline)
-        if self._reload is not None and self._reload.waiting is not None:
-            times.append(self._reload.began + PATIENCE)
+        if (deadline := self._reloads.deadline()) is not None:
+            times.append(deadline)
         if not self.post.flush():
             times.append(now + SOON)
         return max(min(times) - now, 0.0) if times else None
@@ -167,12 +148,10 @@ class Supervisor:
                 self.family.say("some workers did not end in time: they are killed")
                 self._signal(signal.SIGKILL)
             return
-        reload = self._reload
-        if reload is not None and reload.waiting and now >= reload.began + PATIENCE:
-            self._reload_failed(f"worker {min(reload.waiting)} does not answer")
+        self._reloads.advance(now)
         for place in self.places:
-            # Not while a reload is under way: it would not know what is being prepared.
-            if not place.pid and place.back_at <= now and self._reload is None:
+            # Not while the others prepare: it would not know what.
+            if not place.pid and place.back_at <= now and not self._reloads.handing_over:
                 self._fork(place)
 
     # ------------------------------------------------------------------ children
@@ -226,10 +205,7 @@ class Supervisor:
                 return
             if not pid:
                 return
-            reload = self._reload
-            if reload is not None and pid == reload.loader:
-                reload.loader = 0
-                self._loaded(reload, status)
+            if self._reloads.child_ended(pid, status, _how(status)):
                 continue
             for place in self.places:
                 if place.pid == pid:
@@ -238,9 +214,7 @@ class Supervisor:
 
     def _died(self, place: Place, status: int) -> None:
         pid, place.pid = place.pid, 0
-        reload = self._reload
-        if reload is not None and reload.waiting is not None:
-            self._heard(reload, place.index)
+        self._reloads.gone(place.index)
         how = _how(status)
         if self._ending:
             if status:
@@ -258,6 +232,9 @@ class Supervisor:
         self.family.say(
             f"worker {place.index} (process {pid}) {how}: another takes its place{when}"
         )
+
+    def _living(self) -> set[int]:
+        return {place.index for place in self.places if place.pid}
 
     def _replace_stuck(self, index: int) -> None:
         if index < self.family.count and (pid := self.places[index].pid):
@@ -281,7 +258,7 @@ class Supervisor:
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._end(signal.Signals(number))
             elif number == signal.SIGHUP:
-                self._reload_soon()
+                self._reloads.soon()
             elif number == signal.SIGUSR1:
                 self._signal(signal.SIGUSR1)  # logs are opened again
 
@@ -293,8 +270,7 @@ class Supervisor:
         elif now < self._deadline - GRACE + TWICE:
             return
         self._ending = True
-        if self._reload is not None and self._reload.loader:
-            os.kill(self._reload.loader, signal.SIGKILL)
+        self._reloads.end()
         self._signal(number)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -315,13 +291,13 @@ class Supervisor:
             elif kind == "failed":
                 self._failed = self._failed or rest[1]
             elif kind == "reload":
-                self._reload_soon()
+                self._reloads.soon()
             elif kind == "addressing":
                 self.family.addressing = rest[0]
             elif kind == "stuck":
                 self._replace_stuck(rest[0])
-            elif kind in ("prepared", "served") and self._reload is not None:
-                self._answered(self._reload, kind, rest)
+            elif kind in ("prepared", "served"):
+                self._reloads.answered(kind, *rest)
 
     def _ready(self, index: int) -> None:
         place = self.places[index]
@@ -334,109 +310,6 @@ class Supervisor:
             self._all_ready = True
             pids = ", ".join(str(each.pid) for each in self.places)
             self.family.say(f"  {self.family.count} workers, processes {pids}")
-
-    # ------------------------------------------------------------------ reload
-
-    def _reload_soon(self) -> None:
-        self._reload_wanted = True
-        if self._reload is None and not self._ending:
-            self._begin_reload()
-
-    def _begin_reload(self) -> None:
-        """Load in a child, which has all that is served now, and may take its time."""
-        self._reload_wanted = False
-        self._number += 1
-        result = file_of(b"")
-        sys.stdout.flush()
-        pid = os.fork()
-        if not pid:
-            code = 1
-            try:
-                self._leave_behind()
-                self._load(result)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        self._reload = Reload(self._number, time.monotonic(), pid, result)
-
-    def _load(self, result: int) -> None:
-        """In the loading child: leave the content, as workers need it, in the file."""
-        content = load_content(self.family.settings, before=self.family.content)
-        nothing: Any = None  # workers edit the catalogs that they have
-        with open(result, "wb", closefd=False) as file:
-            pickle.dump(replace(content, catalog=nothing), file, protocol=5)
-
-    def _loaded(self, reload: Reload, status: int) -> None:
-        if self._ending:
-            return
-        if status:
-            self._reload_failed(f"what loads it {_how(status)}")
-            return
-        with open(os.dup(reload.result), "rb") as file:
-            file.seek(0)
-            content: Content = pickle.load(file)  # noqa: S301 - of our own child
-        say = self.family.say
-        for problem in content.problems:
-            say(f"{problem.severity}: {problem}")
-        if content.site_errors:
-            self._reload_failed(plural(content.site_errors, "error"))
-            return
-        reload.content = content
-        reload.began, began = time.monotonic(), reload.began
-        reload.waiting = {place.index for place in self.places if place.pid}
-        logger.debug("loaded in %.2f s", reload.began - began)
-        for index in reload.waiting:
-            self.post.send(index, "prepare", reload.number, blob=reload.result)
-
-    def _answered(self, reload: Reload, kind: str, rest: list[Any]) -> None:
-        index, number, *well = rest
-        if number != reload.number or (kind == "served") != reload.serving:
-            return
-        if kind == "prepared" and not well[0]:
-            self._reload_failed(f"worker {index} cannot take it")
-            return
-        self._heard(reload, index)
-
-    def _heard(self, reload: Reload, index: int) -> None:
-        """A worker has done what it was asked for, or is no more."""
-        assert reload.waiting is not None
-        reload.waiting.discard(index)
-        if reload.waiting:
-            return
-        if not reload.serving:
-            reload.serving = True
-            assert reload.content is not None
-            # From here on whoever takes a place has the new.
-            self.family.content = reload.content
-            reload.waiting = {place.index for place in self.places if place.pid}
-            for place in reload.waiting:
-                self.post.send(place, "serve", reload.number)
-            if reload.waiting:
-                return
-        took = time.monotonic() - reload.began
-        self.family.say(f"reloaded in {took:.2f} s: {self.family.content.summary}")
-        self._reload_over(reload)
-
-    def _reload_failed(self, why: str) -> None:
-        reload = self._reload
-        assert reload is not None
-        for place in self.places:
-            if place.pid:
-                self.post.send(place.index, "drop", reload.number)
-        self.family.say(f"not reloaded: {why}; the old is served on")
-        self._reload_over(reload)
-
-    def _reload_over(self, reload: Reload) -> None:
-        os.close(reload.result)
-        self._reload = None
-        # What is new is as little garbage as what was there before.
-        gc.collect()
-        gc.freeze()
-        if self._reload_wanted and not self._ending:
-            self._begin_reload()
 
 
 _SIGNALS: Final = (

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pickle
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +18,9 @@ from appliance.dns import Catalog, Zone
 from appliance.dns.authority import Authority, Options
 from appliance.dns.reload import LoadedZones
 from appliance.dns.service import Service
-from appliance.mesh import Mesh, Post, blob_of
+from appliance.mesh import Mesh, Post, blob_of, file_of
 from appliance.parts.mirror import Mirror, Publisher, of_a_follower
+from appliance.reloads import Reload, Reloads
 
 ZONE = """$ORIGIN example.test.
 $TTL 60
@@ -54,6 +58,108 @@ def test_how_many_workers_there_can_be(tmp_path: Path, number: int) -> None:
         load(path, {})
 
 
+class Loading(Reloads):
+    """Reloads whose child is the test."""
+
+    def __init__(self) -> None:
+        self.mesh = Mesh(2)
+        self.said: list[str] = []
+        self.family = SimpleNamespace(content="old", say=self.said.append)
+        self.alive = {0, 1}
+        family: Any = self.family
+        post = Post(self.mesh, 2)
+        super().__init__(family, post, lambda: set(self.alive), lambda: None)
+        self.workers = [Post(self.mesh, 0), Post(self.mesh, 1)]
+
+    def _begin(self) -> None:
+        self._wanted = False
+        self._number += 1
+        self._now = Reload(self._number, 0.0, 4711, file_of(b""))
+
+    def loaded(self, errors: int = 0) -> None:
+        """The child has loaded."""
+        assert self._now is not None
+        content = SimpleNamespace(problems=(), site_errors=errors, summary="all of it")
+        os.write(self._now.result, pickle.dumps(content))
+        assert self.child_ended(4711, 0, "")
+
+    def told(self) -> list[list[str]]:
+        """What the workers have been told."""
+        found: list[list[str]] = []
+        for worker in self.workers:
+            letters = list(worker.receive())
+            for _, fd in letters:
+                if fd >= 0:
+                    os.close(fd)
+            found.append([words[0] for words, _ in letters])
+        return found
+
+
+@pytest.fixture
+def loading() -> Iterator[Loading]:
+    made = Loading()
+    yield made
+    made.mesh.close()
+
+
+def test_a_reload_waits_for_all(loading: Loading) -> None:
+    """Nobody serves the new before all have it."""
+    loading.soon()
+    loading.loaded()
+    assert loading.told() == [["prepare"], ["prepare"]]
+    loading.answered("prepared", 0, 1)
+    assert loading.told() == [[], []]
+    assert loading.family.content == "old"
+    loading.answered("prepared", 1, 1)
+    assert loading.told() == [["serve"], ["serve"]]
+    assert loading.family.content.summary == "all of it"
+    for worker in (0, 1):
+        assert loading.handing_over
+        loading.answered("served", worker, 1)
+    assert not loading.handing_over
+    assert "all of it" in loading.said[-1]
+
+
+@pytest.mark.parametrize("reason", ["errors", "refusal", "silence", "loader"])
+def test_a_reload_that_fails_fails_for_all(loading: Loading, reason: str) -> None:
+    loading.soon()
+    if reason == "errors":
+        loading.loaded(errors=2)
+    elif reason == "loader":
+        assert loading.child_ended(4711, 9, "was ended by SIGKILL")
+    else:
+        loading.loaded()
+        loading.answered("prepared", 0, 1)
+        if reason == "refusal":
+            loading.answered("prepared", 1, 1, False)
+        else:
+            deadline = loading.deadline()
+            assert deadline is not None
+            loading.advance(deadline - 0.1)
+            assert loading.handing_over
+            loading.advance(deadline)
+    assert loading.said[-1].startswith("not reloaded: ")
+    assert [told[-1] for told in loading.told()] == ["drop", "drop"]
+    assert loading.family.content == "old"
+    assert not loading.handing_over
+
+
+def test_a_worker_that_dies_holds_up_no_reload(loading: Loading) -> None:
+    """Whoever takes its place has the new; and one asked for meanwhile follows."""
+    loading.soon()
+    loading.loaded()
+    loading.soon()
+    loading.answered("prepared", 0, 1)
+    loading.alive = {0}
+    loading.gone(1)
+    assert loading.told()[0] == ["prepare", "serve"]
+    loading.alive = set()
+    loading.gone(0)
+    assert loading.family.content.summary == "all of it"
+    loading.loaded()  # the second; there is nobody to ask
+    assert sum(line.startswith("reloaded") for line in loading.said) == 2
+
+
 def zone(serial: int, address: str) -> Zone:
     made: Zone = Zone.from_text(ZONE.format(serial=serial, address=address))
     return made
@@ -88,8 +194,6 @@ class Pair:
 
     async def deliver(self) -> None:
         """All letters, until there are none, and what follows from them."""
-        import pickle
-
         for _ in range(4):
             for words, fd in list(self.posts[0].receive()):
                 if words[0] == "hello":
