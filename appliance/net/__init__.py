@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from appliance.net.errors import LinkError, LocalError
+    from appliance.net.tcb import TcpSettings
     from appliance.net.transport import Server, Stack
     from appliance.net.transport_datagram import DatagramTransport
     from appliance.net.transport_stream import StreamTransport
@@ -32,6 +33,7 @@ __all__ = [
     "Server",
     "Stack",
     "StreamTransport",
+    "TcpSettings",
     "Vif",
     "open_tap",
     "pair",
@@ -45,6 +47,7 @@ _HOMES = {
     "Server": "transport",
     "Stack": "transport",
     "StreamTransport": "transport_stream",
+    "TcpSettings": "tcb",
     "Vif": "vif.base",
     "open_tap": "vif.tap",
     "pair": "vif.pair",
