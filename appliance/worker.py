@@ -136,7 +136,7 @@ class Worker(Appliance):
             if ipv6 is not None:
                 ipv6 = replace(ipv6, autonomous=False, detect=0, follows=True)
         secret = SameSecret(self.family.secret)
-        chosen = TcpSettings(**self.settings.tcp.model_dump())
+        chosen = TcpSettings(**vars(self.settings.tcp))
         stack = Stack(vif, ipv6=ipv6, dhcp=dhcp, tcp=chosen, tcp_random=secret)
         self._stacks.append(stack)
         tcp, udp = self.family.ports()
