@@ -20,7 +20,7 @@ from typing import Final
 from appliance.image.graph import Bench, BuildError, Step
 from appliance.image.tools import run
 
-COMMAND_LINE: Final = "console=ttyS0 panic=10 quiet loglevel=4"
+COMMAND_LINE: Final = "console=ttyS0 rootfstype=ramfs panic=10 quiet loglevel=4"
 """A panic restarts the machine after ten seconds, which are for reading it."""
 SYSLINUX_MBR: Final = Path("/usr/lib/syslinux/mbr/gptmbr.bin")
 SYSTEMD_BOOT: Final = Path("/usr/lib/systemd/boot/efi/systemd-bootx64.efi")
