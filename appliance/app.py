@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import ipaddress
 import logging
 import os
@@ -249,6 +250,8 @@ class Appliance:
 
     async def begin_rest(self) -> None:
         """Import and begin the parts that a patient start has left; raises as they do."""
+        # In a thread, so that the loop goes on serving: on a slow machine it takes seconds.
+        await asyncio.to_thread(_bring_in, self.settings)
         parts = self._rest()
         web = self._parts[0]
         assert isinstance(web, Web)
@@ -395,6 +398,15 @@ class Appliance:
             for stack in self._stacks:
                 counted = {k: v for k, v in stack.counters.as_dict().items() if v}
                 self._say(f"{stack.vif.name}: {counted}")
+
+
+def _bring_in(settings: Settings) -> None:
+    """Import what `secure_parts` will import."""
+    wanted = ["certificates", "secure"] if settings.tls.port or settings.tls.dot_port else []
+    if wanted and settings.acme.directory is not None:
+        wanted += ["acme", "overlay"]
+    for name in wanted:
+        importlib.import_module(f"appliance.parts.{name}")
 
 
 def secure_parts(

@@ -76,6 +76,7 @@ async def _rest(appliance: Appliance) -> None:
             from appliance.image.guest import attend
 
             await attend.begin(appliance)
+            machine.mount_cold()  # here, since what follows imports from two threads
         await appliance.begin_rest()
     except Exception as error:
         machine.say(f"appliance: HTTP and DNS serve on without the rest: {error!r}")
