@@ -161,6 +161,7 @@ def write_settings(folder: Path) -> Path:
     path.write_text(
         '[site]\ntitle = "Benchmark"\nbase_url = "http://bench.test"\n'
         "[dns]\nrate_limit = 0\n"  # as with the peers: all load comes from one address
+        "[http]\nconnections = 20000\nconnections_each = 20000\n"
         "[net]\nprobe = false\n"  # nor do they ask whether anybody has their address
     )
     return path
