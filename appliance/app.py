@@ -149,10 +149,8 @@ class Appliance:
             from appliance.parts.control import Control
 
             self._parts.append(Control(settings))
-        if settings.metrics.port:
-            from appliance.parts.metrics import Metrics
-
-            self._parts.append(Metrics(settings, web, authority))
+        if not patient:
+            self._parts += self._metrics(web, authority)
         self._ended: asyncio.Event = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         self._reload_wanted = False
@@ -164,6 +162,14 @@ class Appliance:
     def _others(self, web: Web, authority: Authority) -> list[Part]:
         """All parts but HTTP and DNS, in the order in which they begin."""
         return secure_parts(self.settings, web, authority)
+
+    def _metrics(self, web: Web, authority: Authority) -> list[Part]:
+        """The listener for operators, if there is one; its library is imported only then."""
+        if not self.settings.metrics.port:
+            return []
+        from appliance.parts.metrics import Metrics
+
+        return [Metrics(self.settings, web, authority)]
 
     async def run(self) -> None:
         """Begin, say so, serve until told to end, and end."""
@@ -252,9 +258,10 @@ class Appliance:
         """Import and begin the parts that a patient start has left; raises as they do."""
         # In a thread, so that the loop goes on serving: on a slow machine it takes seconds.
         await asyncio.to_thread(_bring_in, self.settings)
-        parts = self._rest()
-        web = self._parts[0]
+        web, authority = self._parts[:2]
         assert isinstance(web, Web)
+        assert isinstance(authority, Authority)
+        parts = [*self._rest(), *self._metrics(web, authority)]
         for server in web.http:
             server.hook_up(web.hooks)
         for part in parts:
@@ -401,10 +408,12 @@ class Appliance:
 
 
 def _bring_in(settings: Settings) -> None:
-    """Import what `secure_parts` will import."""
+    """Import what `begin_rest` will import."""
     wanted = ["certificates", "secure"] if settings.tls.port or settings.tls.dot_port else []
     if wanted and settings.acme.directory is not None:
         wanted += ["acme", "overlay"]
+    if settings.metrics.port:
+        wanted.append("metrics")
     for name in wanted:
         importlib.import_module(f"appliance.parts.{name}")
 
