@@ -7,6 +7,7 @@ the standard library.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -89,12 +90,16 @@ def begin() -> None:
     load_modules("order")
 
 
+ABSENT = frozenset({"_scproxy", "_winapi", "java", "msvcrt", "nt", "org", "vms_lib", "winreg"})
+"""Modules of other systems, which the library looks for on its way: no reason to mount anything."""
+
+
 class _Cold:
     """The last finder: a module that is not among the hot ones is in the cold part."""
 
     def find_spec(self, name: str, path: list[str] | None = None, target: object = None) -> object:
         """Find a module there; the cold part is mounted for the first."""
-        if not mount_cold():
+        if name in ABSENT or not mount_cold():
             return None
         from importlib.machinery import PathFinder
 
@@ -131,7 +136,9 @@ def load_module(name: str) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        say(f"init: module {name}: {error}")
+        # A driver of what this machine lacks, as KVM's clock under emulation, says so by these.
+        if error.errno not in (errno.ENODEV, errno.EOPNOTSUPP):
+            say(f"init: module {name}: {error}")
     finally:
         os.close(fd)
 
