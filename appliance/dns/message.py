@@ -125,8 +125,9 @@ def _parse(message: bytes, query: Query) -> None:
         at = _record(message, at, query, index >= authorities)
     if at != len(message):
         raise WireError("octets behind the message")
-    # RFC 7873 §5.4: no question is one way to ask for a cookie, and else makes no sense.
-    if not questions:
+    # RFC 7873 §5.4: no question is one way to ask for a cookie, and else makes no sense; what
+    # makes sense in another version of EDNS is not known here.
+    if not questions and not (query.edns is not None and query.edns.version):
         options = query.edns.options if query.edns is not None else []
         if all(code != COOKIE for code, _ in options):
             raise WireError("no question")

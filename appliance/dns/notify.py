@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from appliance.dns import names
 from appliance.dns.consts import (
+    BADVERS,
     DEFAULT_UDP,
     FORMERR,
     HEADER_LEN,
@@ -217,22 +218,22 @@ class Notified:
         """What a NOTIFY of at least 12 octets tells, and the answer to it."""
         heard: Heard | None = None
         signer: Signer | None = None
-        end, edns = HEADER_LEN, False
+        end, edns, do = HEADER_LEN, False, 0
         try:
             parts = take_apart(message)
-            end, edns = parts.end, parts.edns
+            end, edns, do = parts.end, parts.edns, parts.do
             if parts.tsig_at:
                 signer = self._extensions.signer(message, parts.tsig_at)
-            rcode = FORMERR
-            if parts.qtype == SOA and parts.qclass == IN:
+            rcode = BADVERS if parts.version else FORMERR  # RFC 6891 §6.1.3
+            if parts.qtype == SOA and parts.qclass == IN and not parts.version:
                 rcode, heard = self._judge(parts, signer, address_of(peer), may)
         except WireError:
             rcode = FORMERR
         self._counters.rcodes[rcode] += 1
         self._counters.notifies += heard is not None
         # RFC 1996 §4.7: the query's header with QR, and its question.
-        head = HEAD(QR | OPCODE_NOTIFY << 3 | AA, rcode, end > HEADER_LEN, 0, 0, edns)
-        opt = opt_record(DEFAULT_UDP, 0, rcode) if edns else b""
+        head = HEAD(QR | OPCODE_NOTIFY << 3 | AA, rcode & 15, end > HEADER_LEN, 0, 0, edns)
+        opt = opt_record(DEFAULT_UDP, do, rcode) if edns else b""
         answer = message[:2] + head + message[HEADER_LEN:end] + opt
         if signer is not None:
             answer = signer.sign(answer, self._extensions.clock())

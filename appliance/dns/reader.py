@@ -221,6 +221,10 @@ class Parts(NamedTuple):
     sections: tuple[tuple[WireRecord, ...], tuple[WireRecord, ...]]
     """The answer and authority sections; of an UPDATE, prerequisites and updates."""
     edns: bool
+    version: int
+    """Of EDNS; 0 without."""
+    do: int
+    """The flags of EDNS, of which DO is copied (RFC 3225 §3)."""
     tsig_at: int
     """Where a TSIG record begins, 0 when there is none."""
 
@@ -234,7 +238,7 @@ def take_apart(message: bytes) -> Parts:
     name, name_end = name_at(message, HEADER_LEN)
     qtype, qclass = (int.from_bytes(message[i : i + 2], "big") for i in (name_end, name_end + 2))
     found: list[list[WireRecord]] = [[], [], []]
-    edns, tsig_at = False, 0
+    edns, version, do, tsig_at = False, 0, 0, 0
     for section in range(3):
         for _ in range(counts[section + 1]):
             if tsig_at:
@@ -246,12 +250,13 @@ def take_apart(message: bytes) -> Parts:
                     raise WireError("misplaced TSIG")
                 tsig_at = start
             elif record.rtype == OPT:
-                if section < 2 or edns:
-                    raise WireError("misplaced OPT")  # RFC 6891 §6.1.1
-                edns = True
+                # RFC 6891 §6.1.1, §6.1.2: the root's one OPT, whose TTL has version and flags.
+                if section < 2 or edns or message[start]:
+                    raise WireError("misplaced OPT")
+                edns, version = True, message[start + 6]
+                do = int.from_bytes(message[start + 7 : start + 9], "big")
             found[section].append(record)
     if at != len(message):
         raise WireError("octets behind the message")
-    return Parts(
-        name.lower(), qtype, qclass, end, (tuple(found[0]), tuple(found[1])), edns, tsig_at
-    )
+    records = (tuple(found[0]), tuple(found[1]))
+    return Parts(name.lower(), qtype, qclass, end, records, edns, version, do, tsig_at)

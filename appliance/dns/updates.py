@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from appliance.dns.consts import (
+    BADVERS,
     CLASSIC_UDP,
     FORMERR,
     HEADER_LEN,
@@ -133,6 +134,8 @@ class Updates:
         """A response code if the update may not even look at the zone."""
         if signer is not None and signer.error:
             return NOTAUTH  # RFC 8945 §5.2
+        if parts.version:
+            return BADVERS  # RFC 6891 §6.1.3
         if parts.qtype != SOA or parts.qclass != IN:
             return FORMERR if parts.qtype != SOA else NOTAUTH
         if self._find(parts.name) is None:
@@ -222,8 +225,9 @@ class Updates:
             # RFC 2136 §3.8: the header's identifier and opcode come back, and the zone section.
             end = parts.end if parts is not None else HEADER_LEN
             edns = parts is not None and parts.edns
-            head = HEAD(QR | OPCODE_UPDATE << 3, rcode, parts is not None, 0, 0, edns)
-            opt = opt_record(max(self._udp_size, CLASSIC_UDP), 0, rcode) if edns else b""
+            do = parts.do if parts is not None else 0
+            head = HEAD(QR | OPCODE_UPDATE << 3, rcode & 15, parts is not None, 0, 0, edns)
+            opt = opt_record(max(self._udp_size, CLASSIC_UDP), do, rcode) if edns else b""
             out = message[:2] + head + message[HEADER_LEN:end] + opt
             return out if signer is None else signer.sign(out, self._extensions.clock())
 
