@@ -87,6 +87,11 @@ def _apex(zone: Zone) -> Iterator[Finding]:
         # RFC 1912 §2.2.
         message = f"SOA: secondaries expire after {expire} seconds, before they have retried"
         yield zone.soa.where, "warning", message
+    signatures = zone.apex.rrsets.get(RRSIG)
+    if signatures is not None:
+        # RFC 4035 §3.1 is not done here: who validates finds such answers bogus.
+        message = f"{zone.name} is signed, but its signatures do not go along with answers (DNSSEC)"
+        yield signatures.where, "warning", message
 
 
 def _aliases(_zone: Zone, node: Node) -> Iterator[Finding]:
