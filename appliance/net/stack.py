@@ -47,7 +47,7 @@ _ETHERNET_AT: Final = IP_AT - 14
 _PROTOCOL_AT: Final = IP_AT + 9
 _PROTOCOL6_AT: Final = IP_AT + 6
 # flags of virtio | payload length | next header | addresses and ports | seq, ack, offset+flags,
-# window (or UDP's own header and two words of its payload)
+# window
 _FAST6: Final = Struct(">B27xHBx36sIIHH")
 _IPV6: Final = 0x86DD6  # ethertype and version
 _TCP6_AT: Final = IP_AT + 40
@@ -242,25 +242,24 @@ class Host:
         end = _TCP6_AT + length
         if end > size:
             return False
-        counters = self.counters
-        if protocol == TCP:
-            flow = self.tcp.flows.get(key)
-            payload_at = _TCP6_AT + (of >> 12) * 4
-            if flow is None and now < self.tcp.flooded_until and self.tcp.sheds(key, of, now):
-                return True
-            if flow is None or not (
-                _TCP6_AT + 20 <= payload_at <= end
-                and (vnet & CHECKED or self._sum6_holds(frame, end, key, TCP))
-            ):
-                return False
-            counters.tcp_in += 1
-            if kind & _CE6 == _CE6 and type(flow) is Connection:
-                flow.congestion_experienced()
-            return (
-                flow.segment_arrives(now, seq, ack, of, wnd, frame, _TCP6_AT + 20, payload_at, end)
-                is not True
-            )
-        return False
+        if protocol != TCP:
+            return False
+        flow = self.tcp.flows.get(key)
+        payload_at = _TCP6_AT + (of >> 12) * 4
+        if flow is None and now < self.tcp.flooded_until and self.tcp.sheds(key, of, now):
+            return True
+        if flow is None or not (
+            _TCP6_AT + 20 <= payload_at <= end
+            and (vnet & CHECKED or self._sum6_holds(frame, end, key, TCP))
+        ):
+            return False
+        self.counters.tcp_in += 1
+        if kind & _CE6 == _CE6 and type(flow) is Connection:
+            flow.congestion_experienced()
+        return (
+            flow.segment_arrives(now, seq, ack, of, wnd, frame, _TCP6_AT + 20, payload_at, end)
+            is not True
+        )
 
     def _udp6_fast(self, frame: bytes, size: int, mac: bytes) -> bool:
         """Take a datagram of a known flow over IPv6; False: it needs the long way."""

@@ -134,3 +134,16 @@ def test_what_a_black_hole_falls_back_to() -> None:
     assert shrunk(730) == LEAST
     assert shrunk(LEAST) == LEAST
     assert shrunk(300) == 300
+
+
+def test_progress_confirms_the_neighbour() -> None:
+    """RFC 4861 §7.3.1: new data acknowledged says that packets arrive; a repetition does not."""
+    scene, peer, app = passive()
+    neighbor = app.connection.path.neighbor
+    app.send(b"x")
+    scene.advance(1.0)
+    before = neighbor.confirmed_at
+    peer.sends(".", ack=1)
+    assert neighbor.confirmed_at == before
+    peer.sends(".", ack=2)
+    assert neighbor.confirmed_at > before
