@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 BUILD := build/compiled
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled check format bench fuzz probes clean
+.PHONY: help run test test-compiled check format bench figures fuzz probes clean
 
 help:
 	@echo 'make run    serve openmirage.org on 127.0.0.1, without any privilege (ARGS="--link tap:NAME ...")'
@@ -16,6 +16,7 @@ help:
 	@echo 'make test-compiled  the tests of the stack, on the packet path compiled'
 	@echo 'make check  lint, format and types'
 	@echo 'make bench  side by side with nginx and NSD, as root (ROWS="dns-mixed http-1k-c32" ROUNDS=5 JSON=FILE)'
+	@echo 'make figures  what takes long about DNS: a million records, hostile queries, IXFR, kills (ARGS="million")'
 	@echo 'make probes ask 200 questions of our web server, and of nginx and Caddy where they are installed'
 	@echo 'make fuzz   random scenarios and hostile packets for a while (MINUTES=10 SEED=1)'
 	@echo 'make format let ruff rewrite the layout'
@@ -42,6 +43,10 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# In the order in which they are named; all of them take some ten minutes.
+figures: $(STAMP)
+	$(BIN)/python -m tests.dns.figures $(ARGS)
 
 probes: $(STAMP)
 	$(BIN)/python -m tests.http.probes $(ARGS)

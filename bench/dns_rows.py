@@ -1,14 +1,16 @@
-"""More rows: the name server beside NSD and Knot, under four kinds of load.
+"""More rows: the name server beside NSD and Knot, under four kinds of load, and a large zone.
 
 Hot names that everybody asks for, the mixture of `material`, a flood of random subdomains that do
 not exist, and the mixture over four TCP connections with many queries under way. Both peers run
-one worker, give minimal answers and log nothing.
+one worker, give minimal answers and log nothing. The mixture over a zone of a million records has
+no peer but ourselves: the same server is asked of a small zone, too.
 """
 
 from __future__ import annotations
 
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from bench.rows import OURS_ADDRESS, PEER_ADDRESS, Bench, Result
 
 HOT = 100  # names that everybody asks for
 FLOOD = 200_000  # names that do not exist, each different
+LARGE_SECONDS = 120.0  # until a million records are served, at most
 _SEED = 7
 
 
@@ -133,7 +136,31 @@ def _row(kind: str, name: str) -> Callable[[Bench], Result]:
     return measure
 
 
+def _large(bench: Bench) -> Result:
+    """Our answers from a million records beside those from a thousand, of one server."""
+    with ExitStack() as stack:
+        files = rows.open_files(bench, stack)
+        small = material.write_queries(bench.folder)
+        large = material.write_large_queries(bench.folder, material.write_large(files.zones))
+        before = time.monotonic()
+        ours = stack.enter_context(
+            rows.appliance(bench, files.site, files.zones, patience=LARGE_SECONDS)
+        )
+        sys.stderr.write(
+            f"dns-million: serves after {time.monotonic() - before:.1f} s, "
+            f"{ours.rss_kb() / 1024:,.0f} MB\n"
+        )
+        return rows.alternate(
+            bench,
+            Result("dns-million", "a small zone", "queries/s"),
+            lambda: rows.measure(ours, lambda: _dnsperf(bench, OURS_ADDRESS, large, "udp")),
+            lambda: rows.measure(ours, lambda: _dnsperf(bench, OURS_ADDRESS, small, "udp")),
+        )
+
+
 ROWS: dict[str, Callable[[Bench], Result]] = {
+    "dns-million": _large,
+} | {
     (f"dns-{kind}" if name == "nsd" else f"dns-{kind}-{name}"): _row(kind, name)
     for kind in LOADS
     for name in ("nsd", "knot")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ORIGIN = "bench.test."
+LARGE_ORIGIN = "large.test."
+LARGE_RECORDS = 1_000_000
 SMALL, MEDIUM, LARGE = 1_000, 100_000, 1_000_000_000  # octets of the bodies
 _HOSTS = 850  # with CNAMEs, delegations and the rest, about 1,010 names
 _ALIASES = 100
@@ -68,6 +70,53 @@ def write_zone(folder: Path) -> None:
     for n in range(_DELEGATIONS):
         lines += [f"child{n} NS ns.child{n}", f"ns.child{n} A 203.0.113.{n + 1}"]
     (folder / "bench.test.zone").write_text("\n".join(lines) + "\n")
+
+
+def write_large(folder: Path, wanted: int = LARGE_RECORDS) -> int:
+    """Write `large.test.zone`, of about as many records; the number of its hosts."""
+    records, host = 4, 0
+    with (folder / "large.test.zone").open("w") as file:
+        file.write(
+            f"$ORIGIN {LARGE_ORIGIN}\n$TTL 3600\n@ SOA ns1 h 1 7200 3600 1209600 3600\n"
+            "@ NS ns1\nns1 A 192.0.2.1\n*.wild A 192.0.2.4\n"
+        )
+        while records < wanted:
+            lines = [f"host{host} A 198.51.{host // 250 % 250}.{host % 250 + 1}"]
+            if host % 4 == 0:
+                lines.append(f"host{host} AAAA 2001:db8::{host % 65536:x}")
+            if host % 9 == 0:
+                lines.append(f"alias{host} CNAME host{host}")
+            if host % 40 == 0:
+                lines += [f"child{host} NS ns.child{host}", f"ns.child{host} A 203.0.113.1"]
+            file.write("\n".join(lines) + "\n")
+            records += len(lines)
+            host += 1
+    return host
+
+
+def large_queries(hosts: int) -> list[tuple[str, str]]:
+    """Return the mixture of `queries`, of names all over the large zone."""
+    chance = random.Random(_SEED)
+    found = []
+    for n, kind in enumerate(chance.choices(list(_MIX), list(_MIX.values()), k=_QUERIES)):
+        host = chance.randrange(hosts)
+        label = {
+            "host": f"host{host}",
+            "aaaa": f"host{host // 4 * 4}",
+            "alias": f"alias{host // 9 * 9}",
+            "wildcard": f"w{n}.wild",
+            "absent": f"absent{n}",
+            "referral": f"www{n}.child{host // 40 * 40}",
+        }[kind]
+        found.append((f"{label}.{LARGE_ORIGIN}", "AAAA" if kind == "aaaa" else "A"))
+    return found
+
+
+def write_large_queries(folder: Path, hosts: int) -> Path:
+    """Write `large_queries` as dnsperf reads them and return the file."""
+    path = folder / "large.txt"
+    path.write_text("".join(f"{name} {rrtype}\n" for name, rrtype in large_queries(hosts)))
+    return path
 
 
 def queries() -> list[tuple[str, str]]:

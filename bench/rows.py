@@ -127,7 +127,9 @@ def build() -> str:
 
 
 @contextmanager
-def appliance(bench: Bench, site: Path, zones: Path) -> Iterator[Server]:
+def appliance(
+    bench: Bench, site: Path, zones: Path, patience: float = START_SECONDS
+) -> Iterator[Server]:
     """Run the appliance on the tap of the client namespace."""
     settings = material.write_settings(bench.folder)
     command = [
@@ -139,7 +141,7 @@ def appliance(bench: Bench, site: Path, zones: Path) -> Iterator[Server]:
     environment = {"PYTHONPATH": build(), "PYTHONUNBUFFERED": "1"}
     words = bench.client.command(*command)
     with serve("appliance", words, bench.folder, env=environment) as server:
-        server.wait(lambda: _curl(bench.client, f"http://{OURS_ADDRESS}/index.txt"), START_SECONDS)
+        server.wait(lambda: _curl(bench.client, f"http://{OURS_ADDRESS}/index.txt"), patience)
         yield server
 
 
