@@ -15,7 +15,7 @@ def test_mutated_queries(capsys: pytest.CaptureFixture[str]) -> None:
     """RFC 6891 §6.2.3, RFC 8906: no exception, no answer too long, none longer if limited."""
     seen = figures.mutants(20_000, seed=3)
     assert seen["answered"] > 15_000
-    assert seen["long"] > 100
+    assert seen["long"] > 20
     assert seen["updates"] > 100
     assert "none amplified" in capsys.readouterr().out
 
