@@ -104,6 +104,7 @@ class Monitor:
         self._report = report
         self._sides: dict[Key, Side] = {}
         self._streams: dict[Key, Stream] = {}
+        self._old: dict[Key, int] = {}  # ISS of a side whose peer has begun anew with its ports
 
     def expect(self, key: Key, stream: Stream) -> None:
         """Say what the octets of the flow `key` are to be."""
@@ -115,6 +116,7 @@ class Monitor:
         """Forget the flow `key`: its ports may be used again."""
         self._sides.pop(key, None)
         self._streams.pop(key, None)
+        self._old.pop(key, None)
 
     def mute(self, key: Key) -> None:
         """Look no more at the flow `key`, of which two incarnations are under way."""
@@ -197,8 +199,14 @@ class Monitor:
         peer: Side | None,
         header: tcp.TcpHeader,
         options: tcp.TcpOptions,
-    ) -> Side:
+    ) -> Side | None:
+        if self._old.get(key) == header.seq:
+            return None  # a half-open connection that has not heard yet that its peer gave it up
         if side is not None and not side.pending and side.iss == header.seq:
+            if peer is not None and header.flags & ACK and (side.fin >= 0 or side.ack > 1):
+                # The connection is over, and an old SYN of its was answered by a cookie: of the
+                # same numbers at the same minute (RFC 4987 §3.6), so with the same ISS.
+                side.muted = peer.muted = True
             return side
         fresh = self._sides[key] = Side(header.seq, self._streams.get(key))
         fallback = DEFAULT_MSS if len(key[0]) == 4 else DEFAULT_MSS_IPV6
@@ -210,7 +218,10 @@ class Monitor:
             fresh.edge, fresh.permitted = side.edge, side.permitted
         elif side is not None and not header.flags & ACK:
             # A new incarnation; what the other end says of the old one is no concern.
-            self._sides.pop((key[2], key[3], key[0], key[1]), None)
+            back = (key[2], key[3], key[0], key[1])
+            old = self._sides.pop(back, None)
+            if old is not None and not old.pending:
+                self._old[back] = old.iss
         elif side is not None and peer is not None:
             # An old SYN came again, and was answered as if it were new.
             fresh.muted = peer.muted = True

@@ -144,6 +144,7 @@ class Run:
                 if not ended:
                     self._unfinished()
                 world.run(lambda: bool(outcome.findings), seconds=SETTLE)
+            if not outcome.findings:  # else it did not get as far as its end
                 self._judge()
         except LivelockError as error:
             self.report("livelock", str(error))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from appliance.fuzz.run import Outcome
 
 Play = Callable[..., Outcome]
@@ -68,3 +70,70 @@ def test_what_overtakes_the_ack_of_a_cookie_is_reset(scenario: Play) -> None:
         """)
         resets += outcome.errors["ECONNRESET"]
     assert resets > 0
+
+
+def test_a_cookie_for_an_old_syn_has_the_number_of_the_first(scenario: Play) -> None:
+    """RFC 4987 §3.6: a function of the addresses and the minute, the connection being over."""
+    outcome = scenario("""
+        seed = 20262636
+        flow = [{ server = {}, count = 50 }]
+        [server]
+        backlog = 4
+        [link]
+        rate = 10e6
+        reorder = 0.161
+        reorder_by = 1.0
+    """)
+    assert outcome.counters["tcp_cookies_valid"] > 0
+
+
+def test_a_half_open_connection_outlives_its_peers_interest(scenario: Play) -> None:
+    """RFC 9293 §3.5.2: the ports begin anew elsewhere; the old SYN-ACK is sent once more."""
+    outcome = scenario("""
+        seed = 20348174
+        [client.tcp]
+        receive_buffer = 20000
+        timestamps = false
+        max_segment = 200
+        [server]
+        offload = true
+        backlog = 4
+        [link]
+        delay = 0.05
+        jitter = 0.0404
+        loss = 0.01
+        corrupt = 0.0111
+        reorder = 0.1213
+        reorder_by = 1.0
+        blackouts = [[2.257, 4.257], [4.279, 4.779]]
+        [[flow]]
+        opens = "both"
+        [[flow]]
+        server = { sends = 300000 }
+        [[flow]]
+        rounds = 1
+        count = 295
+        every = 0.1
+        client = { sends = 40, when = "done" }
+        server = { sends = 241 }
+    """)
+    assert outcome.errors["ECONNRESET"] > 0
+
+
+@pytest.mark.xfail(strict=True, reason="BUG a probe's octet that was lost stays counted as lost")
+def test_a_window_that_opens_upon_a_probe_that_was_called_lost(scenario: Play) -> None:
+    """RFC 6675 §2: what is no longer out is not lost either."""
+    scenario("""
+        seed = 20309059
+        flow = [{ client = { sends = 52500 }, server = { pause_every = 1 } }]
+        [server.tcp]
+        receive_buffer = 1200
+        sack = false
+        [link]
+        delay = 0.013
+        pad = 0.001
+        reorder = 0.001
+        [back]
+        delay = 0.01
+        jitter = 0.0404
+    """)
