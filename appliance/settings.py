@@ -243,6 +243,18 @@ class DnsUpdate(_Table):
     )
 
 
+class DnsForward(_Table):
+    """[[dns.forward]]: whose updates go to the primaries of our secondary zones (RFC 2136 §6)."""
+
+    networks: tuple[Network, ...] = Field(
+        default=(), description='a list of networks, like ["192.0.2.0/24"]'
+    )
+    key: DomainName | None = Field(default=None, description="the name of a [[dns.key]]")
+    zones: tuple[DomainName, ...] = Field(
+        default=(), description='a list of zones, like ["example.net"]; without it all'
+    )
+
+
 class Dns(_Table):
     """[dns]: the zones, the stack's port, what is said besides, and other servers."""
 
@@ -314,6 +326,7 @@ class Dns(_Table):
     secondary: tuple[DnsSecondary, ...] = Field(default=(), max_length=1000)
     primary: tuple[DnsPrimary, ...] = Field(default=(), max_length=1000)
     update: tuple[DnsUpdate, ...] = Field(default=(), max_length=1000)
+    forward: tuple[DnsForward, ...] = Field(default=(), max_length=1000)
 
     @model_validator(mode="after")
     def _known_keys(self) -> Dns:
@@ -326,6 +339,7 @@ class Dns(_Table):
             ("secondary", self.secondary),
             ("primary", self.primary),
             ("update", self.update),
+            ("forward", self.forward),
         ):
             for one in some:
                 if one.key is not None and one.key not in names:
@@ -333,6 +347,9 @@ class Dns(_Table):
         for one in self.secondary:
             if one.key is None and not one.networks and one.address is None:
                 raise ValueError("secondary|{…}|tables with a key, networks or an address")
+        for entry in self.forward:
+            if entry.key is None and not entry.networks:
+                raise ValueError("forward|{…}|tables with a key or networks")
         return self
 
 

@@ -62,8 +62,8 @@ TOP = {"fuzz", "image", "parts", "commands", "trace"}
 
 # Besides net.transport*, app and gateway: where asyncio's protocols are implemented.
 ASYNCIO = {
-    "dns.conversation", "dns.protocol", "dns.service", "http.http1", "http.http2", "http.server",
-    "tls.protocol", "tls.stream",
+    "dns.conversation", "dns.forward", "dns.protocol", "dns.service", "http.http1", "http.http2",
+    "http.server", "tls.protocol", "tls.stream",
 }  # fmt: skip
 ASYNCIO_TOP = {"app", "dial", "resolver", "gateway", "worker", "fuzz", "image", "parts"}
 

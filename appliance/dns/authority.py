@@ -33,7 +33,7 @@ from appliance.dns.reload import LoadedZones, Reloaded, reload
 from appliance.dns.rrl import RateLimiter
 from appliance.dns.secondary import Primary, Secondary
 from appliance.dns.serial import Difference, difference, is_newer, successor
-from appliance.dns.transfer import Transfers
+from appliance.dns.transfer import Grants, Transfers
 from appliance.dns.updates import Batch, Kept, Reply, Step, Updates
 from appliance.dns.zone import Zone
 
@@ -52,6 +52,8 @@ class Options:
     transfers: Transfers = field(default_factory=Transfers)
     notifier: Notifier | None = None
     policy: Policy = field(default_factory=Policy)
+    forward: Grants = field(default_factory=Grants)
+    """Whose updates of zones that we are secondary for are handed on to their primaries."""
     chaos: Mapping[bytes, bytes] = field(default_factory=dict)
     """TXT rdata by lower-cased name in class CHAOS (RFC 4892)."""
     state: Path | None = None
@@ -98,6 +100,7 @@ class Authority:
             self.kept.get,
             self.secondaries.__contains__,
             policy=options.policy,
+            forward=options.forward,
             extensions=options.extensions,
             counters=self.counters,
             today=self.today,
@@ -148,7 +151,10 @@ class Authority:
 
     def takes(self, opcode: int) -> bool:
         """NOTIFY always, UPDATE if anybody may."""
-        return opcode == OPCODE_NOTIFY or (opcode == OPCODE_UPDATE and bool(self.options.policy))
+        options = self.options
+        return opcode == OPCODE_NOTIFY or (
+            opcode == OPCODE_UPDATE and (bool(options.policy) or bool(options.forward))
+        )
 
     def chaos(self, name: bytes) -> bytes | None:
         """The server's own words, if it is to say any."""

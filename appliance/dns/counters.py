@@ -37,6 +37,7 @@ class Counters:
         "truncated",
         "udp_queries",
         "updates",
+        "updates_forwarded",
         "warm",
         "zones_expired",
     )
@@ -67,6 +68,8 @@ class Counters:
         """NOTIFY messages taken for news."""
         self.updates = 0
         """UPDATE messages that changed a zone."""
+        self.updates_forwarded = 0
+        """UPDATE messages handed on to a primary."""
         self.zones_expired = 0
         """Times that a secondary zone outlived its SOA's expire time."""
         self.logged = 0

@@ -22,6 +22,7 @@ from appliance.dns.authority import FEW, Authority, file_name
 from appliance.dns.conversation import TransferProtocol
 from appliance.dns.edit import apply
 from appliance.dns.errors import DnsError, LocalError, Problem, WireError, ZoneError
+from appliance.dns.forward import PATIENCE, ForwardProtocol
 from appliance.dns.incoming import Incoming, UpToDate, Whole
 from appliance.dns.journal import Mark, write_atomically
 from appliance.dns.notify import Notifier
@@ -29,7 +30,7 @@ from appliance.dns.protocol import DnsNotifyProtocol
 from appliance.dns.reload import LoadedZones
 from appliance.dns.secondary import Primary, Secondary
 from appliance.dns.serial import Difference
-from appliance.dns.updates import Kept, Updates
+from appliance.dns.updates import Answered, Kept, Updates
 from appliance.dns.zone import Zone, collector_paused
 
 WRITE_BACK: Final = 1.0
@@ -92,6 +93,7 @@ class Service:
         self.current = authority.current
         authority.stirred = self._stir
         authority.changed = self._changed
+        authority.updates.hand_on = self._hand_on
         if authority.options.notifier is not None:
             await self._open_notify(authority.options.notifier)
         for secondary in list(authority.secondaries.values()):
@@ -153,6 +155,42 @@ class Service:
                 authority.committed(batch, failed)
         finally:
             self._commits = None
+
+    def _hand_on(self, origin: bytes, message: bytes, answered: Answered) -> None:
+        self._spawn(self._carry(origin, message, answered))
+
+    async def _carry(self, origin: bytes, message: bytes, answered: Answered) -> None:
+        """Bring an update to the first of a zone's primaries that can be reached."""
+        secondary = self.authority.secondaries.get(origin)
+        connect = self._connect or asyncio.get_running_loop().create_connection
+        answer: bytes | None = None
+        try:
+            for primary in secondary.primaries if secondary is not None else ():
+                try:
+                    async with asyncio.timeout(PATIENCE):
+                        transport, protocol = await connect(
+                            lambda: ForwardProtocol(message), primary.address, primary.port
+                        )
+                except (OSError, TimeoutError) as error:
+                    self._not_carried(origin, primary, error)
+                    continue
+                try:
+                    async with asyncio.timeout(PATIENCE):
+                        answer = await protocol.done
+                except (DnsError, TimeoutError) as error:
+                    # It may have been done all the same, so nobody else is given it.
+                    self._not_carried(origin, primary, error)
+                finally:
+                    protocol.done.cancel()
+                    transport.abort()
+                break
+        finally:
+            answered(answer)
+
+    def _not_carried(self, origin: bytes, primary: Primary, error: Exception) -> None:
+        why = str(error) or type(error).__name__
+        self.authority.say(f"warning: an update of {file_name(origin)} was not handed on to "
+                           f"{primary.address} port {primary.port}: {why}")  # fmt: skip
 
     # Master files.
 

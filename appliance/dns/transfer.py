@@ -83,10 +83,10 @@ class History:
         return found if found and found[-1].new_serial == current else None
 
 
-class Transfers:
-    """Who may have which zone, and the zones' histories; outlives the catalogs."""
+class Grants:
+    """Who may do something with which zone."""
 
-    __slots__ = ("_default", "_grants", "active", "histories")
+    __slots__ = ("_default", "_grants")
 
     def __init__(
         self,
@@ -99,13 +99,13 @@ class Transfers:
             for zone, some in (grants or {}).items()
         }
         self._default = tuple(default)
-        self.histories: dict[bytes, History] = {}
-        """By origin."""
-        self.active = 0
-        """Transfers under way."""
+
+    def __bool__(self) -> bool:
+        """True if anybody may."""
+        return bool(self._default) or any(self._grants.values())
 
     def allows(self, zone: bytes, address: str, key: bytes | None) -> bool:
-        """True if a client at `address`, with a verified key or None, may have the zone."""
+        """True if a client at `address`, with a verified key or None, may do it."""
         try:
             client = ipaddress.ip_address(address)
         except ValueError:
@@ -114,6 +114,28 @@ class Transfers:
             client in one.network and (one.key is None or one.key == key)
             for one in self._grants.get(zone, self._default)
         )
+
+
+class Transfers(Grants):
+    """Who may have which zone, and the zones' histories; outlives the catalogs."""
+
+    __slots__ = ("active", "histories")
+
+    def __init__(
+        self,
+        grants: Mapping[str, Iterable[Grant]] | None = None,
+        default: Iterable[Grant] = (),
+    ) -> None:
+        """`grants` by zone name; `default` for zones that are not named. LocalError for no name."""
+        super().__init__(grants, default)
+        self.histories: dict[bytes, History] = {}
+        """By origin."""
+        self.active = 0
+        """Transfers under way."""
+
+    def __bool__(self) -> bool:
+        """Always: it has the histories, whoever may have the zones."""
+        return True
 
     def changed(self, change: Difference) -> None:
         """Remember what led to a zone's new version."""

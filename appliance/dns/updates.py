@@ -1,7 +1,8 @@
 """UPDATE messages from arrival to answer: each is on the disk before anybody is told.
 
     arrive ─ signature ─ policy ─ decide (RFC 2136 §3) ─ journal ┐ many in one turn
-                              published, answered  ←  synced  ←──┘ one wait for the disk
+              │               published, answered  ←  synced  ←──┘ one wait for the disk
+              └ a zone that we are secondary for ─ the primary (`forward`), or refused
 
 Several updates may wait together: each is decided upon the version that the one before leads to, so
 they are all one after another, and one wait for the disk serves them all. If the disk fails, none
@@ -36,7 +37,9 @@ from appliance.dns.journal import Journal
 from appliance.dns.policy import Policy
 from appliance.dns.prepared import HEAD, QR
 from appliance.dns.reader import Parts, take_apart
+from appliance.dns.rrl import address_of
 from appliance.dns.serial import Difference
+from appliance.dns.transfer import Grants
 from appliance.dns.tsig import Signer
 from appliance.dns.update import decide
 from appliance.dns.zone import Zone
@@ -44,7 +47,14 @@ from appliance.dns.zone import Zone
 WAITING: Final = 1000
 """Updates that may wait for the disk; more are told SERVFAIL, and their senders try again."""
 
+FORWARDED: Final = 100
+"""Updates with primaries at once: each may hold a stream, and 64 KB of message."""
+
 Reply = Callable[[bytes], None]
+Answered = Callable[[bytes | None], None]
+"""Takes what the primary has said; None: nothing."""
+HandOn = Callable[[bytes, bytes, Answered], None]
+"""Origin of the zone, message, and who waits for the answer."""
 
 
 class Kept:
@@ -81,6 +91,36 @@ class Batch(NamedTuple):
     """Journals to sync, by identity, and how long they were before."""
 
 
+class Forwarded:
+    """Updates that are with a primary, and who waits for them."""
+
+    __slots__ = ("_waiting", "count")
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._waiting: dict[tuple[Any, bytes], list[Answered]] = {}
+        self.count = 0
+        """Who waits, in all."""
+
+    def enter(self, peer: Any, message: bytes, answered: Answered) -> bool | None:
+        """True: hand it on; False: it has been, and the answer will come; None: there are too many.
+
+        Whoever hears nothing over UDP sends the same octets again; the primary gets them once.
+        """
+        if self.count >= FORWARDED:
+            return None
+        waiting = self._waiting.setdefault((peer, message), [])
+        waiting.append(answered)
+        self.count += 1
+        return len(waiting) == 1
+
+    def leave(self, peer: Any, message: bytes, answer: bytes | None) -> None:
+        """Tell everybody who waits for a message's answer."""
+        for answered in self._waiting.pop((peer, message), ()):
+            self.count -= 1
+            answered(answer)
+
+
 class Updates:
     """Takes UPDATE messages and decides about them."""
 
@@ -90,6 +130,7 @@ class Updates:
         is_ours: Callable[[bytes], bool],
         *,
         policy: Policy,
+        forward: Grants,
         extensions: Extensions,
         counters: Counters,
         today: Callable[[], int],
@@ -99,6 +140,10 @@ class Updates:
         self._find = find
         self._is_ours = is_ours
         self._policy = policy
+        self._forward = forward
+        self._forwarded = Forwarded()
+        self.hand_on: HandOn | None = None
+        """Takes what is for a zone's primary; `service` does."""
         self._extensions = extensions
         self._counters = counters
         self._today = today
@@ -124,9 +169,13 @@ class Updates:
             self._tell(self._answer(message, None, None)(FORMERR), FORMERR, reply)
             return
         answer = self._answer(message, parts, signer)
-        rcode = self._judge(parts, signer)
-        if rcode is None:
-            rcode = self._decide(parts, signer, answer, reply)
+        rcode: int | None
+        if self._find(parts.name) is None and self._is_ours(parts.name):
+            rcode = self._hand_on(message, parts, signer, peer, answer, reply)
+        else:
+            rcode = self._judge(parts, signer)
+            if rcode is None:
+                rcode = self._decide(parts, signer, answer, reply)
         if rcode is not None:
             self._tell(answer(rcode), rcode, reply)
 
@@ -139,12 +188,48 @@ class Updates:
         if parts.qtype != SOA or parts.qclass != IN:
             return FORMERR if parts.qtype != SOA else NOTAUTH
         if self._find(parts.name) is None:
-            # RFC 2136 §3.1.2: a secondary may forward; this one says that it does not.
-            return REFUSED if self._is_ours(parts.name) else NOTAUTH
+            return NOTAUTH
         # Prerequisites would tell strangers what a zone has, so permission comes first.
         key = signer.key if signer is not None else None
         if key is None or not self._policy.knows(key.name, parts.name):
             return REFUSED
+        return None
+
+    def _hand_on(
+        self,
+        message: bytes,
+        parts: Parts,
+        signer: Signer | None,
+        peer: Any,
+        answer: Callable[[int], bytes],
+        reply: Reply,
+    ) -> int | None:
+        """Give an update to the zone's primary (RFC 2136 §6); a response code if that is not to be.
+
+        A secondary may refuse to (§3.1.2). What has no signature is refused in any case, since the
+        primary would see our address, and may trust it.
+        """
+        key = None
+        if signer is not None and signer.key is not None and not signer.error:
+            key = signer.key.name
+        allowed = signer is not None and self._forward.allows(parts.name, address_of(peer), key)
+        if not allowed or self.hand_on is None:
+            return REFUSED
+
+        def answered(found: bytes | None) -> None:
+            if found is None:
+                self._tell(answer(SERVFAIL), SERVFAIL, reply)
+            else:
+                self._tell(found, found[3] & 15, reply)
+
+        fresh = self._forwarded.enter(peer, message, answered)
+        if fresh is None:
+            return SERVFAIL
+        if fresh:
+            self._counters.updates_forwarded += 1
+            self.hand_on(
+                parts.name, message, lambda found: self._forwarded.leave(peer, message, found)
+            )
         return None
 
     def _decide(
@@ -234,5 +319,6 @@ class Updates:
         return answer
 
     def _tell(self, answer: bytes, rcode: int, reply: Reply) -> None:
-        self._counters.rcodes[rcode] += 1
+        if rcode in self._counters.rcodes:
+            self._counters.rcodes[rcode] += 1
         reply(answer)

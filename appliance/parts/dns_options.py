@@ -23,7 +23,7 @@ from appliance.dns.notify import Notifier, Target
 from appliance.dns.policy import Policy, rule
 from appliance.dns.rrl import RateLimiter
 from appliance.dns.secondary import Primary
-from appliance.dns.transfer import Grant, Transfers, grant
+from appliance.dns.transfer import Grant, Grants, Transfers, grant
 from appliance.dns.tsig import Key, Keys, key
 from appliance.links import PAIR
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _SECRET: Final = re.compile(r'secret\s*:?\s*"?([A-Za-z0-9+/=]+)"?')
 """In what tsig-keygen (BIND) and keymgr (Knot) write."""
+ANYWHERE: Final = ("0.0.0.0/0", "::/0")
 COOKIE_SECRET: Final = 16
 """Octets (RFC 9018 §4)."""
 
@@ -68,6 +69,7 @@ def _options(settings: Settings, dns: Dns, keys: Mapping[str, Key]) -> Options:
             for one in dns.update
             for zone in (one.zones or (None,))
         ),
+        forward=_forward(dns),
         chaos=_chaos(dns),
         state=dns.state if dns.secondary or dns.primary or dns.update else None,
         journal_limit=dns.journal_mb << 20,
@@ -134,8 +136,7 @@ def _transfers(dns: Dns) -> Transfers:
         networks = one.networks
         if not networks:
             # A key says more than an address; without a key the address must do.
-            anywhere = ("0.0.0.0/0", "::/0")
-            networks = anywhere if one.key is not None else (str(ip_network(str(one.address))),)
+            networks = ANYWHERE if one.key is not None else (str(ip_network(str(one.address))),)
         grants = [grant(network, one.key) for network in networks]
         if not one.zones:
             everywhere += grants
@@ -144,6 +145,19 @@ def _transfers(dns: Dns) -> Transfers:
     return Transfers(
         {zone: [*grants, *everywhere] for zone, grants in some.items()}, default=everywhere
     )
+
+
+def _forward(dns: Dns) -> Grants:
+    """Whose updates go on to primaries."""
+    everywhere: list[Grant] = []
+    some: dict[str, list[Grant]] = {}
+    for one in dns.forward:
+        grants = [grant(network, one.key) for network in one.networks or ANYWHERE]
+        if not one.zones:
+            everywhere += grants
+        for zone in one.zones:
+            some.setdefault(zone, []).extend(grants)
+    return Grants({zone: [*grants, *everywhere] for zone, grants in some.items()}, everywhere)
 
 
 def _notifier(dns: Dns, keys: Mapping[str, Key]) -> Notifier | None:

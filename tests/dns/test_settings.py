@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from appliance.config import load
+from appliance.config import ConfigError, load
 from appliance.dns import names
 from appliance.parts.dns_options import OptionsError, options
 from appliance.parts.query_log import QueryLog
@@ -119,3 +119,35 @@ def test_the_query_log(tmp_path: Path, form: str) -> None:
         assert lines[1].split()[2:6] == ["tcp", "no.corner.test.", "MX", "noerror"]
     assert catalog.counters.logged == 3
     assert catalog.counters.by_type() == {"A": 1, "MX": 1}
+
+
+def test_whose_updates_are_forwarded(tmp_path: Path) -> None:
+    """RFC 2136 §6: nobody's, unless the settings say so."""
+    (tmp_path / "k.key").write_text(SECRET)
+    assert not made(tmp_path, "").forward
+    found = made(
+        tmp_path,
+        """\
+[[dns.key]]
+name = "k.example"
+file = "k.key"
+[[dns.forward]]
+key = "k.example"
+zones = ["a.example"]
+[[dns.forward]]
+networks = ["198.51.100.0/24"]
+""",
+    ).forward
+    a, b = names.from_text("a.example."), names.from_text("b.example.")
+    secret = names.from_text("k.example.")
+    assert found
+    assert found.allows(a, "203.0.113.1", secret)
+    assert not found.allows(b, "203.0.113.1", secret)
+    assert found.allows(b, "198.51.100.7", None)
+    assert found.allows(a, "198.51.100.7", None)
+
+
+@pytest.mark.parametrize("table", ["[[dns.forward]]\n", '[[dns.forward]]\nkey = "no.example"\n'])
+def test_a_forward_for_nobody(tmp_path: Path, table: str) -> None:
+    with pytest.raises(ConfigError, match=r"dns\.forward"):
+        made(tmp_path, table)
