@@ -188,6 +188,7 @@ class Authority:
 
     def answer_http(self, message: bytes, peer: Any = None) -> bytes | None:
         """The answer to a message that came over HTTPS (RFC 8484); UPDATE and transfers are not."""
+        self.counters.https_queries += 1
         return self.current.answer(message, transport="https", peer=peer)
 
     # Zones from files.

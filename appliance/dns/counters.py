@@ -13,12 +13,17 @@ MAX_TYPES: Final = 300
 _OTHERS: Final = bytes(4)
 
 
+TRANSPORTS: Final = ("udp", "tcp", "tls", "https")
+"""What queries come over; each has a counter, like `udp_queries`."""
+
+
 class Counters:
     """One object for a process; it outlives the catalogs that count into it."""
 
     __slots__ = (
         "_kinds",
         "dropped",
+        "https_queries",
         "logged",
         "notifies",
         "rate_dropped",
@@ -32,6 +37,7 @@ class Counters:
         "tcp_idle",
         "tcp_queries",
         "tcp_refused",
+        "tls_queries",
         "transfers",
         "transfers_in",
         "truncated",
@@ -47,7 +53,11 @@ class Counters:
         self.udp_queries = 0
         """Datagrams received."""
         self.tcp_queries = 0
-        """Messages received over streams."""
+        """Messages received over streams without TLS."""
+        self.tls_queries = 0
+        """Messages received over TLS (RFC 7858)."""
+        self.https_queries = 0
+        """Messages received over HTTPS (RFC 8484)."""
         self.tallies: dict[int, list[int]] = {}
         """By type, answers NOERROR from what was rendered when the zones were loaded."""
         self._kinds: dict[bytes, list[int]] = {}
@@ -88,6 +98,13 @@ class Counters:
         """Connections closed for idleness."""
         self.tcp_garbage = 0
         """Connections closed for what they sent."""
+
+    def streamed(self, kind: str, count: int) -> None:
+        """Count messages of one stream; `kind` is "tls" for those under it."""
+        if kind == "tls":
+            self.tls_queries += count
+        else:
+            self.tcp_queries += count
 
     @property
     def hot(self) -> int:

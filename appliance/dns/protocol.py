@@ -290,7 +290,7 @@ class DnsStreamProtocol(asyncio.Protocol):
         del self._buffer[:at]
         self._need = need
         if messages:
-            catalog.counters.tcp_queries += messages
+            catalog.counters.streamed(kind, messages)
             self._deadline = asyncio.get_running_loop().time() + self._idle_timeout
         if self._busy and not self._eof:
             stream.pause_reading()

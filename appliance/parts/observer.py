@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from appliance import __version__
+from appliance.dns.counters import TRANSPORTS
 from appliance.net.tcp import Connection
 from appliance.net.tcp_info import snapshot
 
@@ -68,12 +69,14 @@ class Observer:
             "time": time.time(),
             "bytes": float(http["body_bytes"]),
             "connections": float(http["connections"]),
-            "dns": float(dns["udp_queries"] + dns["tcp_queries"]),
+            "dns": float(sum(dns[f"{kind}_queries"] for kind in TRANSPORTS)),
             "cpu": times.user + times.system + others.get("cpu", 0.0),
         }
         for status in "2345":
             key = f"status_{status}"
             sample[f"{status}xx"] = float(sum(n for k, n in http.items() if k.startswith(key)))
+        for kind in TRANSPORTS:
+            sample[f"dns_{kind}"] = float(dns[f"{kind}_queries"])
         if now - self._asked < WATCHED:
             found = self.connections(now)
             for name in ("rtt", "cwnd"):
@@ -208,6 +211,8 @@ class Observer:
         for prefix, name, label in _DNS:
             values = [(k.removeprefix(prefix), v) for k, v in dns.items() if k.startswith(prefix)]
             yield counter(name, f"DNS messages by {label}.", values, label)
+        asked = [(kind, dns.pop(f"{kind}_queries")) for kind in TRANSPORTS]
+        yield counter("dns_queries", "DNS messages received by transport.", asked, "transport")
         rest = [(k, v) for k, v in dns.items() if not k.startswith(tuple(p for p, _, _ in _DNS))]
         yield counter("dns_events", "Everything else that DNS counts.", rest, "event")
         yield counter(

@@ -162,7 +162,7 @@ def test_both_serve(host: Host) -> None:
     flows = dict(re.findall(r'appliance_worker_tcp_flows\{worker="(\d)"\} (\d+)', told))
     assert int(flows["0"]) > 0, told
     assert int(flows["1"]) > 0
-    queries = re.search(r'appliance_dns_events_total\{event="udp_queries"\} (\d+)', told)
+    queries = re.search(r'appliance_dns_queries_total\{transport="udp"\} (\d+)', told)
     assert queries is not None
     assert int(queries[1]) >= 12
     assert holding.ask() == (24, 0)
