@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from appliance.fuzz.script.runner import Result
 
 _NAMES: Final = "*.pkt"
+VERSIONS: Final = ("ipv4", "ipv4-mapped-ipv6", "ipv6")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +36,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--exact-push", action="store_true",
         help="compare PSH bit by bit, not by what RFC 9293 demands of it",
     )  # fmt: skip
+    parser.add_argument(
+        "--ip-version", action="append", default=[], choices=(*VERSIONS, "all"), metavar="VERSION",
+        help="play over ipv4 (default), ipv4-mapped-ipv6, ipv6, or all of them; may be given again",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=1, help="of the host's random choices")
     parser.add_argument("-q", "--quiet", action="store_true", help="tell failures and the sum only")
 
@@ -42,22 +47,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Play every script; 1 if an applicable one fails, 2 if there is none to play."""
     from appliance.fuzz.script import report, runner
-    from appliance.fuzz.script.parser import DEFINITIONS
 
-    definitions = dict(DEFINITIONS)
+    definitions: dict[str, str] = {}
     for word in options.define:
         name, equals, value = word.partition("=")
         if not equals or not name:
             complain(f"fuzz script: --define wants NAME=VALUE, not {word!r}")
             return MISUSED
         definitions[name] = value
-    choices = runner.Choices(definitions, options.exact_push, options.seed)
+    versions = VERSIONS if "all" in options.ip_version else tuple(dict.fromkeys(options.ip_version))
+    every = [
+        runner.Choices(definitions, options.exact_push, options.seed, version)
+        for version in versions or ("",)
+    ]
     results: list[runner.Result] = []
     try:
         for path in _scripts(options.paths):
-            result = runner.run_file(path, choices)
-            results.append(result)
-            _tell(result, options.quiet)
+            for choices in every:
+                result = runner.run_file(path, choices)
+                result.version = choices.ip_version if len(every) > 1 else ""
+                results.append(result)
+                _tell(result, options.quiet)
     except OSError as error:
         complain(f"fuzz script: {error.filename}: {error.strerror}")
         return MISUSED
@@ -88,11 +98,11 @@ def _tell(result: Result, quiet: bool) -> None:
     if result.output and not quiet:
         say(result.output.rstrip())
     if result.outcome == "failed":
-        say(f"{result.path}:{result.line}: failed: {result.reason}")
+        say(f"{result.name}:{result.line}: failed: {result.reason}")
         if result.detail:
             say(result.detail)
     elif not quiet:
         reason = (
             f":{result.line}: {result.outcome}: {result.reason}" if result.reason else ": passed"
         )
-        say(f"{result.path}{reason}")
+        say(f"{result.name}{reason}")

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Final
 
 from appliance.fuzz.script import events as e
+from appliance.fuzz.script import packets
 from appliance.fuzz.script.faults import InapplicableError, MismatchError, Row
 from appliance.fuzz.script.option_calls import OptionCalls
 from appliance.fuzz.script.process import DEFAULT_PORT, File
 from appliance.fuzz.script.sockets import O_NONBLOCK, O_RDWR, ErrnoError, Socket, Waiting
-from appliance.fuzz.script.symbols import member, names_in, number, written
+from appliance.fuzz.script.symbols import member, names_in, number, number_of, written
 from appliance.fuzz.script.wait_calls import WaitCalls
 
 __all__ = ["DEFAULT_PORT", "Calls"]
@@ -60,6 +61,7 @@ class Calls(OptionCalls, WaitCalls):
 
     def sys_socket(self, call: e.Call) -> int:
         """socket(domain, type, protocol)."""
+        self._family(call.arguments[0] if call.arguments else e.WHATEVER)
         kind, protocol = self._int(call, 1), self._int(call, 2)
         names = {(1, 6): "tcp", (1, 0): "tcp", (2, 17): "udp", (2, 0): "udp"}
         named = names.get((kind & 0xF, protocol))
@@ -70,6 +72,16 @@ class Calls(OptionCalls, WaitCalls):
             flags=O_RDWR | (kind & O_NONBLOCK),
         )  # fmt: skip
         return self._new(call, opened)
+
+    def _family(self, domain: e.Value) -> None:
+        """Refuse a socket that could not speak to the peer of this run."""
+        if isinstance(domain, e.Whatever):
+            return
+        wanted = number(domain)
+        if wanted not in (number_of("AF_INET"), number_of("AF_INET6")):
+            raise InapplicableError(f"sockets of {written(domain)} are not there")
+        if wanted == number_of("AF_INET") and self.version != packets.IPV4:
+            raise InapplicableError(f"a socket of IPv4 where the peer's are of {self.version}")
 
     def sys_bind(self, call: e.Call) -> int:
         """bind(fd, address, length)."""
@@ -82,13 +94,17 @@ class Calls(OptionCalls, WaitCalls):
     def _address(self, value: e.Value, host: str, port: int) -> tuple[str, int]:
         if not isinstance(value, e.Structure):
             return host, port
-        named = member(value, "sin_port")
+        named = member(value, "sin_port") or member(value, "sin6_port")
         if isinstance(named, e.Applied):
             port = number(named.arguments[0])
-        address = member(value, "sin_addr")
-        if isinstance(address, e.Applied) and isinstance(address.arguments[0], str):
-            host = address.arguments[0]
-        return ("" if host == "0.0.0.0" else host), port  # noqa: S104
+        address = member(value, "sin_addr") or member(value, "sin6_addr")
+        if isinstance(address, e.Applied) and isinstance(address.arguments[-1], str):
+            host = address.arguments[-1]  # inet_addr("..."), inet_pton(AF_INET6, "...")
+        # RFC 4291 §2.5.5.2: a socket of IPv6 with a peer of IPv4.
+        host = host.lower().removeprefix("::ffff:") if "." in host else host
+        if host and (":" in host) != self.six:
+            raise InapplicableError(f"{host} is no address of {self.version}")
+        return ("" if host in ("0.0.0.0", "::") else host), port  # noqa: S104
 
     def sys_listen(self, call: e.Call) -> int:
         """listen(fd, backlog)."""

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.fuzz.script import events as e
+from appliance.fuzz.script import packets
 from appliance.fuzz.script.faults import InapplicableError, MismatchError, Row
-from appliance.fuzz.script.flow import ICMP_CODES, ICMP_NAMES, Flow, Leaving, joined
+from appliance.fuzz.script.flow import Flow, Leaving, joined
 from appliance.fuzz.script.stage import MICRO, Sent, Stage
 from appliance.fuzz.script.written import compare, icmp_text, segment_text
 from appliance.net.seq import MASK
 from appliance.net.tcp import Connection
-from appliance.net.wire import icmp as wire_icmp
-from appliance.net.wire import ipv4
 from appliance.net.wire import tcp as wire_tcp
 from appliance.net.wire import udp as wire_udp
 
@@ -171,7 +170,7 @@ def when_row(at: int, until: int, got: int, allowed: int = 0) -> Row:
 
 def is_of(packet: bytes, flow: Flow) -> bool:
     """Whether a packet of the host is a segment of the flow."""
-    head = ipv4.parse(packet, 0, len(packet))
+    head = packets.read(packet)
     if head.protocol != wire_tcp.PROTOCOL or head.dst != flow.there:
         return False
     at = head.payload_at
@@ -181,13 +180,12 @@ def is_of(packet: bytes, flow: Flow) -> bool:
 
 def _other_rows(action: e.Action, sent: Sent) -> list[Row]:
     """Compare an ICMP message or a datagram."""
-    head = ipv4.parse(sent.packet, 0, len(sent.packet))
+    head = packets.read(sent.packet)
     if isinstance(action, e.Datagram):
         came = head.payload_end - head.payload_at - 8 if head.protocol == wire_udp.PROTOCOL else -1
         return [Row("udp", str(action.length), str(came), came == action.length)]
-    if head.protocol != wire_icmp.PROTOCOL or not isinstance(action, e.Icmp):
+    if head.protocol != packets.icmp_protocol(head.src) or not isinstance(action, e.Icmp):
         return [Row("protocol", "icmp", str(head.protocol), False)]
-    message = wire_icmp.parse(sent.packet, head.payload_at, head.payload_end)
-    kind, code = ICMP_NAMES.get(action.type, -1), ICMP_CODES.get(action.code or "", 0)
-    wanted, came_text = f"{kind} {code}", f"{message.type} {message.code}"
-    return [Row("icmp", wanted, came_text, wanted == came_text)]
+    kind, told = packets.icmp_kind(action, head.src), packets.icmp_told(sent.packet, head)
+    wanted, got = (f"{pair[0]} {pair[1]}" for pair in (kind, told))
+    return [Row("icmp", wanted, got, wanted == got)]

@@ -2,7 +2,8 @@
 
 A script counts sequence numbers from 0 at each side's SYN and calls timestamps as it likes; hosts
 choose both at random.  A `Flow` knows the difference for one connection: it makes the segments
-that arrive and reads the segments that leave, as packetdrill does.  Imports the shapes and `net`.
+that arrive and reads the segments that leave, as packetdrill does.  Imports the shapes,
+the packets and `net`.
 """
 
 from __future__ import annotations
@@ -10,49 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from appliance.fuzz.script import packets
 from appliance.fuzz.script.events import Icmp, Segment, TcpOption
 from appliance.fuzz.script.faults import InapplicableError, MismatchError
 from appliance.net.seq import MASK
-from appliance.net.wire import icmp as wire_icmp
-from appliance.net.wire import ipv4
 from appliance.net.wire import tcp as wire_tcp
 
 FLAGS: Final = {"F": 1, "S": 2, "R": 4, "P": 8, ".": 16, "U": 32, "E": 64, "W": 128}
-_ECN: Final = {None: 0, "noecn": 0, "ect1": 1, "ect0": 2, "ect01": 2, "ce": 3}
 FAST_OPEN: Final = 34  # RFC 7413 §4.1.1
 EXPERIMENTAL: Final = 254  # RFC 4727, RFC 6994; Fast Open's magic number is 0xF989
 FAST_OPEN_MAGIC: Final = b"\xf9\x89"
 MD5_SIGNATURE: Final = 19  # RFC 2385 §3
-ICMP_NAMES: Final = {
-    "unreachable": wire_icmp.UNREACHABLE,
-    "echo_reply": wire_icmp.ECHO_REPLY,
-    "echo_request": wire_icmp.ECHO_REQUEST,
-    "source_quench": wire_icmp.SOURCE_QUENCH,
-    "redirect": wire_icmp.REDIRECT,
-    "time_exceeded": wire_icmp.TIME_EXCEEDED,
-    "parameter_problem": wire_icmp.PARAMETER_PROBLEM,
-}
-# RFC 792, RFC 1122 §3.2.2.1, RFC 1812 §5.2.7.1, and of time exceeded.
-ICMP_CODES: Final = {
-    "net_unreachable": 0,
-    "host_unreachable": 1,
-    "protocol_unreachable": 2,
-    "port_unreachable": 3,
-    "frag_needed": 4,
-    "source_route_failed": 5,
-    "net_unknown": 6,
-    "host_unknown": 7,
-    "source_host_isolated": 8,
-    "net_prohibited": 9,
-    "host_prohibited": 10,
-    "net_unreachable_for_tos": 11,
-    "host_unreachable_for_tos": 12,
-    "packet_filtered": 13,
-    "precedence_violation": 14,
-    "precedence_cutoff": 15,
-    "ttl_exceeded": 0,
-    "reassembly_time_exceeded": 1,
-}
 
 
 class Leaving(NamedTuple):
@@ -122,17 +91,7 @@ class Flow:
         )
         if segment.urgent:
             octets = octets[:18] + segment.urgent.to_bytes(2) + octets[20:]
-        info = segment.ip
-        tos = _ECN[info.ecn] if info.tos is None else info.tos
-        head = ipv4.header(
-            self.there,
-            self.here,
-            wire_tcp.PROTOCOL,
-            len(octets),
-            dscp_ecn=tos,
-            ttl=ipv4.DEFAULT_TTL if info.ttl is None else info.ttl,
-        )
-        return head + octets
+        return packets.wrap(self.there, self.here, wire_tcp.PROTOCOL, octets, segment.ip)
 
     def _ours(self, syn: bool) -> int:
         """What to add to a number of our own stream in the script to have it as on the wire."""
@@ -180,7 +139,7 @@ class Flow:
 
     def leaving(self, packet: bytes, at: int, learn: Segment | None) -> Leaving:
         """Read a segment of the host; `learn` is what a script expects in its place, if known."""
-        head = ipv4.parse(packet, 0, len(packet))
+        head = packets.read(packet)
         tcp = wire_tcp.parse(packet, head.payload_at, head.payload_end)
         syn = bool(tcp.flags & wire_tcp.SYN)
         if syn and self.reopened >= 0:
@@ -196,7 +155,7 @@ class Flow:
         options = self._leaving_options(packet, tcp, 0 if syn else self.remote_isn, learn)
         return Leaving(
             at, at, tcp.flags, seq, tcp.payload_end - tcp.payload_at, ack, tcp.window, tcp.urgent,
-            options, head.dscp_ecn, head.ttl, 1,
+            options, head.tos, head.ttl, 1,
         )  # fmt: skip
 
     def _leaving_options(
@@ -263,23 +222,19 @@ def joined(pieces: list[Leaving]) -> Leaving:
 
 def icmp_arriving(flow: Flow, message: Icmp, protocol: int) -> bytes:
     """The IP packet of an ICMP message that a script injects, quoting a segment of the host."""
-    kind = ICMP_NAMES.get(message.type)
-    code = 0 if message.code is None else ICMP_CODES.get(message.code)
-    if kind is None or code is None:
-        raise InapplicableError(f"icmp {message.type} {message.code or ''} is not known here")
-    if kind in wire_icmp.ERROR_TYPES:
-        name, numbers = message.echoed or ("tcp", (0, 0, 0))
-        length = numbers[2] if name == "tcp" else numbers[0]
-        ports = flow.our_port.to_bytes(2) + flow.their_port.to_bytes(2)
-        start = numbers[0] + (flow.live_isn - flow.script_isn if flow.live_isn >= 0 else 0)
-        if name == "tcp":
-            quoted = ports + (start & MASK).to_bytes(4)
-            length += wire_tcp.HEADER_LEN
-        else:
-            length += 8
-            quoted = ports + length.to_bytes(2) + bytes(2)
-        head = ipv4.header(flow.here, flow.there, protocol, max(length, len(quoted)))
-        body = wire_icmp.build(kind, code, message.mtu or 0, head + quoted)
+    kind, code = packets.icmp_kind(message, flow.here)
+    if not packets.is_error(kind, flow.here):
+        return packets.icmp(flow.there, flow.here, kind, code, (message.ident or 0) << 16, b"")
+    name, numbers = message.echoed or ("tcp", (0, 0, 0))
+    length = numbers[2] if name == "tcp" else numbers[0]
+    ports = flow.our_port.to_bytes(2) + flow.their_port.to_bytes(2)
+    start = numbers[0] + (flow.live_isn - flow.script_isn if flow.live_isn >= 0 else 0)
+    if name == "tcp":
+        quoted = ports + (start & MASK).to_bytes(4)
+        length += wire_tcp.HEADER_LEN
     else:
-        body = wire_icmp.build(kind, code, (message.ident or 0) << 16, b"")
-    return ipv4.header(flow.there, flow.here, wire_icmp.PROTOCOL, len(body)) + body
+        length += 8
+        quoted = ports + length.to_bytes(2) + bytes(2)
+    size = max(length, len(quoted))
+    original = packets.wrap(flow.here, flow.there, protocol, quoted, size=size)
+    return packets.icmp(flow.there, flow.here, kind, code, message.mtu or 0, original)

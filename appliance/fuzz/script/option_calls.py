@@ -19,7 +19,8 @@ from appliance.net.tcp_state import SYN_SENT
 _HARMLESS: Final = {
     "SO_REUSEADDR", "SO_REUSEPORT", "SO_RCVLOWAT", "SO_RCVTIMEO", "SO_SNDTIMEO", "SO_KEEPALIVE",
     "IP_MTU_DISCOVER", "IP_FREEBIND", "IP_RECVERR", "IP_TTL", "SO_MARK", "SO_PRIORITY",
-    "TCP_QUICKACK", "SO_BINDTODEVICE",
+    "TCP_QUICKACK", "SO_BINDTODEVICE", "IPV6_MTU_DISCOVER", "IPV6_RECVERR", "IPV6_FREEBIND",
+    "IPV6_UNICAST_HOPS", "IPV6_V6ONLY",
 }  # fmt: skip
 
 
@@ -98,7 +99,7 @@ class OptionCalls(Process):
             if value & ~3:
                 thing.options[0, 1] = value
             return
-        elif option in _HARMLESS:
+        elif option in _HARMLESS and not (option == "IPV6_V6ONLY" and value and not self.six):
             return
         else:
             raise InapplicableError(f"the socket option {option} means nothing here")

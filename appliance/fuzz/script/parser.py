@@ -22,12 +22,18 @@ MICRO: Final = 1_000_000  # microseconds in a second
 MAX_PAYLOAD: Final = 65_535  # octets: no IP packet is longer
 MAX_SCRIPT: Final = 4 << 20  # octets of one script; the longest known has 20 KB
 
-# What packetdrill's own runner defines for IPv4.
+# What packetdrill's own runner defines, for IPv4 and for IPv6 (which has no CODE there).
 DEFINITIONS: Final[Mapping[str, str]] = {
     "CMSG_LEVEL_IP": "SOL_IP",
     "CMSG_TYPE_RECVERR": "IP_RECVERR",
     "CODE": "host_unreachable",
     "TFO_COOKIE": "3021b9d889017eeb",
+}
+DEFINITIONS6: Final[Mapping[str, str]] = {
+    "CMSG_LEVEL_IP": "SOL_IPV6",
+    "CMSG_TYPE_RECVERR": "IPV6_RECVERR",
+    "CODE": "address_unreachable",
+    "TFO_COOKIE": "c1d1e9742a47a9bc",
 }
 
 # What people call the words of the grammar.

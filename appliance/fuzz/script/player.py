@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from appliance.fuzz.script import events as e
+from appliance.fuzz.script import packets
 from appliance.fuzz.script.calls import DEFAULT_PORT, Calls
 from appliance.fuzz.script.environment import Environment
 from appliance.fuzz.script.expect import PATIENCE, Expectations, is_of, seconds
@@ -25,36 +26,51 @@ from appliance.fuzz.script.stage import MICRO, Stage
 from appliance.fuzz.script.underway import Underway
 from appliance.fuzz.script.written import leaving_text
 from appliance.net.tcp import Connection
-from appliance.net.wire import ipv4
 from appliance.net.wire import tcp as wire_tcp
 from appliance.net.wire import udp as wire_udp
-from appliance.net.wire.address import from_text
+from appliance.net.wire.address import from_text, to_text
 
 TOLERANCE: Final = 4_000  # microseconds; packetdrill's default
 FIRST_PORT: Final = 40_001  # of the peers that connect to us, one after another
 SEED: Final = 1
+# The hosts and links of packetdrill's own runner (run_all.py); its link of IPv6 carries 20 octets
+# more, so that a segment is as long as over IPv4.
+HERE: Final = "192.168.0.1"
+THERE: Final = "192.0.2.1"
+HERE6: Final = "fd3d:a0b:17d6::1"
+THERE6: Final = "fd3d:fa7b:d17d::1"
+MTU: Final = 1500
+MTU6: Final = 1520
 _MAX_TRACE: Final = 20  # packets shown with a failure
 
 
 class Player:
     """One script being played."""
 
-    def __init__(self, script: e.Script, *, seed: int = SEED, exact_push: bool = False) -> None:
+    def __init__(
+        self,
+        script: e.Script,
+        *,
+        seed: int = SEED,
+        exact_push: bool = False,
+        ip_version: str = packets.IPV4,
+    ) -> None:
         self.script = script
         self.line = 0
         self.done = 0
         self.interpreter = Interpreter(script)
         self.environment = Environment()
-        self.options = _options(script)
+        self.options = _options(script, ip_version)
         if script.setup is not None:
             self.line = script.setup[1].line
             self.environment.run(script.setup[0].text)
         self._foresee()
         here, there = self.options["local_ip"], self.options["remote_ip"]
+        six = self.options["ip_version"] == packets.IPV6
         self.stage = Stage(
             seed=seed,
             mtu=int(self.options["mtu"]),
-            cidr=f"{here}/16",
+            cidr=f"{here}/64" if six else f"{here}/16",
             gateway=_gateway(here),
         )
         self.calls = Calls(
@@ -64,6 +80,7 @@ class Player:
             there,
             int(self.options["bind_port"]),
             int(self.options["connect_port"]),
+            self.options["ip_version"],
         )
         self.stage.watch = self._ask_again
         self.flow: Flow | None = None
@@ -216,8 +233,7 @@ class Player:
         if action.ports is not None:
             theirs, ours = action.ports
         body = wire_udp.build(self._there, self._here, theirs, ours, bytes(action.length))
-        head = ipv4.header(self._there, self._here, wire_udp.PROTOCOL, len(body))
-        self.stage.inject(head + body)
+        self.stage.inject(packets.wrap(self._there, self._here, wire_udp.PROTOCOL, body, action.ip))
 
     def _flow_of(self, segment: e.Segment) -> Flow:
         """The connection that an arriving segment belongs to; a SYN to a listener begins one."""
@@ -305,18 +321,19 @@ class Player:
         return "  sent:\n" + "\n".join(lines) if lines else ""
 
 
-def _options(script: e.Script) -> dict[str, str]:
+def _options(script: e.Script, ip_version: str) -> dict[str, str]:
     """The options of a script with packetdrill's defaults; raises InapplicableError."""
+    six = script.options.get("ip_version", ip_version) == packets.IPV6
     found = {
         "bind_port": str(DEFAULT_PORT),
         "connect_port": str(DEFAULT_PORT),
         "gateway_ip": "",
-        "ip_version": "ipv4",
-        "local_ip": "192.168.0.1",
+        "ip_version": ip_version,
+        "local_ip": HERE6 if six else HERE,
         "mss": "0",
-        "mtu": "1500",
+        "mtu": str(MTU6 if six else MTU),
         "netmask_ip": "255.255.0.0",
-        "remote_ip": "192.0.2.1",
+        "remote_ip": THERE6 if six else THERE,
         "strict_segments": "",
         "tcp_ts_ecr_scaled": "",
         "tcp_ts_tick_usecs": "0",
@@ -326,16 +343,25 @@ def _options(script: e.Script) -> dict[str, str]:
         if name not in found:
             raise InapplicableError(f"the option --{name} means nothing here")
         found[name] = value
-    if found["ip_version"] != "ipv4":
-        raise InapplicableError("IPv6 scripts are not played yet")
+    if found["ip_version"] not in packets.VERSIONS:
+        told = " or ".join(packets.VERSIONS)
+        raise InapplicableError(f"--ip_version is {told}, not {found['ip_version']}")
+    for name in ("local_ip", "remote_ip"):
+        try:
+            length = len(from_text(found[name]))
+        except ValueError:
+            raise InapplicableError(f"--{name}={found[name]} is no address") from None
+        if length == 4 and six and "ip_version" not in script.options:
+            found[name] = HERE6 if name == "local_ip" else THERE6  # as packetdrill's runner does
+        elif length != (16 if six else 4):
+            raise InapplicableError(f"--{name}={found[name]} is none of {found['ip_version']}")
     return found
 
 
 def _gateway(here: str) -> str:
     """A neighbour of ours: the way to everybody else."""
-    octets = from_text(here)
-    last = 2 if octets[3] != 2 else 3
-    return ".".join(map(str, (*octets[:3], last)))
+    address = from_text(here)
+    return to_text(address[:-1] + bytes((2 if address[-1] != 2 else 3,)))
 
 
 def _arrives(event: e.Event) -> bool:

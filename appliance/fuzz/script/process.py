@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from appliance.fuzz.script import events as e
+from appliance.fuzz.script import packets
 from appliance.fuzz.script.environment import Environment
 from appliance.fuzz.script.faults import MismatchError, Row
 from appliance.fuzz.script.sockets import ErrnoError, Socket
@@ -56,8 +57,14 @@ class Process:
     there: str
     listen_port: int = DEFAULT_PORT
     connect_port: int = DEFAULT_PORT
+    version: str = packets.IPV4
     table: dict[int, Socket | Epoll | File] = field(default_factory=dict)
     newest: Socket | None = None  # the socket that `tcpi_` names look at
+
+    @property
+    def six(self) -> bool:
+        """Whether the packets are IPv6's."""
+        return self.version == packets.IPV6
 
     def _new(self, call: e.Call, thing: Socket | Epoll | File) -> int:
         """Bind `thing` to the number that the script gives it."""

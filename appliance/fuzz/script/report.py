@@ -50,11 +50,11 @@ def text(results: Sequence[Result]) -> str:
     lines = [summary(results), "", "| script | outcome | reason |", "|---|---|---|"]
     for result in ordered(results):
         reason = f"line {result.line}: {result.reason}" if result.reason else ""
-        cells = (result.path, result.outcome, reason)
+        cells = (result.name, result.outcome, reason)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     for result in results:
         if result.outcome == FAILED and result.detail:
-            lines += ["", f"{result.path}:{result.line}", "", result.detail]
+            lines += ["", f"{result.name}:{result.line}", "", result.detail]
     return "\n".join(lines) + "\n"
 
 
@@ -73,7 +73,7 @@ def page(results: Sequence[Result]) -> str:
 
 def ordered(results: Sequence[Result]) -> list[Result]:
     """Failures first, then what passed, then what does not apply; by path within each."""
-    return sorted(results, key=lambda result: (_ORDER.index(result.outcome), result.path))
+    return sorted(results, key=lambda result: (_ORDER.index(result.outcome), result.name))
 
 
 def _row(result: Result) -> str:
@@ -82,6 +82,6 @@ def _row(result: Result) -> str:
         reason += f"<pre>{escape(result.detail)}</pre>"
     kind = result.outcome.replace(" ", "-")
     return (
-        f'<tr class="{kind}"><td>{escape(result.path)}<td>{result.outcome}<td>{reason}'
+        f'<tr class="{kind}"><td>{escape(result.name)}<td>{result.outcome}<td>{reason}'
         f"<td>{result.seconds:.3f} s<td>{1000 * result.took:.0f} ms</tr>"
     )

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from appliance.fuzz.script import events as e
+from appliance.fuzz.script import packets
 from appliance.fuzz.script.faults import InapplicableError, MismatchError
-from appliance.fuzz.script.parser import DEFINITIONS, ScriptError, parse_file
+from appliance.fuzz.script.parser import DEFINITIONS, DEFINITIONS6, ScriptError, parse_file
 from appliance.fuzz.script.player import SEED, Player
 from appliance.fuzz.script.stage import MICRO
 
@@ -35,25 +36,40 @@ class Result:
     detail: str = ""  # expected and got, and the last packets
     seconds: float = 0.0  # of virtual time
     took: float = 0.0  # of the machine
+    version: str = ""  # of IP, when the script was played over several
     events: int = 0
     output: str = ""
+
+    @property
+    def name(self) -> str:
+        """The path, and over which IP if that is a question."""
+        return f"{self.path} ({self.version})" if self.version else self.path
 
 
 @dataclass(frozen=True)
 class Choices:
-    """How scripts are played."""
+    """How scripts are played.
 
-    definitions: Mapping[str, str] = field(default_factory=lambda: dict(DEFINITIONS))
+    `definitions` are words that stand for others, besides packetdrill's own; `ip_version` "" leaves
+    it to the script, by its option or by a name that ends in v6.pkt.
+    """
+
+    definitions: Mapping[str, str] = field(default_factory=dict)
     exact_push: bool = False
     seed: int = SEED
+    ip_version: str = ""
 
 
 def run_file(path: str | Path, choices: Choices | None = None) -> Result:
     """Play one script; raises OSError when it cannot be read.  A syntax error is a failure."""
     choices = choices or Choices()
     began = time.perf_counter()
+    version = choices.ip_version or _own_version(str(path)) or packets.IPV4
     try:
-        script = parse_file(path, choices.definitions)
+        script = parse_file(path, _definitions(version, choices))
+        said = script.options.get("ip_version", version)
+        if said != version:
+            script = parse_file(path, _definitions(said, choices))
     except ScriptError as error:
         result = Result(
             str(path), FAILED, error.line, f"syntax: {error.message} (column {error.column})"
@@ -64,13 +80,37 @@ def run_file(path: str | Path, choices: Choices | None = None) -> Result:
     return result
 
 
+def _own_version(path: str) -> str:
+    """The version that a script's name tells, as packetdrill's own runner has it; "" for none."""
+    return next((v for v in (packets.IPV4, packets.IPV6) if path.endswith(f"{v[2:]}.pkt")), "")
+
+
+def _definitions(version: str, choices: Choices) -> dict[str, str]:
+    six = version != packets.IPV4
+    common = DEFINITIONS6 if six else DEFINITIONS
+    mapped = {"CODE": DEFINITIONS["CODE"], "TFO_COOKIE": DEFINITIONS["TFO_COOKIE"]}
+    return {**common, **(mapped if version == packets.MAPPED else {}), **choices.definitions}
+
+
+def _version(script: e.Script, choices: Choices) -> str:
+    """Over which IP a script is played; raises InapplicableError when it is for another."""
+    said = script.options.get("ip_version") or _own_version(script.path)
+    asked = choices.ip_version
+    if asked and said and asked != said and {asked, said} != {packets.IPV4, packets.MAPPED}:
+        raise InapplicableError(f"the script is one of {said}")
+    return asked or said or packets.IPV4
+
+
 def run_script(script: e.Script, choices: Choices | None = None) -> Result:
     """Play a script that has been read."""
     result = Result(script.path, PASSED)
     player: Player | None = None
     try:
         choices = choices or Choices()
-        player = Player(script, seed=choices.seed, exact_push=choices.exact_push)
+        version = _version(script, choices)
+        player = Player(
+            script, seed=choices.seed, exact_push=choices.exact_push, ip_version=version
+        )
         player.play()
     except InapplicableError as reason:
         result.outcome, result.reason = NOT_APPLICABLE, str(reason)

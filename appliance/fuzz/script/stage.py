@@ -2,7 +2,8 @@
 
 The host is `net.stack.Host` as it is; the link hands over what it sends with the time, answers ARP
 for the gateway at once, and brings what the script sends.  Time is virtual and exact: it moves
-only by `advance`, which runs each timer of the host at its own instant.  Imports `net`.
+only by `advance`, which runs each timer of the host at its own instant.  A host of IPv6 has had
+its address tested (RFC 4862 §5.4) before the script begins.  Imports the packets and `net`.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from collections.abc import Callable
 from math import inf
 from typing import Final, NamedTuple
 
+from appliance.fuzz.script import packets
 from appliance.fuzz.script.faults import MismatchError
 from appliance.net.stack import Host
 from appliance.net.vif.offload import finish_checksum
-from appliance.net.wire import arp, ethernet, ipv4, virtio
+from appliance.net.wire import arp, ethernet, virtio
 from appliance.net.wire.address import from_text
 
 START: Final = 1000.0  # seconds: the host's clock when a script begins; not nought
 MICRO: Final = 1_000_000
+DETECTION: Final = 5 * MICRO  # microseconds: an address of IPv6 is tested in two (RFC 4862 §5.4)
 OUR_MAC: Final = b"\x02\x00\x00\x00\x00\x02"
 THEIR_MAC: Final = b"\x02\x00\x00\x00\x00\x01"
 ETHERNET_AT: Final = virtio.VNET_HDR_LEN
@@ -81,12 +84,16 @@ class Stage:
         self.watch: Callable[[], None] = _nothing  # after each turn of the host
         self._gateway = from_text(gateway)
         self._ours = from_text(cidr.partition("/")[0])
+        self._start = START
+        if len(self._ours) == 16:
+            self.advance(DETECTION)
+            self._start, self.now = START + DETECTION / MICRO, 0
         # The gateway asks first, so that the host knows it from the start.
-        self._arp(arp.REQUEST)
+        self._meet(asks=True)
 
     def clock(self) -> float:
         """The host's monotonic seconds."""
-        return START + self.now / MICRO
+        return self._start + self.now / MICRO
 
     # -- time
 
@@ -95,7 +102,9 @@ class Stage:
         due = self.host.deadline()
         if due == inf:
             return -1
-        return max(self.now, round((due - START) * MICRO))
+        if due == -inf:  # as soon as may be: a link that has just come up
+            return self.now
+        return max(self.now, round((due - self._start) * MICRO))
 
     def advance(self, until: int, stop: Callable[[], bool] = lambda: False) -> None:
         """Let time pass to `until`, or to the first instant after which `stop()` holds."""
@@ -123,17 +132,26 @@ class Stage:
 
         `segment` octets: what the link says that the pieces of a super-segment had; 0: nothing.
         """
-        kind = virtio.GSO_TCPV4 if segment else virtio.GSO_NONE
+        six = packet[0] >> 4 == 6
+        kind = (virtio.GSO_TCPV6 if six else virtio.GSO_TCPV4) if segment else virtio.GSO_NONE
         header = virtio.pack(flags=virtio.DATA_VALID, gso_type=kind, gso_size=segment)
-        frame = header + ethernet.header(OUR_MAC, THEIR_MAC, ethernet.ETHERTYPE_IPV4) + packet
+        ethertype = ethernet.ETHERTYPE_IPV6 if six else ethernet.ETHERTYPE_IPV4
+        self._receive(header, ethertype, packet)
+
+    def _receive(self, header: bytes, ethertype: int, body: bytes) -> None:
+        frame = header + ethernet.header(OUR_MAC, THEIR_MAC, ethertype) + body
         self.host.receive([frame], self.clock())
         self._gather()
 
-    def _arp(self, operation: int) -> None:
-        asked = arp.build(operation, THEIR_MAC, self._gateway, OUR_MAC, self._ours)
-        head = ethernet.header(OUR_MAC, THEIR_MAC, ethernet.ETHERTYPE_ARP)
-        self.host.receive([virtio.PLAIN + head + asked], self.clock())
-        self._gather()
+    def _meet(self, *, asks: bool) -> None:
+        """The gateway asks for the host, or answers it: by ARP or Neighbour Discovery."""
+        if len(self._ours) == 4:
+            operation = arp.REQUEST if asks else arp.REPLY
+            said = arp.build(operation, THEIR_MAC, self._gateway, OUR_MAC, self._ours)
+            self._receive(virtio.PLAIN, ethernet.ETHERTYPE_ARP, said)
+        else:
+            said = packets.neighbor(self._gateway, self._ours, THEIR_MAC, asks=asks)
+            self._receive(virtio.PLAIN, ethernet.ETHERTYPE_IPV6, said)
 
     def _gather(self) -> None:
         """Sort what the host has sent, and tell whoever waits for the host."""
@@ -144,12 +162,16 @@ class Stage:
                 if kind == ethernet.ETHERTYPE_ARP:
                     asked = arp.parse(frame, IP_AT, len(frame))
                     if asked.operation == arp.REQUEST and asked.target == self._gateway:
-                        self._arp(arp.REPLY)
+                        self._meet(asks=False)
                     continue
                 packet = Sent(self.now, finish_checksum(frame)[IP_AT:])
+                head = packets.read(packet.packet)
+                if packets.is_of_the_link(packet.packet, head):
+                    if packets.solicited(packet.packet, head) == self._gateway:
+                        self._meet(asks=False)
+                    continue
                 self.sent.append(packet)
-                if ipv4.parse(packet.packet, 0, len(packet.packet)).dst != b"\xff\xff\xff\xff":
-                    self.waiting.append(packet)
+                self.waiting.append(packet)
                 if len(self.waiting) > MAX_WAITING:
                     raise MismatchError(
                         f"the host has sent {MAX_WAITING} packets that nobody expects"

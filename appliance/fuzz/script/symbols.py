@@ -42,6 +42,8 @@ _MORE: Final = {
     "MSG_FASTOPEN": 0x2000_0000,
     "MSG_MORE": 0x8000,
     "MSG_ZEROCOPY": 0x400_0000,
+    "IPV6_FREEBIND": 78,
+    "IPV6_MTU_DISCOVER": 23,
     "NULL": 0,
     "SIOCINQ": 0x541B,
     "SIOCOUTQ": 0x5411,

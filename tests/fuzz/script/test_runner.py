@@ -169,7 +169,18 @@ def test_code_sees_the_connection() -> None:
         ("`sysctl net.ipv4.tcp_what=1`" + OPEN, "sysctl net.ipv4.tcp_what"),
         ("`echo 5 > /proc/sys/net/ipv4/tcp_base_mss`" + OPEN, "sysctl net.ipv4.tcp_base_mss"),
         ("`tc qdisc add dev tun0 root pfifo limit 0`" + OPEN, "drops everything"),
-        ("--ip_version=ipv6\n" + OPEN, "IPv6"),
+        ("--ip_version=ipv5\n" + OPEN, "--ip_version is ipv4 or"),
+        ("--ip_version=ipv6\n--local_ip=192.0.2.7\n" + OPEN, "is none of ipv6"),
+        ("--local_ip=fd::1\n" + OPEN, "is none of ipv4"),
+        ("--remote_ip=there\n" + OPEN, "is no address"),
+        ("--ip_version=ipv6\n0 socket(AF_INET, SOCK_STREAM, IPPROTO_TCP) = 3", "socket of IPv4"),
+        ("0 socket(AF_UNIX, SOCK_STREAM, 0) = 3", "sockets of AF_UNIX"),
+        (
+            "0 socket(AF_INET6, SOCK_STREAM, 0) = 3\n+0 setsockopt(3, 41, IPV6_V6ONLY, [1], 4) = 0",
+            "IPV6_V6ONLY",
+        ),
+        ("--ip_version=ipv6\n" + OPEN + "+0 < icmp unreachable frag_needed", "of ICMPv6"),
+        (OPEN + "+0 < icmp packet_too_big mtu 1300 [1:2(1)]", "no message of ICMP"),
         ("--wire_client\n" + OPEN, "--wire_client"),
         (OPEN + "+0 write(4, ..., 59000) = 58000", "SO_SNDBUF"),
         (OPEN + "+0 > S. 0:0(0) ack 1 <mss 1460,FO 00>", "Fast Open"),
@@ -232,6 +243,75 @@ def test_every_push_of_time_runs_the_timers() -> None:
     assert play(words + "+3 close(3) = 0\n* > S. 0:0(0) ack 1 <mss 1460>").outcome == PASSED
 
 
+@pytest.mark.parametrize("version", ["ipv4", "ipv4-mapped-ipv6", "ipv6"])
+def test_the_same_script_is_played_over_each_ip(version: str) -> None:
+    """RFC 9293 §3.1: TCP is the same on both; marks and hops stand elsewhere in the header."""
+    words = OPEN + (
+        "+0 < [ce] P. 1:101(100) ack 1 win 1024\n+0 write(4, ..., 100) = 100\n"
+        "+0 > [noecn,ttl 64] P. 1:101(100) ack 101\n"
+    )
+    script = parse(words, "x.pkt")
+    result = run_script(script, Choices(ip_version=version))
+    assert result.outcome == PASSED, result.reason
+    wrong = run_script(parse(words.replace("ttl 64", "ttl 63")), Choices(ip_version=version))
+    assert wrong.reason == "ttl: 63 expected, 64 came"
+
+
+def test_a_listener_of_both_hears_a_peer_of_ipv4() -> None:
+    """RFC 4291 §2.5.5.2: a socket of IPv6, its peer's address mapped."""
+    words = """
+        0 socket(AF_INET6, SOCK_STREAM, IPPROTO_TCP) = 3
+       +0 setsockopt(3, SOL_IPV6, IPV6_V6ONLY, [0], 4) = 0
+       +0...0.01 connect(3, {sa_family=AF_INET6, sin6_port=htons(80),
+                             sin6_addr=inet_pton(AF_INET6, "::ffff:192.0.2.9")}, ...) = 0
+       +0 > S 0:0(0) <...>
+     +.01 < S. 0:0(0) ack 1 win 1000 <mss 1000>
+       +0 > . 1:1(0) ack 1
+    """
+    result = run_script(parse(words, "x.pkt"), Choices(ip_version="ipv4-mapped-ipv6"))
+    assert result.outcome == PASSED, result.reason
+    inapplicable("--ip_version=ipv6\n" + words, "is no address of ipv6")
+
+
+def test_datagrams_and_icmp_over_ipv6() -> None:
+    """RFC 4443 §3.1: a datagram for an unused port is told of, with code 4."""
+    words = """
+        0 socket(..., SOCK_DGRAM, IPPROTO_UDP) = 3
+       +0 bind(3, ..., ...) = 0
+       +0 < udp 9000 > 8080 (100)
+       +0 read(3, ..., 1000) = 100
+       +0 < icmp echo_request id 7
+       +0 > icmp echo_reply
+       +9 < udp 9000 > 8081 (100)
+       +0 > icmp unreachable {}
+    """
+    result = play("--ip_version=ipv6\n" + words.format("port_unreachable"))
+    assert result.outcome == PASSED, result.reason
+    fails("--ip_version=ipv6\n" + words.format("no_route"), "icmp: 1 0 expected, 1 4 came")
+
+
+@pytest.mark.parametrize("name", ["packet_too_big", "unreachable packet_too_big"])
+def test_a_path_of_ipv6_is_narrow(name: str) -> None:
+    """RFC 8201 §4: what was too big leaves again in smaller segments."""
+    words = f"""{OPEN.replace("mss 1000", "mss 1460")}
+       +0 write(4, ..., 1460) = 1460
+       +0 > P. 1:1461(1460) ack 1
+     +.01 < icmp {name} mtu 1280 [1:1461(1460)]
+       +0 > . 1:1221(1220) ack 1
+    """
+    result = play("--ip_version=ipv6\n" + words)
+    assert result.outcome == PASSED, result.reason
+
+
+def test_a_name_tells_the_version(tmp_path: Path) -> None:
+    """The runner of packetdrill plays what ends in v6.pkt over IPv6 alone."""
+    path = tmp_path / "some-v6.pkt"
+    path.write_text(OPEN + "+0 < icmp packet_too_big mtu 1280")
+    assert run_file(path).outcome == PASSED
+    result = run_file(path, Choices(ip_version="ipv4"))
+    assert (result.outcome, result.reason) == (NOT_APPLICABLE, "the script is one of ipv6")
+
+
 # ---------------------------------------------------------------------- the command
 
 
@@ -239,7 +319,7 @@ def test_every_push_of_time_runs_the_timers() -> None:
 def scripts(tmp_path: Path) -> Path:
     (tmp_path / "good.pkt").write_text(OPEN)
     (tmp_path / "bad.pkt").write_text(OPEN + "+0 > . 1:1(0) ack 1\n")
-    (tmp_path / "other.pkt").write_text("--ip_version=ipv6\n" + OPEN)
+    (tmp_path / "other.pkt").write_text("--ip_version=ipv5\n" + OPEN)
     (tmp_path / "wrong.pkt").write_text("0 wrong")
     return tmp_path
 
@@ -251,7 +331,7 @@ def test_the_command_fails_when_a_script_does(
     said = capsys.readouterr().out
     assert f"{scripts}/good.pkt: passed" in said
     assert f"{scripts}/bad.pkt:10: failed: nothing left" in said
-    assert f"{scripts}/other.pkt:0: not applicable: IPv6" in said
+    assert f"{scripts}/other.pkt:0: not applicable: --ip_version is" in said
     assert f"{scripts}/wrong.pkt:1: failed: syntax:" in said
     assert "4 scripts: 1 passed (33 % of the applicable), 2 failed, 1 not applicable" in said
 
@@ -261,6 +341,15 @@ def test_the_command_is_content(scripts: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == (
         "2 scripts: 1 passed (100 % of the applicable), 0 failed, 1 not applicable\n"
     )
+
+
+def test_the_command_plays_over_several(scripts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fuzz", "script", "--ip-version", "all", f"{scripts}/good.pkt"]) == 0
+    said = capsys.readouterr().out
+    assert f"{scripts}/good.pkt (ipv4-mapped-ipv6): passed" in said
+    assert "3 scripts: 3 passed" in said
+    assert main(["fuzz", "script", "-q", "--ip-version", "ipv6", f"{scripts}/bad.pkt"]) == 1
+    assert f"{scripts}/bad.pkt:10: failed" in capsys.readouterr().out
 
 
 def test_the_command_is_misused(scripts: Path, capsys: pytest.CaptureFixture[str]) -> None:
