@@ -14,7 +14,9 @@ _MICRO = 1_000_000
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The words that it takes."""
-    parser.add_argument("capture", metavar="FILE.pcap", help="a classic capture of Ethernet frames")
+    parser.add_argument(
+        "capture", metavar="FILE.pcap", help="a capture of Ethernet frames, pcap or pcapng"
+    )
     parser.add_argument(
         "--as", dest="side", choices=("server", "client"), default="server",
         help="the side that the stack plays (default: server, who was connected to)",
@@ -29,12 +31,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Play a conversation; 1 if our side sent other octets or ended in another way."""
-    from appliance.fuzz.replay import Replay, ReplayError, conversations
+    from appliance.fuzz.recorded import ReplayError, conversations
+    from appliance.fuzz.replay import Replay
 
     try:
         found = conversations(options.capture)
         if not found:
-            raise ReplayError("no TCP connection over IPv4 begins in it")
+            raise ReplayError("no TCP connection begins in it")
         if options.list:
             for number, conversation in enumerate(found, 1):
                 say(f"{number}: {conversation}")

@@ -9,63 +9,32 @@ A recorded peer does not react to us.  Where it acknowledges what we have not se
 acknowledgment is cut down to what we have, and that is counted.  What cannot be judged this way
 is loss that only our own packets would meet.
 
-It imports the stage and the numbers of `script`, and `net`.
+It imports the capture (`recorded`), the stage and the numbers of `script`, and `net`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
-from os import PathLike
-from typing import Final, NamedTuple
+from typing import Final
 
+from appliance.fuzz.recorded import Conversation, Recorded, ReplayError
+from appliance.fuzz.script import packets
 from appliance.fuzz.script.events import Segment, TcpOption
 from appliance.fuzz.script.flow import FLAGS, Flow, Leaving, joined
+from appliance.fuzz.script.player import HERE, HERE6, THERE, THERE6, gateway_of
 from appliance.fuzz.script.sockets import Stream
 from appliance.fuzz.script.stage import MICRO, Stage
 from appliance.fuzz.script.written import leaving_text, letters, segment_text
-from appliance.net.errors import WireError
 from appliance.net.seq import HALF, MASK, unwrap
 from appliance.net.tcb import TcpSettings
 from appliance.net.tcp import Connection
-from appliance.net.vif.pcap import read_pcap
-from appliance.net.wire import ethernet, ipv4
 from appliance.net.wire import tcp as wire_tcp
-from appliance.net.wire.address import from_text, to_text
+from appliance.net.wire.address import from_text
 
-HERE: Final = "192.168.0.1"
-THERE: Final = "192.0.2.1"
-GATEWAY: Final = "192.168.0.2"
 TOGETHER: Final = 1_000  # microseconds: contiguous segments this close are one burst
 MTU: Final = 65_535  # octets of the link we play on, the most there is: the recorded MSS decides
 ENDING: Final = 2 * MICRO  # how long we go on after the last recorded packet
-
-
-class ReplayError(Exception):
-    """The capture cannot be replayed, and why."""
-
-
-class Recorded(NamedTuple):
-    """One TCP segment of a capture: microseconds since its first, and the IP packet."""
-
-    at: int
-    packet: bytes
-    source: tuple[bytes, int]
-    destination: tuple[bytes, int]
-    flags: int
-
-
-@dataclass
-class Conversation:
-    """One connection of a capture; `client` opened it."""
-
-    client: tuple[bytes, int]
-    server: tuple[bytes, int]
-    segments: list[Recorded] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        ends = (f"{to_text(host)}:{port}" for host, port in (self.client, self.server))
-        return f"{' > '.join(ends)}, {len(self.segments)} segments"
 
 
 @dataclass(frozen=True)
@@ -90,50 +59,6 @@ class Outcome:
     def differences(self) -> int:
         """How many lines differ in more than their time."""
         return sum(line.mark in "!-+" for line in self.lines)
-
-
-def conversations(path: str | PathLike[str]) -> list[Conversation]:
-    """The connections of a capture whose SYN it holds, in their order.
-
-    Raises OSError, and ReplayError when it is no capture of Ethernet.
-    """
-    try:
-        records = read_pcap(path)
-    except WireError as error:
-        raise ReplayError(f"not a classic capture of Ethernet frames ({error.counter})") from None
-    found: list[Conversation] = []
-    at_hand: dict[frozenset[tuple[bytes, int]], Conversation] = {}
-    start = records[0].time_ns if records else 0
-    for record in records:
-        segment = _segment_of(record.octets, (record.time_ns - start) // 1000)
-        if segment is None:
-            continue
-        ends = frozenset((segment.source, segment.destination))
-        syn = segment.flags & (wire_tcp.SYN | wire_tcp.ACK) == wire_tcp.SYN
-        known = at_hand.get(ends)
-        repeated = known is not None and known.client == segment.source and len(known.segments) < 3
-        if syn and not repeated:
-            known = at_hand[ends] = Conversation(segment.source, segment.destination)
-            found.append(known)
-        if known is not None:
-            known.segments.append(segment)
-    return found
-
-
-def _segment_of(frame: bytes, at: int) -> Recorded | None:
-    """The TCP segment in an Ethernet frame, if it is one over IPv4 and whole."""
-    try:
-        _, _, kind = ethernet.parse(frame, 0)
-        if kind != ethernet.ETHERTYPE_IPV4:
-            return None
-        head = ipv4.parse(frame, ethernet.HEADER_LEN, len(frame))
-        if head.protocol != wire_tcp.PROTOCOL or head.fragment_offset:
-            return None
-        tcp = wire_tcp.parse(frame, head.payload_at, head.payload_end)
-    except WireError:
-        return None
-    packet = frame[ethernet.HEADER_LEN : head.payload_end]
-    return Recorded(at, packet, (head.src, tcp.src_port), (head.dst, tcp.dst_port), tcp.flags)
 
 
 # ---------------------------------------------------------------------- reading one side
@@ -203,7 +128,7 @@ def _read(conversation: Conversation, server: bool) -> _Given:
 
 
 def _tcp(segment: Recorded) -> wire_tcp.TcpHeader:
-    head = ipv4.parse(segment.packet, 0, len(segment.packet))
+    head = packets.read(segment.packet)
     return wire_tcp.parse(segment.packet, head.payload_at, head.payload_end)
 
 
@@ -270,8 +195,12 @@ class Replay:
         if not server:
             us, them = them, us
         self._us, self._them = us, them
-        self.stage = Stage(seed=seed, mtu=MTU, cidr=f"{HERE}/16", gateway=GATEWAY)
-        self.flow = Flow(from_text(HERE), from_text(THERE), us[1], them[1])
+        six = len(us[0]) == 16
+        here, self._there = (HERE6, THERE6) if six else (HERE, THERE)
+        self.stage = Stage(
+            seed=seed, mtu=MTU, cidr=f"{here}/{64 if six else 16}", gateway=gateway_of(here)
+        )
+        self.flow = Flow(from_text(here), from_text(self._there), us[1], them[1])
         self.outcome = Outcome()
         self._reader = _Reader()
         self._sent_to = 0  # past the highest number of ours that has left
@@ -291,7 +220,7 @@ class Replay:
             stage.host.tcp_listen("", self._us[1], self._accept, settings=given.settings)
         else:
             connection = stage.host.tcp_connect(
-                THERE, self._them[1], self._reader, local_port=self._us[1],
+                self._there, self._them[1], self._reader, local_port=self._us[1],
                 settings=given.settings,
             )  # fmt: skip
             self._reader.connection = connection

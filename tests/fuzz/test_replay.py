@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from struct import pack
 
 import pytest
 
 from appliance.cli import main
-from appliance.fuzz.replay import Conversation, Replay, ReplayError, conversations
+from appliance.fuzz.recorded import Conversation, ReplayError, conversations
+from appliance.fuzz.replay import Replay
 from appliance.fuzz.script.parser import parse
 from appliance.fuzz.script.player import Player
-from appliance.net.vif.pcap import LINKTYPE_ETHERNET, MAGIC_NANO
+from appliance.net.vif.pcap import LINKTYPE_ETHERNET, MAGIC_NANO, read_pcap
 from appliance.net.wire import ethernet
 
 SERVED = """
@@ -35,9 +37,11 @@ SERVED = """
 CLOSED = "close(4) = 0\n +0 > F. 5001:5001(0) ack 101 <nop,nop,TS val 51 ecr 150>"
 
 
-def capture(path: Path, words: str, *, other_seed: int = 5) -> None:
-    """Play a script and write what passed on its link, both ways."""
-    player = Player(parse(words), seed=other_seed)
+def capture(
+    path: Path, words: str, *, other_seed: int = 5, ip_version: str = "ipv4", tag: bytes = b""
+) -> None:
+    """Play a script and write what passed on its link, both ways; `tag` is that of a VLAN."""
+    player = Player(parse(words), seed=other_seed, ip_version=ip_version)
     passed: list[tuple[int, bytes]] = []
     inject = player.stage.inject
 
@@ -58,13 +62,39 @@ def capture(path: Path, words: str, *, other_seed: int = 5) -> None:
     player.stage.inject = noting  # type: ignore[method-assign]
     player.play()
     take()
-    head = ethernet.header(bytes(6), bytes(6), ethernet.ETHERTYPE_IPV4)
+    six = ip_version == "ipv6"
+    kind = ethernet.ETHERTYPE_IPV6 if six else ethernet.ETHERTYPE_IPV4
+    head = bytes(12) + tag + kind.to_bytes(2)
     data = pack("<IHHiIII", MAGIC_NANO, 2, 4, 0, 0, 1 << 18, LINKTYPE_ETHERNET)
     for at, packet in passed:
         frame = head + packet
         data += pack("<IIII", 1000 + at // 1_000_000, at % 1_000_000 * 1000, len(frame), len(frame))
         data += frame
     path.write_bytes(data)
+
+
+def as_pcapng(path: Path, *, ticks: int = 10**9) -> Path:
+    """The same records, as Wireshark writes them: a clock of `ticks` a second, two interfaces."""
+    made = path.with_suffix(".pcapng")
+    order = "<"
+
+    def block(kind: int, body: bytes) -> bytes:
+        body += bytes(-len(body) % 4)
+        size = len(body) + 12
+        return pack(order + "II", kind, size) + body + pack(order + "I", size)
+
+    resolution = {10**9: 9, 10**6: 6, 1 << 20: 0x80 | 20}[ticks]
+    option = pack(order + "HHB3x", 9, 1, resolution) + bytes(4)
+    data = block(0x0A0D0D0A, pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1))
+    data += block(1, pack(order + "HHI", 101, 0, 0))  # raw IP, never used
+    data += block(1, pack(order + "HHI", LINKTYPE_ETHERNET, 0, 0) + option)
+    data += block(5, bytes(12))  # statistics, skipped
+    for record in read_pcap(path):
+        time = record.time_ns * ticks // 10**9
+        words = (1, time >> 32, time & 0xFFFFFFFF, len(record.octets), record.length)
+        data += block(6, pack(order + "5I", *words) + record.octets)
+    made.write_bytes(data)
+    return made
 
 
 @pytest.fixture
@@ -96,6 +126,59 @@ def test_what_we_recorded_we_do_again(recording: Path) -> None:
     ]  # fmt: skip
     pairs = [(line.recorded.split(" win ")[0], line.ours.split(" win ")[0]) for line in ours]
     assert all(one == other for one, other in pairs)
+
+
+def test_a_conversation_over_ipv6_in_a_vlan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """IEEE 802.1Q §9.6: one tag is stepped over; RFC 9293 is the same over IPv6."""
+    path = tmp_path / "six.pcap"
+    words = SERVED.replace("{end}", CLOSED)
+    capture(path, words, ip_version="ipv6", tag=b"\x81\0\0\x07")
+    conversation = only(path)
+    assert str(conversation) == "[fd3d:fa7b:d17d::1]:40001 > [fd3d:a0b:17d6::1]:8080, 14 segments"
+    for server in (True, False):
+        assert Replay(conversation, server=server).play().same_stream
+    assert main(["fuzz", "replay", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("0 differences")
+    capture(path, words, ip_version="ipv6", tag=b"\x81\0\0\x07" * 2)
+    assert conversations(path) == []
+
+
+def test_what_is_no_whole_segment_is_passed_over(recording: Path, tmp_path: Path) -> None:
+    """Fragments, and frames that end before their headers do."""
+    records = read_pcap(recording)
+    for change in (lambda f: f[:20] + b"\x20\0" + f[22:], lambda f: f[:17], lambda f: f[:40]):
+        path = tmp_path / "less.pcap"
+        data = pack("<IHHiIII", MAGIC_NANO, 2, 4, 0, 0, 1 << 18, LINKTYPE_ETHERNET)
+        for record in records:
+            octets = change(record.octets)
+            data += pack("<IIII", 1000, 0, len(octets), len(octets)) + octets
+        path.write_bytes(data)
+        assert conversations(path) == []
+
+
+@pytest.mark.parametrize("ticks", [10**9, 10**6, 1 << 20])
+def test_pcapng_says_the_same(recording: Path, ticks: int) -> None:
+    """draft-ietf-opsawg-pcapng §4.2: each interface has a link type and a clock of its own."""
+    classic, ng = only(recording), only(as_pcapng(recording, ticks=ticks))
+    assert [s.packet for s in ng.segments] == [s.packet for s in classic.segments]
+    for one, other in zip(ng.segments, classic.segments, strict=True):
+        assert abs(one.at - other.at) <= 1
+
+
+def test_pcapng_that_cannot_be_read(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = as_pcapng(recording)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(pack("<HHI", 1, 0, 0), pack("<HHI", 105, 0, 0)))
+    with pytest.raises(ReplayError, match="link type 105"):
+        conversations(path)
+    path.write_bytes(whole[:20])
+    with pytest.raises(ReplayError, match="not a sound pcapng file"):
+        conversations(path)
+    monkeypatch.setitem(sys.modules, "scapy.utils", None)
+    with pytest.raises(ReplayError, match="pip install"):
+        conversations(path)
 
 
 def test_the_other_side_can_be_ours(recording: Path) -> None:
@@ -140,9 +223,9 @@ def test_the_command(recording: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("octets", "message"),
     [
-        (b"", "not a classic capture"),
-        (b"nonsense" * 10, "not a classic capture"),
-        (pack("<IHHiIII", MAGIC_NANO, 2, 4, 0, 0, 9, 101), "not a classic capture"),
+        (b"", "not a capture of Ethernet"),
+        (b"nonsense" * 10, "not a capture of Ethernet"),
+        (pack("<IHHiIII", MAGIC_NANO, 2, 4, 0, 0, 9, 101), "not a capture of Ethernet"),
         (pack("<IHHiIII", MAGIC_NANO, 2, 4, 0, 0, 9, LINKTYPE_ETHERNET), "no TCP connection"),
     ],
 )

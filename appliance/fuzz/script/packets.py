@@ -93,6 +93,7 @@ class Header(NamedTuple):
     flow_label: int
     payload_at: int
     payload_end: int
+    fragment: bool = False
 
 
 def read(packet: bytes) -> Header:
@@ -101,12 +102,12 @@ def read(packet: bytes) -> Header:
         six = ipv6.parse(packet, 0, len(packet))
         return Header(
             six.protocol, six.src, six.dst, six.traffic_class, six.hop_limit, six.flow_label,
-            six.payload_at, six.payload_end,
+            six.payload_at, six.payload_end, six.fragment_at >= 0,
         )  # fmt: skip
     four = ipv4.parse(packet, 0, len(packet))
     return Header(
         four.protocol, four.src, four.dst, four.dscp_ecn, four.ttl, 0, four.payload_at,
-        four.payload_end,
+        four.payload_end, four.fragment_offset > 0 or bool(four.flags & ipv4.FLAG_MF),
     )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ class Player:
             seed=seed,
             mtu=int(self.options["mtu"]),
             cidr=f"{here}/64" if six else f"{here}/16",
-            gateway=_gateway(here),
+            gateway=gateway_of(here),
         )
         self.calls = Calls(
             self.stage,
@@ -358,7 +358,7 @@ def _options(script: e.Script, ip_version: str) -> dict[str, str]:
     return found
 
 
-def _gateway(here: str) -> str:
+def gateway_of(here: str) -> str:
     """A neighbour of ours: the way to everybody else."""
     address = from_text(here)
     return to_text(address[:-1] + bytes((2 if address[-1] != 2 else 3,)))
