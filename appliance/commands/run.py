@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--snapshot", metavar="FILE", type=Path, help="restore from FILE; save there the first time"
     )
     parser.add_argument(
-        "--state", metavar="FILE", type=Path, help="the state disk; made if it is not there"
+        "--state", metavar="FILE", type=Path, help="the state disk; made with the keys if absent"
     )
     parser.add_argument("--seed", metavar="FILE", type=Path, help="a tar that overrides settings")
     parser.add_argument(
@@ -82,7 +82,9 @@ def _machine(project: Project, options: argparse.Namespace) -> Machine:
     if not (image / "initramfs").exists():
         raise BuildError("there is no image: appliance build --target qemu")
     if options.state is not None:
-        qemu.make_state(options.state, 64)
+        from appliance.image.state_disk import make_state
+
+        make_state(options.state, keys=project.state_files())
     for disk in (options.state, options.seed):
         if disk is not None and not disk.exists():
             raise BuildError(f"there is no {disk}")

@@ -72,6 +72,7 @@ def make_cold(bench: Bench) -> None:
     for path in _objects(bench):
         if path.name not in hot_objects:
             _put(path, top / "lib" / path.name)
+    _put(bench.inputs["state"] / "state.ext4", top / "state.ext4")  # guest/state.py
     bench.say(f"{len(cold)} files into a squashfs")
     run([
         "mksquashfs", top, bench.out / "cold.squashfs", "-noappend", "-no-progress", "-quiet",

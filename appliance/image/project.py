@@ -59,6 +59,25 @@ class Project:
             found[f"host/{host.name}"] = host.directory
         return found
 
+    def state_files(self) -> dict[str, Path]:
+        """The secrets that settings name, by their places on a state disk; raises BuildError.
+
+        They stay out of images, which look for them there.
+        """
+        settings = self.settings
+        named: list[Path | None] = [key.file for key in settings.dns.key]
+        for pair in settings.certificate:
+            named += [pair.chain, pair.key]
+        named += [settings.dns.cookie_secret, settings.acme.eab_key, settings.acme.ca_file]
+        found = {}
+        for path in named:
+            if path is None:
+                continue
+            if not path.is_relative_to(self.root):
+                raise BuildError(f"{path} lies outside {self.root}, so no image can look for it")
+            found[str(path.relative_to(self.root))] = path
+        return found
+
     def content_digest(self) -> str:
         """The digest of everything that is served, and of the settings."""
         return locks.content_digest(self.config.read_text(encoding="utf-8"), self.folders)

@@ -4,7 +4,7 @@
     deps-names ─┘                ├─ objects ─────┤
                   dependencies ──┴┬─ content ─ hot ─┬─ cold ─ base ─┬─ initramfs
                   application ────┘         └───────┴──────── page ─┤
-                  kernel ───────────────────────────────────────────┘
+                  kernel ───────────────────────────────────────────┘   cold ─ state
 
 The initramfs has two parts, one behind the other: `base` changes when Python or a library does, and
 `page` when a page does, so an edit costs the making of the content and the writing of a few
@@ -39,6 +39,7 @@ from appliance.image.make_python import (
     make_objects,
     place_modules,
 )
+from appliance.image.state_disk import template_step
 
 HERE: Final = Path(__file__).parent
 PACKAGE: Final = HERE.parent
@@ -133,7 +134,7 @@ def initramfs_steps(
 ) -> dict[str, Step]:
     """The two parts of the initramfs, as they are and packed, by name."""
     native = (python["library"], python["dependencies"], python["objects"], content["hot"])
-    cold = Step("cold", make_cold, needs=native)
+    cold = Step("cold", make_cold, needs=(*native, template_step()))
     base = Step("base", make_base, needs=(*native, cold, kernel), files={"cpio": HERE / "cpio.py"})
     page = Step(
         "page",

@@ -1,7 +1,8 @@
 """Files that keys and certificates live in: owner-only, and written whole or not at all.
 
-A file is written beside its name, brought to the disk, and renamed; a full disk or a crash leaves
-what was there. The directory is for its owner alone (mode 700), so that nothing in it need be.
+A file is written beside its name, brought to the disk, and renamed, and the directory is brought to
+the disk too; a full disk or a crash leaves what was there, and no power cut takes back what is. The
+directory is for its owner alone (mode 700), so that nothing in it need be.
 
 Imports the standard library and this package.
 """
@@ -52,6 +53,7 @@ class Store:
                     file.flush()
                     os.fsync(file.fileno())
                 beside.replace(path)
+                _sync(path.parent)
             finally:
                 beside.unlink(missing_ok=True)
         except OSError as exc:
@@ -69,9 +71,19 @@ class Store:
             self._make(directory.parent)
         try:
             directory.mkdir(mode=0o700, parents=directory == self.directory)
+            _sync(directory.parent)
         except FileExistsError:
             if not directory.is_dir():
                 raise
+
+
+def _sync(directory: Path) -> None:
+    """Bring names to the disk: without it a power cut can take a rename back (fsync(2))."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def exposed(path: Path) -> str:

@@ -155,28 +155,6 @@ def test_a_seed_overrides_key_by_key() -> None:
     assert document == {"net": {"address": ["a"]}, "log": {"level": "y"}}
 
 
-@pytest.mark.parametrize(
-    ("label", "why"),
-    [(b"other", "labelled 'other'"), (None, "holds no ext4"), (b"", "labelled ''")],
-)
-def test_a_foreign_disk_is_refused(tmp_path: Path, label: bytes | None, why: str) -> None:
-    disk = tmp_path / "disk"
-    data = bytearray(4096)
-    if label is not None:
-        data[1024 + 56 : 1024 + 58] = b"\x53\xef"
-        data[1024 + 120 : 1024 + 120 + len(label)] = label
-    disk.write_bytes(data)
-    with pytest.raises(StartError, match=why):
-        state.look_at(str(disk))
-
-
-def test_a_disk_that_mke2fs_labelled_is_ours(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    qemu.make_state(disk, 2)
-    assert disk.stat().st_mode & 0o077 == 0
-    state.look_at(str(disk))
-
-
 def test_a_layout_is_written_once_and_checked(tmp_path: Path) -> None:
     state.check_layout(str(tmp_path))
     assert (tmp_path / "LAYOUT").read_text() == "1\n"
