@@ -231,8 +231,9 @@ class Notified:
             rcode = FORMERR
         self._counters.rcodes[rcode] += 1
         self._counters.notifies += heard is not None
-        # RFC 1996 §4.7: the query's header with QR, and its question.
-        head = HEAD(QR | OPCODE_NOTIFY << 3 | AA, rcode & 15, end > HEADER_LEN, 0, 0, edns)
+        # RFC 1996 §4.7: the query's header with QR, and its question; with AA if we know the zone.
+        aa = AA if rcode == NOERROR else 0
+        head = HEAD(QR | OPCODE_NOTIFY << 3 | aa, rcode & 15, end > HEADER_LEN, 0, 0, edns)
         opt = opt_record(DEFAULT_UDP, do, rcode) if edns else b""
         answer = message[:2] + head + message[HEADER_LEN:end] + opt
         if signer is not None:

@@ -163,7 +163,7 @@ class Responder:
                 if udp and query.qtype == IXFR and self._wanted(message, query, signer, peer):
                     # RFC 1995 §2: an answer too long for UDP is the SOA alone; then TCP is used.
                     query.qtype = SOA
-                rcode, why = self._unservable(query, said, signer)
+                rcode, why = self._unservable(message, query, said, signer)
             except WireError:
                 rcode = FORMERR
             if not rcode and query.end > HEADER_LEN:
@@ -233,7 +233,9 @@ class Responder:
         head = HEAD(QR | TC | message[2] & 0x79, 0, end > HEADER_LEN, 0, 0, bool(opt))
         return message[:2] + head + message[HEADER_LEN:end] + opt
 
-    def _unservable(self, query: Query, said: Said, signer: Signer | None) -> tuple[int, int]:
+    def _unservable(
+        self, message: bytes, query: Query, said: Said, signer: Signer | None
+    ) -> tuple[int, int]:
         """Response code and extended error for what no zone could answer."""
         if query.opcode:
             # RFC 8906 §3.1.4: an unknown opcode gets NOTIMP; its message has a form of its own,
@@ -250,6 +252,10 @@ class Responder:
             return BADCOOKIE if said.bad_cookie else NOERROR, 0
         if query.qclass not in (IN, CLASS_ANY, CH):
             return REFUSED, EXTENDED[REFUSED]  # RFC 8906 §3.1.1
+        if query.qtype in (AXFR, IXFR):
+            name = message[HEADER_LEN : query.name_end].lower()
+            if name not in self._zones.by_origin and name not in self._zones.absent:
+                return NOTAUTH, EXTENDED[REFUSED]  # RFC 5936 §2.2.1
         rcode = _NO_QUESTION.get(query.qtype, NOERROR)
         return rcode, PROHIBITED if rcode == REFUSED else EXTENDED.get(rcode, 0)
 

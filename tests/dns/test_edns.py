@@ -136,7 +136,8 @@ def test_rfc8914_extended_errors() -> None:
     """RFC 8914 §4.19, §4.21, §4.22: why it was refused; only with EDNS."""
     one = catalog()
     assert ask(one, name="elsewhere.")[1] == {15: b"\0\x14"}
-    assert ask(one, rdtype="AXFR")[1] == {15: b"\0\x12"}
+    assert ask(one, rdtype="AXFR")[1] == {15: b"\0\x14"}  # of what is no zone
+    assert ask(one, name="example.test.", rdtype="AXFR")[1] == {15: b"\0\x12"}
     assert ask(one, rdtype="MAILA")[1] == {15: b"\0\x15"}
     assert ask(one, rdtype="OPT")[1] == {}
     assert ask(one, name="a.example.test.", rdtype="MX")[1] == {}

@@ -230,6 +230,7 @@ def test_rfc1995_2_ixfr_over_udp_sends_to_the_stream() -> None:
 
 
 def test_who_may_have_a_zone() -> None:
+    """RFC 5936 §2.2.1: REFUSED by policy, NOTAUTH of what is no zone of ours."""
     transfers = Transfers(
         {"X.test": [grant("192.0.2.0/24", "XFR.example."), grant("2001:db8::/32")], "y.test": []},
         default=[grant("0.0.0.0/0")],
@@ -244,7 +245,8 @@ def test_who_may_have_a_zone() -> None:
     assert rcode(messages(one, plain, ("2001:db8::5", 5, 0, 0))) == dns.rcode.NOERROR
     assert rcode(messages(one, signed, ("198.51.100.1", 5))) == dns.rcode.REFUSED
     assert rcode(messages(one, plain, None)) == dns.rcode.REFUSED
-    assert rcode(messages(one, question("sub.x.test.", "AXFR"))) == dns.rcode.REFUSED
+    assert rcode(messages(one, question("sub.x.test.", "AXFR"))) == dns.rcode.NOTAUTH
+    assert rcode(messages(one, question("y.test.", "IXFR"))) == dns.rcode.NOTAUTH
     wrong = dns.message.make_query("x.test.", "AXFR")
     wrong.use_tsig(dns.tsig.Key(KEY.name, SECRET[::-1], KEY.algorithm))
     assert rcode(messages(one, wrong.to_wire())) == dns.rcode.NOTAUTH
