@@ -1,8 +1,9 @@
 """Hostile octets for so long or so many, and what is written down of what they break.
 
-Each round takes a target in turn: some thousand mutated inputs for a host, a name server or a web
-server (`targets`), or one conversation under attack (`attack`). A failure becomes a directory with
-a case file, which `again` runs; of a target's inputs only those are kept that it takes to fail.
+Each round takes a target in turn: some thousand mutated inputs for a host, a name server, a web
+server or TLS (`targets`), or one conversation under attack (`attack`). A failure becomes a
+directory with a case file, which `again` runs; of a target's inputs only those are kept that it
+takes to fail.
 Imports `attack`, `casebook`, `targets` and tqdm.
 """
 

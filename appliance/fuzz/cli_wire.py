@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="S", type=int, help="(default: any, and said)")
     parser.add_argument(
         "--target", metavar="NAME", action="append",
-        help="frames, dns, http, off-path or in-between; may be repeated (default: all)",
+        help="frames, dns, http, tls, off-path or in-between; may be repeated (default: all)",
     )  # fmt: skip
     parser.add_argument(
         "--guided", action="store_true", help="by coverage, one --target; needs atheris"

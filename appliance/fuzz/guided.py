@@ -20,7 +20,9 @@ def main(words: list[str]) -> None:
     """Fuzz one target until told to stop."""
     import atheris
 
-    with atheris.instrument_imports(include=["appliance.net", "appliance.dns", "appliance.http"]):
+    with atheris.instrument_imports(
+        include=[f"appliance.{room}" for room in ("net", "dns", "http", "tls")]
+    ):
         from appliance.fuzz.targets import TARGETS
 
         # Targets import what they try when they are made.

@@ -108,8 +108,8 @@ def _frames_of_pcapng(path: Path) -> Iterator[tuple[int, bytes]]:
         raise ReplayError("a pcapng file wants scapy: pip install 'appliance[fuzz]'") from None
     try:
         with path.open("rb") as file:
-            reader: Any = RawPcapNgReader(file)
-            for octets, about in reader:
+            reader: Any = RawPcapNgReader
+            for octets, about in reader(file):
                 if about.linktype != LINKTYPE_ETHERNET:
                     raise ReplayError(f"frames of link type {about.linktype}, not of Ethernet")
                 if about.tsresol and about.tshigh is not None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import random
 import tomllib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appliance.cli import main
-from appliance.fuzz import assault, attack, mutate
+from appliance.fuzz import assault, attack, mutate, mutate_tls, target_tls
 from appliance.fuzz.attack import OffPath, in_between, off_path
-from appliance.fuzz.targets import TARGETS, BrokenRuleError, Dns, Frames
+from appliance.fuzz.targets import TARGETS, BrokenRuleError, Dns, Frames, Tls
 from appliance.net.tcp import Connection
 from tests.fuzz.test_loopback import sabotage
 
-INPUTS = 2_000
+PADDING = mutate_tls.extension(21, bytes(60_000))  # RFC 7685
+INPUTS = {"frames": 2_000, "dns": 2_000, "http": 2_000, "tls": 500}
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -26,7 +28,7 @@ def test_mutated_input_breaks_nothing(name: str) -> None:
     seeds = target.seeds()
     for data in seeds:
         target.try_one(data)
-    for _ in range(INPUTS):
+    for _ in range(INPUTS[name]):
         data = source.choice(seeds)
         for _ in range(source.choice((1, 1, 2, 4))):
             data = target.mutate(data, source)
@@ -44,7 +46,7 @@ def test_octets_without_any_sense_break_nothing(name: str) -> None:
 
 def test_mutators_give_something_for_anything() -> None:
     source = random.Random(3)
-    for make in (mutate.frame, mutate.dns, mutate.http, mutate.octets):
+    for make in (mutate.frame, mutate.dns, mutate.http, mutate.octets, mutate_tls.tls):
         for size in (0, 1, 13, 14, 20, 33, 34, 54, 60):
             for _ in range(100):
                 assert isinstance(make(source.randbytes(size), source), bytes)
@@ -139,6 +141,71 @@ def test_failing_inputs_are_few_and_found_again(
         assert len(case["inputs"]) == 1
         assert "KeyError" in assault.again(directory / "case.toml")[0]
     assert assault.again(directory / "case.toml") == []
+
+
+# ---------------------------------------------------------------------- TLS
+
+
+def hostile(how: int, octets: bytes) -> Tls:
+    target = Tls()
+    target.try_one(bytes((how,)) + octets)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("how", "octets", "reason"),
+    [
+        (0x00, mutate_tls.records(mutate_tls.hello(more=PADDING)), "ClientHello of more than"),
+        (0x00, mutate_tls.records(mutate_tls.hello())[:-1], "handshake took too long"),
+        (0x10, mutate_tls.records(mutate_tls.hello())[:-1], "ended during the handshake"),
+        (0x01, b"garbage" * 3, "bad record type"),
+        (0x02, b"garbage" * 3, "bad record type"),
+        (0x02, mutate_tls.record(23, bytes(40), b"\x03\x03"), "bad record mac"),
+    ],
+)
+def test_what_becomes_of_hostile_tls(how: int, octets: bytes, reason: str) -> None:
+    """RFC 8446 §6.2: an alert, a reason that is counted; and the good client is answered."""
+    failures = hostile(how, octets).counters.failures
+    assert [name for name in failures if reason in name], failures
+
+
+def test_a_hello_in_pieces_is_one_hello() -> None:
+    """RFC 8446 §5.1: fragments of a message, octets of a segment: neither has a meaning."""
+    counters = hostile(0x08, mutate_tls.records(mutate_tls.hello(tls13=False), 1)).counters
+    assert counters.accepted == 2
+    assert list(counters.failures) == ["handshake took too long"]  # it never went on
+
+
+def test_plain_http_has_its_sentence() -> None:
+    assert hostile(0x04, b"GET / HTTP/1.1\r\n\r\n").counters.http == 1
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "rule", "put"),
+    [
+        ("protocol.ServerStream", "_read_hello", "exception", lambda _: lambda s, d: 1 // 0),
+        ("counters.TlsCounters", "failed", "accounting", lambda _: lambda s, reason: None),
+        ("protocol.ServerStream", "_over", "deadline|afterlife", lambda _: lambda s: None),
+        ("protocol.ServerStream", "_refuse", "answer",
+         lambda _: lambda s, *_: (s._refused("x"), s._lower_write(b"no!"), s._give_up())),
+    ],
+)  # fmt: skip
+def test_rules_of_tls_can_be_broken(
+    monkeypatch: pytest.MonkeyPatch, owner: str, name: str, rule: str, put: Any
+) -> None:
+    module, _, kind = owner.partition(".")
+    target = Tls()
+    sabotage(monkeypatch, getattr(import_module(f"appliance.tls.{module}"), kind), name, put)
+    hello = mutate_tls.records(mutate_tls.hello(more=PADDING))
+    with pytest.raises(BrokenRuleError, match=rule):
+        target.try_one(b"\0" + hello)
+
+
+def test_a_good_client_that_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    sabotage(monkeypatch, target_tls._Echo, "data_received", lambda _: lambda s, data: None)
+    target = Tls()
+    with pytest.raises(BrokenRuleError, match="neighbour"):
+        target.try_one(b"\0garbage")
 
 
 # ---------------------------------------------------------------------- attackers
