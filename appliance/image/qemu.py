@@ -26,7 +26,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.image.graph import BuildError, file_digest
+from appliance.image.graph import BuildError
 from appliance.image.tools import find
 
 PROGRAM: Final = "qemu-system-x86_64"
@@ -178,6 +178,7 @@ class Control:
         self._path = path
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._turn = asyncio.Lock()
 
     async def open(self) -> None:
         """Connect, as soon as QEMU listens; raises OSError when it does not within 5 seconds."""
@@ -198,14 +199,15 @@ class Control:
         assert self._reader is not None
         assert self._writer is not None
         order = {"execute": name} | ({"arguments": arguments} if arguments else {})
-        self._writer.write(json.dumps(order).encode() + b"\n")
-        await self._writer.drain()
-        while line := await self._reader.readline():
-            answer = json.loads(line)
-            if "return" in answer:
-                return answer["return"]
-            if "error" in answer:
-                raise BuildError(f"QEMU: {answer['error']['desc']}")
+        async with self._turn:
+            self._writer.write(json.dumps(order).encode() + b"\n")
+            await self._writer.drain()
+            while line := await self._reader.readline():
+                answer = json.loads(line)
+                if "return" in answer:
+                    return answer["return"]
+                if "error" in answer:
+                    raise BuildError(f"QEMU: {answer['error']['desc']}")
         raise BuildError("QEMU has ended")
 
     def close(self) -> None:
@@ -240,14 +242,18 @@ async def _once(machine: Machine, say: Say, snapshot: Path | None) -> int | None
     with tempfile.TemporaryDirectory() as folder:
         control = Control(Path(folder, "control"))
         words = command(machine, Path(folder, "control"))
-        restored = snapshot is not None and _usable(snapshot, machine, say)
-        if restored:
-            words += ["-incoming", f"exec:cat {shlex.quote(str(snapshot))}"]
-        guest = await asyncio.create_subprocess_exec(
-            *words, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )  # fmt: skip
-        buttons = asyncio.create_task(_buttons(control, guest, say))
+        restored = snapshot if snapshot is not None and _usable(snapshot, machine, say) else None
+        with contextlib.ExitStack() as opened:
+            handed = []
+            if restored is not None:
+                # The file itself: a pipe would cost as much again as the restoring.
+                handed.append(opened.enter_context(restored.open("rb")).fileno())
+                words += ["-incoming", f"fd:{handed[0]}"]
+            guest = await asyncio.create_subprocess_exec(
+                *words, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+                start_new_session=True, pass_fds=handed,
+            )  # fmt: skip
+        buttons = asyncio.create_task(_buttons(control, guest, say, restored is not None))
         saved: asyncio.Task[None] | None = None
         ended: int | None = None
         try:
@@ -257,7 +263,7 @@ async def _once(machine: Machine, say: Say, snapshot: Path | None) -> int | None
                     ended = int(found[1])
                 sys.stdout.buffer.write(line)
                 sys.stdout.buffer.flush()
-                if SERVING in line and snapshot is not None and not restored and saved is None:
+                if SERVING in line and snapshot is not None and restored is None and saved is None:
                     saved = asyncio.create_task(_save(control, machine, snapshot, say))
             status = await guest.wait()
         finally:
@@ -277,14 +283,18 @@ async def _once(machine: Machine, say: Say, snapshot: Path | None) -> int | None
     return ended
 
 
-async def _buttons(control: Control, guest: asyncio.subprocess.Process, say: Say) -> None:
-    """Turn signals into the power button, then into a power cut."""
+async def _buttons(
+    control: Control, guest: asyncio.subprocess.Process, say: Say, restored: bool
+) -> None:
+    """Let a restored machine go on; turn signals into the power button, then into a power cut."""
     pressed: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, pressed.put_nowait, int(number))
     try:
         await control.open()
+        if restored:
+            await _go_on(control)
         await pressed.get()
         say("pressing the power button (again: cutting the power)")
         await control.ask("system_powerdown")
@@ -295,9 +305,25 @@ async def _buttons(control: Control, guest: asyncio.subprocess.Process, say: Say
             loop.remove_signal_handler(number)
 
 
+async def _go_on(control: Control) -> None:
+    """Start the processors of a machine that was stopped when it was saved.
+
+    What was saved includes that it was stopped, so QEMU restores it as stopped.
+    """
+    while True:
+        about = await control.ask("query-status")
+        if about["status"] != "inmigrate":
+            break
+        await asyncio.sleep(0.005)
+    await control.ask("cont")
+
+
 def _stamp(machine: Machine) -> str:
     """What a saved machine must have been started as, to be restored."""
-    parts = [file_digest(machine.kernel), file_digest(machine.image / "initramfs")]
+    parts = []
+    for path in (machine.kernel, machine.image / "initramfs"):
+        about = path.stat()  # a build never changes a file in place; reading it would take longer
+        parts.append(f"{path} {about.st_size} {about.st_mtime_ns} {about.st_ino}")
     parts += [f"{machine.memory} {machine.tap} {machine.accelerator} {command_line(machine)}"]
     parts += [str(machine.state), str(machine.seed), _network(machine), *machine.extra]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -342,18 +368,6 @@ async def _save(control: Control, machine: Machine, snapshot: Path, say: Say) ->
     else:
         say(f"not saved: {about.get('error-desc', about['status'])}")
     await control.ask("cont")
-
-
-def make_state(path: Path, megabytes: int) -> None:
-    """An empty state disk, if there is none; raises BuildError."""
-    if path.exists():
-        return
-    from appliance.image.tools import run as run_program
-
-    with path.open("wb") as file:
-        file.truncate(megabytes << 20)
-    path.chmod(0o600)
-    run_program(["mke2fs", "-q", "-t", "ext4", "-L", "appliance-state", "-m", "0", path])
 
 
 def words_of(line: Sequence[str]) -> str:
