@@ -242,7 +242,7 @@ class Catalog:
             shaped_at = self._places.key(found.shape, len(qname), query.qtype)
             prepared = self._shaped.get(shaped_at)
             if prepared is not None:
-                self.counters.shaped += 1
+                self.counters.shared_hits[0] += 1
                 return prepared
         self.counters.slow += 1
         prepared = Prepared(qname, found)

@@ -29,7 +29,7 @@ class Counters:
         "rate_dropped",
         "rate_slipped",
         "rcodes",
-        "shaped",
+        "shared_hits",
         "slow",
         "tallies",
         "tcp_accepted",
@@ -64,8 +64,8 @@ class Counters:
         """By type and class as in a question, all other queries."""
         self.warm = 0
         """Answered from an answer rendered earlier."""
-        self.shaped = 0
-        """Answered from a rendering shared by many names (NXDOMAIN, wildcards, referrals)."""
+        self.shared_hits = [0]
+        """One number: `shaped`."""
         self.slow = 0
         """Decided and rendered for this query."""
         self.dropped = 0
@@ -98,6 +98,11 @@ class Counters:
         """Connections closed for idleness."""
         self.tcp_garbage = 0
         """Connections closed for what they sent."""
+
+    @property
+    def shaped(self) -> int:
+        """Answered from a rendering shared by many names (NXDOMAIN, wildcards, referrals)."""
+        return self.shared_hits[0]
 
     def streamed(self, kind: str, count: int) -> None:
         """Count messages of one stream; `kind` is "tls" for those under it."""
@@ -137,8 +142,9 @@ class Counters:
         out = {
             name: getattr(self, name)
             for name in self.__slots__
-            if name not in ("rcodes", "tallies", "_kinds")
+            if name not in ("rcodes", "tallies", "shared_hits", "_kinds")
         }
+        out["shaped"] = self.shaped
         out["hot"] = self.hot
         for rcode, name in RCODE_NAMES.items():
             out[f"rcode_{name}"] = self.rcodes[rcode]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from appliance.dns.cache import Generations
-from appliance.dns.counters import Counters
+from appliance.dns.counters import MAX_TYPES, Counters
 from appliance.dns.prepared import Prepared
 from appliance.dns.respond import UNPLAIN, Responder
 from appliance.dns.rrl import RateLimiter, address_of
@@ -65,6 +65,11 @@ class Quick:
         self._shaped = shaped
         self._absent = absent
         self._counters = counters
+        self._rcodes = counters.rcodes
+        self._shared_hits = counters.shared_hits
+        self._kinds: dict[bytes, list[int]] = {}
+        """Where questions of a type and class are counted, of those that `_shared` may answer; at
+        most MAX_TYPES."""
         self._limiter = limiter
         self._clock = clock
         self._slow = slow
@@ -95,7 +100,9 @@ class Quick:
                     ready = self._shared(name, asked)
                 elif ready.small:
                     ready.tally[0] += 1
-                if ready is not None and ready.small:
+                else:
+                    ready = None
+                if ready is not None:
                     if self._limiter is not None and transport == "udp":
                         verdict = self._limiter.judge(address_of(peer), ready.kind, self._clock())
                         if verdict:
@@ -111,7 +118,10 @@ class Quick:
         name.
         """
         length = len(name)
-        if asked[2:] != _CLASS_IN or asked[:2] in UNPLAIN or length > 255:
+        kind = self._kinds.get(asked)
+        if kind is None:
+            kind = self._kind(asked)
+        if kind is None or length > 255:
             return None
         table = self._table
         at = 0
@@ -124,7 +134,6 @@ class Quick:
                 break
             at += 1 + step
             place = table.get(name[at:])
-        counters = self._counters
         if place is None:
             if at + 1 != length or self._absent:
                 return None
@@ -136,11 +145,21 @@ class Quick:
             if place & 1:
                 key |= asked[0] << 8 | asked[1]
             ready = self._shaped.get(key)
-            counters.shaped += ready is not None and ready.small
+            if ready is not None and ready.small:
+                self._shared_hits[0] += 1
         else:
             return None
         if ready is None or not ready.small:
             return None
-        counters.rcodes[ready.rcode] += 1
-        counters.kind(asked)[0] += 1
+        self._rcodes[ready.rcode] += 1
+        kind[0] += 1
         return ready
+
+    def _kind(self, asked: bytes) -> list[int] | None:
+        """Where questions of this type and class are counted; None: those are no plain ones."""
+        if asked[2:] != _CLASS_IN or asked[:2] in UNPLAIN:
+            return None
+        kind = self._counters.kind(asked)
+        if len(self._kinds) < MAX_TYPES:
+            self._kinds[asked] = kind
+        return kind
