@@ -25,11 +25,12 @@ from appliance.dns.counters import Counters
 from appliance.dns.edit import apply
 from appliance.dns.edns import Extensions
 from appliance.dns.errors import LocalError, Problem
-from appliance.dns.journal import LIMIT, Journal, Mark, replay
+from appliance.dns.journal import LIMIT, Journal, Mark
 from appliance.dns.notify import Notified, Notifier
 from appliance.dns.policy import Policy
 from appliance.dns.prepared import Rendered
 from appliance.dns.reload import LoadedZones, Reloaded, reload
+from appliance.dns.restore import restore
 from appliance.dns.rrl import RateLimiter
 from appliance.dns.secondary import Primary, Secondary
 from appliance.dns.serial import Difference, difference, is_newer, successor
@@ -228,62 +229,10 @@ class Authority:
         if path is None or not zone.files:
             return Kept(zone, None)
         journal = Journal(path, limit=self.options.journal_limit)
-        main = zone.files[0]
-        try:
-            entries = journal.open()
-        except (OSError, LocalError) as error:
-            problems.append(
-                Problem(str(path), 0, "error", f"{error}: {zone.name} takes no updates")
-            )
-            return Kept(zone, None)
-        if journal.torn:
-            message = f"{journal.torn} octets of a change that nobody was told of are cut off"
-            problems.append(Problem(str(path), 0, "warning", message))
-        kept = Kept(zone, journal)
-        differences, known = replay(entries, zone.digest, zone.serial)
-        last = differences[-1].new_serial if differences else None
-        try:
-            if known:
-                mark = next(
-                    one
-                    for one in reversed(entries)
-                    if isinstance(one, Mark) and one.digest == zone.digest
-                )
-                zone.renumber(mark.serial)
-                for change in differences:
-                    kept.zone = apply(kept.zone, change).zone
-                kept.dirty = bool(differences)
-            elif differences:
-                for change in differences:
-                    kept.zone = apply(kept.zone, change, lenient=True).zone
-                kept.dirty = True
-                message = (
-                    f"{main} was edited while {len(differences)} updates were not in it yet; "
-                    "they have been put on top"
-                )
-                problems.append(Problem(main, 0, "warning", message))
-        except LocalError as error:
-            problems.append(Problem(str(path), 0, "error", f"does not fit {main}: {error}"))
-        if not known:
-            self._new_file(kept, last if last is not None else _last_serial(entries), zone.serial)
-        for entry in entries:
-            if known and isinstance(entry, Difference):
-                self.options.transfers.changed(entry)
+        kept, changes = restore(zone, journal, self.today(), problems)
+        for change in changes:
+            self.options.transfers.changed(change)
         return kept
-
-    def _new_file(self, kept: Kept, last: int | None, written: int) -> None:
-        """A file that the journal does not know: begin the journal anew from it."""
-        assert kept.journal is not None
-        zone = kept.zone
-        serial = written
-        if last is not None and not is_newer(written, last):
-            serial = successor(last, self.today())
-        zone.renumber(serial)
-        if kept.dirty:
-            # What the file lacks must not be forgotten: it is written back soon (`service`), and
-            # until then the old entries stay.
-            return
-        kept.journal.rewrite([Mark(kept.digest, serial)])
 
     # Every change of a zone that is served.
 
@@ -534,10 +483,3 @@ def file_name(origin: bytes) -> str:
     """A file name for a zone: its own, without the final dot and without slashes."""
     text = names.to_text(origin).rstrip(".").replace("%", "%25").replace("/", "%2F")
     return text or "%root"
-
-
-def _last_serial(entries: Iterable[Any]) -> int | None:
-    last = None
-    for entry in entries:
-        last = entry.serial if isinstance(entry, Mark) else entry.new_serial
-    return last
