@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from appliance.fuzz.application import End
 from appliance.fuzz.link import Burst, Link
-from appliance.fuzz.scenario import Flow, Machine, Scenario
+from appliance.fuzz.scenario import Flow, Machine, Middle, Scenario
 from appliance.net.tcb import TcpSettings
 
 PACKETS: Final = 2_000
@@ -36,6 +36,7 @@ def scenario(seed: int) -> Scenario:
         client, server = (replace(m, mtu=max(m.mtu, 1280)) for m in (client, server))
         link = replace(link, mtu=link.mtu and max(link.mtu, 1280))
         back = back and replace(back, mtu=back.mtu and max(back.mtu, 1280))
+    middle = _middle(Random(f"middle {seed}"), six)
     return Scenario(
         seed=seed,
         ip=6 if six else 4,
@@ -43,8 +44,22 @@ def scenario(seed: int) -> Scenario:
         server=server,
         link=link,
         back=back,
+        middle=middle,
         flow=flows,
     )
+
+
+def _middle(random: Random, six: bool) -> Middle | None:
+    """Routers, now and then; their draws are their own, so that other seeds stay what they are."""
+    if random.random() >= 0.1:
+        return None
+    mtu = random.choice((1500, 1280, 1400, 1492) if six else (1500, 1280, 1400, 600, 576))
+    rate = random.choice((math.inf, 1e8, 2e6))
+    link = Link(
+        delay=random.choice((0.0, 0.01, 0.05)), rate=rate, queue=100_000,
+        loss=random.choice((0.0, 0.0, 0.001, 0.03)),
+    )  # fmt: skip
+    return Middle(mtu=mtu, signal=random.random() < 0.9, link=link)
 
 
 def _segment(machine: Machine) -> int:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from appliance.fuzz.targets import TARGETS, Target
 
-_ROOMS: Final = ("/appliance/net/", "/appliance/dns/", "/appliance/http/")
+_ROOMS: Final = ("/appliance/net/", "/appliance/dns/", "/appliance/http/", "/appliance/tls/")
 
 Arc = tuple[str, int, int]
 

@@ -19,6 +19,7 @@ from appliance.fuzz import invariants
 from appliance.fuzz.application import Application, Stream
 from appliance.fuzz.link import Link
 from appliance.fuzz.monitor import Key, Monitor
+from appliance.fuzz.router import Router
 from appliance.fuzz.scenario import Flow, Scenario
 from appliance.fuzz.world import Cable, LivelockError, Sink, Station, World
 from appliance.net.tcp import Connection
@@ -98,7 +99,8 @@ class Run:
         self.world = World(scenario.seed)
         self.client = self._station("client")
         self.server = self._station("server")
-        self.cable: Cable = self.world.link(self.client, self.server, scenario.link, scenario.back)
+        self.routers: list[Router] = []
+        self.cable: Cable = self._connect()
         self.monitor = Monitor(self.report)
         self.pairs: list[Pair] = []
         self._digest = hashlib.sha256()
@@ -109,17 +111,45 @@ class Run:
         self._to_open = sum(flow.count for flow in scenario.flow)
         self._live: list[Pair] = []
 
+    def _connect(self) -> Cable:
+        """A cable between the two; or one from each to a router, and one between the routers."""
+        scenario, world, middle = self.scenario, self.world, self.scenario.middle
+        if middle is None:
+            return world.link(self.client, self.server, scenario.link, scenario.back)
+        prefix, everywhere = ("fd00:{}::{}/64", "::/0") if scenario.ip == 6 else (
+            "10.0.{}.{}/24", "0.0.0.0/0"
+        )  # fmt: skip
+        between = []
+        for number, station in enumerate((self.client, self.server), 1):
+            router = world.router(f"router {number}")
+            router.signals = middle.signal
+            # A network's link carries what its host sends; what is narrow is the middle.
+            port = router.port(prefix.format(number, 254), mtu=station.port.mtu)
+            link = scenario.link if number == 1 else scenario.back or scenario.link
+            world.link(station, port, link)
+            between.append(router.port(prefix.format(9, number), mtu=middle.mtu))
+            router.route(everywhere, prefix.format(9, 3 - number).partition("/")[0])
+            station.via(prefix.format(number, 254).partition("/")[0])
+            self.routers.append(router)
+        return world.link(between[0], between[1], middle.link)
+
     def _station(self, name: str) -> Station:
         machine = self.scenario.client if name == "client" else self.scenario.server
         number = 1 if name == "client" else 2
         return self.world.host(
             name,
-            f"fd00::{number}/64" if self.scenario.ip == 6 else f"10.0.0.{number}/24",
+            self._address(number),
             mtu=machine.mtu,
             offload=machine.offload,
             clock=machine.clock,
             limits=Limits(memory=machine.memory),
         )
+
+    def _address(self, number: int) -> str:
+        """One network for both hosts, or with routers between them one for each."""
+        if self.scenario.middle is None:
+            return f"fd00::{number}/64" if self.scenario.ip == 6 else f"10.0.0.{number}/24"
+        return f"fd00:{number}::1/64" if self.scenario.ip == 6 else f"10.0.{number}.1/24"
 
     def report(self, rule: str, text: str) -> None:
         """Note a broken rule."""
@@ -428,8 +458,10 @@ def _own_doing(pair: Pair) -> set[str]:
 def excuses(scenario: Scenario) -> set[str]:
     """Errors that a scenario's links and settings give a reason for."""
     allowed: set[str] = set()
-    links = (scenario.link, scenario.back or scenario.link)
-    if any(_hopeless(link) for link in links):
+    links = _links(scenario)
+    middle = scenario.middle
+    narrow = middle is not None and not middle.signal
+    if narrow or any(_hopeless(link) for link in links):
         # A connection that gives up leaves the other end to give up, or to be reset by ours.
         allowed |= {"TimeoutError", "ConnectionResetError", "ConnectionRefusedError", "OSError"}
     # A cookie vouches for a handshake's last ACK alone: what overtakes it is answered by a reset,
@@ -449,15 +481,20 @@ def excuses(scenario: Scenario) -> set[str]:
     return allowed
 
 
+def _links(scenario: Scenario) -> list[Link]:
+    found = [scenario.link, scenario.back or scenario.link]
+    return found if scenario.middle is None else [*found, scenario.middle.link]
+
+
 def _lossy(scenario: Scenario) -> bool:
     """Whether anything can be lost at all."""
-    return any(
+    return scenario.middle is not None or any(
         link
         != Link(
             delay=link.delay, jitter=link.jitter, rate=link.rate, queue=link.queue, full=link.full
         )
         or link.rate < float("inf")
-        for link in (scenario.link, scenario.back or scenario.link)
+        for link in _links(scenario)
     )
 
 

@@ -61,6 +61,17 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Middle:
+    """Two routers between the client's network and the server's, and the link between them."""
+
+    mtu: Annotated[int, Interval(ge=68, le=65_535)] = 1500
+    """Octets of the longest packet that the routers pass on."""
+    signal: bool = True
+    """They tell of longer ones (RFC 1191, RFC 8201); False: a black hole."""
+    link: Link = field(default_factory=Link)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Flow:
     """Connections that behave alike."""
 
@@ -103,6 +114,8 @@ class Scenario:
     link: Link = field(default_factory=Link)
     back: Link | None = None
     """The way from the server to the client; like `link` unless given."""
+    middle: Middle | None = None
+    """What stands between the two networks; None: they are one, and the cable is `link`."""
     flow: tuple[Flow, ...] = (Flow(),)
     expect: Expect = field(default_factory=Expect)
 
@@ -136,6 +149,8 @@ def from_table(table: dict[str, Any], source: str = "scenario") -> Scenario:
     if scenario.ip == 6:
         # RFC 8200 §5: every link of IPv6 carries 1280 octets.
         sizes = {"client": scenario.client.mtu, "server": scenario.server.mtu}
+        if scenario.middle is not None:
+            sizes["middle"] = scenario.middle.mtu
         problems += [
             f"{source}: {key}.mtu: IPv6 has no links below 1280 (it is {mtu})"
             for key, mtu in sizes.items()

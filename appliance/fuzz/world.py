@@ -11,7 +11,7 @@ it was put there. One seed decides everything random: ports and secrets of the h
 frame's fate. The same seed gives the same frames, octet for octet, on every machine.
 
 Each `Station` is a `net.stack.Host` with one interface and what its driver would remember; its
-clock may run ahead of or behind the world's. Imports `link` and `net`.
+clock may run ahead of or behind the world's. Imports `link`, `router` and `net`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from ipaddress import ip_address, ip_interface
 from typing import Final, Protocol
 
 from appliance.fuzz.link import Direction, Link
+from appliance.fuzz.router import Router, RouterPort
 from appliance.net.stack import Host
 from appliance.net.tcp_table import Limits
 from appliance.net.vif.base import Vif, derived_mac
 from appliance.net.vif.offload import equip
 from appliance.net.wire import ethernet
-from appliance.net.wire.address import from_text
+from appliance.net.wire.address import from_text, to_text
 from appliance.net.wire.ipv4 import MAX_TOTAL_LEN
 from appliance.net.wire.virtio import VNET_HDR_LEN
 
@@ -160,6 +161,10 @@ class Station:
         """The time by this host's clock."""
         return self._world.now + self.clock
 
+    def via(self, gateway: str) -> None:
+        """Send what lies outside its networks to `gateway`; ValueError unless it is on one."""
+        self.host.add_gateway(gateway)
+
     def turn(self, now: float) -> None:
         """Do what a driver does in one wake-up."""
         host = self.host
@@ -281,8 +286,12 @@ class Cable:
         self.directions[1].link = there if back is None else back
 
 
+Node = Station | Switch | RouterPort
+"""What a cable can be plugged into."""
+
+
 class World:
-    """Hosts, switches, links, and the time.
+    """Hosts, switches, routers, links, and the time.
 
     Hosts know each other's Ethernet addresses as soon as they are connected; with `introduce` false
     they have to ask, over the links as they are.
@@ -300,7 +309,7 @@ class World:
         self._heap: list[tuple[float, int, Sink, bytes | None]] = []
         self._serial = 0
         self._introduce = introduce
-        self._beside: dict[int, list[Station | Switch]] = {}  # by identity: who is cabled to whom
+        self._beside: dict[int, list[Node]] = {}  # by identity: who is cabled to whom
 
     def random(self, purpose: str) -> random_module.Random:
         """A random source that depends on the seed and the purpose alone."""
@@ -338,9 +347,11 @@ class World:
         """A new switch."""
         return Switch(self, name)
 
-    def link(
-        self, one: Station | Switch, other: Station | Switch, there: Link, back: Link | None = None
-    ) -> Cable:
+    def router(self, name: str = "router") -> Router:
+        """A new router, whose ports are given to `link`."""
+        return Router(self, name, lambda port, mtu: Port(self, port, mtu, True))
+
+    def link(self, one: Node, other: Node, there: Link, back: Link | None = None) -> Cable:
         """Connect two; `back` is the way from `other` to `one`, like `there` unless given.
 
         Raises ValueError when a host is connected already: it has one interface.
@@ -367,6 +378,8 @@ class World:
         self._beside.setdefault(id(other), []).append(one)
         if self._introduce:
             self._meet(one)
+            if isinstance(one, RouterPort):
+                self._meet(other)
         return cable
 
     def _deliver_to(self, sink: Sink) -> Callable[[float, bytes], None]:
@@ -444,16 +457,22 @@ class World:
 
     # ------------------------------------------------------------------ conveniences
 
-    def _meet(self, node: Station | Switch) -> None:
+    def _meet(self, node: Node) -> None:
         """Let the hosts that `node` connects learn each other's Ethernet addresses, in no time.
 
         Three lost questions end an attempt to connect, which is right (RFC 1122 §2.3.2.1), and
         seldom what a scenario is about.
         """
-        reached: list[Station | Switch] = [node]
+        reached: list[Node] = [node]
         for one in reached:
+            if isinstance(one, RouterPort):
+                continue  # another network begins behind it
             reached += [n for n in self._beside.get(id(one), []) if n not in reached]
         stations = [one for one in reached if isinstance(one, Station)]
+        names = [station.address for station in stations]
+        for one in reached:
+            if isinstance(one, RouterPort):
+                names += map(to_text, one.addresses)
         links = [[direction.link for direction in cable.directions] for cable in self.cables]
         for cable in self.cables:
             cable.set(Link())
@@ -461,9 +480,9 @@ class World:
             self.run(seconds=DETECTION)
         for station in stations:
             network = ip_interface(station.cidr).network
-            for other in stations:
-                if other is not station and ip_address(other.address) in network:
-                    station.host.network.way(from_text(other.address))
+            for name in names:
+                if name != station.address and ip_address(name) in network:
+                    station.host.network.way(from_text(name))
                     station.host.flush(station.now)
         self.run(seconds=0.0)
         for cable, (there, back) in zip(self.cables, links, strict=True):

@@ -62,3 +62,22 @@ def test_the_test_file_is_one(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 passed" in done.stdout
+
+
+def test_the_programs_are_ones(tmp_path: Path) -> None:
+    """They end, and say what happened."""
+    programs = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1:]
+    said = []
+    for number, program in enumerate(programs):
+        path = tmp_path / f"program{number}.py"
+        path.write_text(program)
+        words = [sys.executable, str(path)]
+        done = subprocess.run(
+            words, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert re.fullmatch(r"300000 octets in \d+\.\d\d s, \d+ frames lost\n", said[0])
+    told = re.fullmatch(r"50000 octets; (\d+) packets were too big, \d+ forwarded\n", said[1])
+    assert told is not None
+    assert int(told[1]) > 0

@@ -94,6 +94,7 @@ class Header(NamedTuple):
     payload_at: int
     payload_end: int
     fragment: bool = False
+    later: bool = False  # a fragment that is not the first
 
 
 def read(packet: bytes) -> Header:
@@ -103,12 +104,18 @@ def read(packet: bytes) -> Header:
         return Header(
             six.protocol, six.src, six.dst, six.traffic_class, six.hop_limit, six.flow_label,
             six.payload_at, six.payload_end, six.fragment_at >= 0,
+            _is_later(packet, six.fragment_at),
         )  # fmt: skip
     four = ipv4.parse(packet, 0, len(packet))
     return Header(
         four.protocol, four.src, four.dst, four.dscp_ecn, four.ttl, 0, four.payload_at,
         four.payload_end, four.fragment_offset > 0 or bool(four.flags & ipv4.FLAG_MF),
+        four.fragment_offset > 0,
     )  # fmt: skip
+
+
+def _is_later(packet: bytes, fragment_at: int) -> bool:
+    return fragment_at >= 0 and ipv6.parse_fragment(packet, fragment_at).offset > 0
 
 
 def wrap(
@@ -187,13 +194,36 @@ def solicited(packet: bytes, head: Header) -> bytes:
     return b""
 
 
-def neighbor(src: bytes, dst: bytes, mac: bytes, *, asks: bool) -> bytes:
-    """A solicitation for `dst` by `src`, or an advertisement of `src` to it (RFC 4861 §4.3)."""
+ECHO: Final = {4: wire_icmp.ECHO_REPLY, 16: icmpv6.ECHO_REPLY}
+"""The type of an answer to an echo request, by the octets of an address."""
+
+
+def is_icmp_error(packet: bytes, head: Header) -> bool:
+    """Whether a packet is itself an ICMP error."""
+    mine = head.protocol == icmp_protocol(head.src) and head.payload_at < head.payload_end
+    return mine and is_error(packet[head.payload_at], head.src)
+
+
+def is_echo_request(packet: bytes, head: Header) -> bool:
+    """Whether a packet asks for an echo."""
+    kind = wire_icmp.ECHO_REQUEST if len(head.src) == 4 else icmpv6.ECHO_REQUEST
+    return (
+        head.protocol == icmp_protocol(head.src)
+        and head.payload_end - head.payload_at >= 8
+        and packet[head.payload_at] == kind
+    )
+
+
+def neighbor(src: bytes, dst: bytes, mac: bytes, *, asks: bool, to: bytes | None = None) -> bytes:
+    """A solicitation for `dst` by `src`, or an advertisement of `src` to it (RFC 4861 §4.3).
+
+    `to`: where it is sent, if not to `dst` itself.
+    """
     body = ndp.solicitation(dst, mac) if asks else ndp.advertisement(src, mac)
     kind = icmpv6.NEIGHBOR_SOLICITATION if asks else icmpv6.NEIGHBOR_ADVERTISEMENT
     flags = 0 if asks else _SOLICITED_OVERRIDE
-    message = icmpv6.build(src, dst, kind, 0, flags, body)
-    return wrap(src, dst, icmpv6.PROTOCOL, message, IpInfo(ttl=ndp.HOP_LIMIT))
+    message = icmpv6.build(src, to or dst, kind, 0, flags, body)
+    return wrap(src, to or dst, icmpv6.PROTOCOL, message, IpInfo(ttl=ndp.HOP_LIMIT))
 
 
 _SOLICITED_OVERRIDE: Final = 0x60 << 24
