@@ -73,3 +73,4 @@ class ForwardProtocol(asyncio.Protocol):
     def _fail(self, why: str) -> None:
         if not self.done.done():
             self.done.set_exception(WireError(why))
+            self.done.exception()  # whoever waited may be gone; asyncio is not to complain of that

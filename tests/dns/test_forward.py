@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -33,7 +34,8 @@ from appliance.dns import (
     load_zones,
 )
 from appliance.dns.authority import Authority, Options
-from appliance.dns.forward import MAX_ANSWER, PATIENCE
+from appliance.dns.conversation import TransferProtocol
+from appliance.dns.forward import MAX_ANSWER, PATIENCE, ForwardProtocol
 from appliance.dns.policy import Policy, rule
 from appliance.dns.secondary import Primary
 from appliance.dns.service import Service
@@ -348,6 +350,25 @@ def test_a_whole_update_at_a_primary_of_ours(tmp_path: Path) -> None:
             kept.journal.close()
 
     run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["forward", "transfer"])
+def test_a_stream_that_ends_when_nobody_waits_any_more(kind: str) -> None:
+    """At the end of a service, or of its patience; nothing is left for asyncio to complain of."""
+    complaints: list[Any] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _loop, what: complaints.append(what)
+        )
+        incoming: Any = None
+        protocol = ForwardProtocol(b"") if kind == "forward" else TransferProtocol(incoming)
+        protocol.connection_lost(None)
+        del protocol
+        gc.collect()
+
+    run(scenario())
+    assert complaints == []
 
 
 # ---- With other people's primaries.
