@@ -62,14 +62,13 @@ def root_id(name: str) -> bytes:
 
 def _devices(root: ET.Element, machine: Machine) -> None:
     devices = ET.SubElement(root, "devices")
-    for disk, device in zip((machine.state, machine.seed), ("vda", "vdb"), strict=True):
-        if disk is None:
-            continue
+    for disk, device in zip(machine.drives, ("vda", "vdb", "vdc"), strict=False):
         element = ET.SubElement(devices, "disk", type="file", device="disk")
         ET.SubElement(element, "driver", name="qemu", type="raw", cache="none")
         ET.SubElement(element, "source", file=str(disk))
-        target = device if machine.state is not None else "vda"
-        ET.SubElement(element, "target", dev=target, bus="virtio")
+        ET.SubElement(element, "target", dev=device, bus="virtio")
+        if disk != machine.state:
+            ET.SubElement(element, "readonly")
     if machine.tap:
         card = ET.SubElement(devices, "interface", type="ethernet")
         ET.SubElement(card, "target", dev=machine.tap, managed="no")

@@ -2,8 +2,10 @@
 
     base  python/: the interpreter and hot modules; lib64/ld-linux, lib/*.so: what it is linked
     with;
-          lib/cold.squashfs: all other modules; lib/modules: the kernel's, if it has any
+          lib/modules: the kernel's, if it has any
     page  init, our own package, lib/appliance: the content
+    cold  all other modules, as a squashfs: a drive of its own, so that it takes no memory, or
+          lib/cold.squashfs where there is but one disk
 
 Imports zstandard, the standard library and this package.
 """
@@ -93,7 +95,7 @@ def make_base(bench: Bench) -> None:
         if path.name in hot_objects:
             folder = "lib64" if path.name.startswith(LOADER) else "lib"
             _put(path, top / folder / path.name)
-    _put(bench.inputs["cold"] / "cold.squashfs", top / "lib" / "cold.squashfs")
+    (top / "lib" / "machine").touch()  # a container has none (guest/machine.py)
     modules = bench.inputs["kernel"] / "modules"
     if modules.is_dir():
         shutil.copytree(modules, top / "lib" / "modules")
@@ -102,6 +104,16 @@ def make_base(bench: Bench) -> None:
         (top / name).mkdir()
     with (bench.out / "part.cpio").open("wb") as file:
         write_cpio(top, file)
+
+
+def make_cold_part(bench: Bench) -> None:
+    """The cold part as a part of an initramfs, for a machine without a drive for it."""
+    (source,) = bench.inputs.values()
+    top = bench.scratch / "cold"
+    shutil.rmtree(top, ignore_errors=True)
+    _put(source / "cold.squashfs", top / "lib" / "cold.squashfs")
+    with (bench.out / "part.cpio").open("wb") as file:
+        write_cpio(top, file, nodes={})
 
 
 def make_page(init: Path, bench: Bench) -> None:

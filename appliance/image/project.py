@@ -108,8 +108,8 @@ def steps_for(project: Project, lock: locks.Lock, target: str) -> list[Step]:
     if target == "disk":
         from appliance.image.disk import disk_step
 
-        return [disk_step(kernel, parts["base-packed"], parts["page-packed"])]
-    return [kernel, parts["initramfs"], content["content"]]
+        return [disk_step(kernel, parts["base-packed"], parts["page-packed"], parts["cold-part"])]
+    return [kernel, parts["initramfs"], parts["cold"], content["content"]]
 
 
 def build(project: Project, lock: locks.Lock, target: str, say: Say) -> dict[str, Outcome]:

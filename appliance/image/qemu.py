@@ -80,16 +80,27 @@ class Machine:
         quick = self.image / "vmlinux"
         return quick if quick.exists() else self.image / "vmlinuz"
 
+    @property
+    def cold(self) -> Path:
+        """What the first answer can do without, as a drive."""
+        return self.image / "cold.squashfs"
+
+    @property
+    def drives(self) -> list[Path]:
+        """The disks, in the order in which the machine finds them."""
+        return [disk for disk in (self.state, self.seed, self.cold) if disk is not None]
+
 
 def command_line(machine: Machine) -> str:
     """The kernel's command line; what stands behind `--` is PID 1's."""
     words = ["console=ttyS0", "panic=-1", QUICK]
     words.append("loglevel=7" if machine.loud else "quiet loglevel=4")
-    disks = iter("abcd")
+    disks = iter("abcd")  # in the order in which `drives` has them
     if machine.state is not None:
         words.append(f"appliance_state=/dev/vd{next(disks)}")
     if machine.seed is not None:
         words.append(f"appliance_seed=/dev/vd{next(disks)}")
+    words.append(f"appliance_cold=/dev/vd{next(disks)}")
     if machine.profile:
         words.append("appliance_profile=1")
     if machine.words:
@@ -111,9 +122,10 @@ def command(machine: Machine, control: Path | None = None) -> list[str]:
         "-device", "virtio-rng-pci,rng=entropy",
         "-netdev", _network(machine), "-device", "virtio-net-pci,netdev=cable,romfile=",
     ]  # fmt: skip
-    for disk, read_only in ((machine.state, "off"), (machine.seed, "on")):
-        if disk is not None:
-            made += ["-drive", f"file={disk},format=raw,if=virtio,cache=none,readonly={read_only}"]
+    for disk in machine.drives:
+        # What is only read may lie in the host's cache: it is the same for every machine.
+        how = "cache=none,readonly=off" if disk == machine.state else "readonly=on"
+        made += ["-drive", f"file={disk},format=raw,if=virtio,{how}"]
     if control is not None:
         made += ["-qmp", f"unix:{control},server=on,wait=off"]
     return [*made, *machine.extra]

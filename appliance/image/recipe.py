@@ -8,8 +8,9 @@
 
 The initramfs has two parts, one behind the other: `base` changes when Python or a library does, and
 `page` when a page does, so an edit costs the making of the content and the writing of a few
-megabytes. What the first answer does not need is a squashfs inside it, read from memory a page at a
-time. Imports the standard library and this package; nothing in an image imports it.
+megabytes. What the first answer does not need is a squashfs, read a page at a time: from a drive of
+its own under `appliance run`, from memory where a machine has but one disk. Imports the standard
+library and this package; nothing in an image imports it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from appliance.image.make_content import FREEZER, make_content, make_hot
 from appliance.image.make_initramfs import (
     make_base,
     make_cold,
+    make_cold_part,
     make_initramfs,
     make_packed,
     make_page,
@@ -135,19 +137,21 @@ def initramfs_steps(
     """The two parts of the initramfs, as they are and packed, by name."""
     native = (python["library"], python["dependencies"], python["objects"], content["hot"])
     cold = Step("cold", make_cold, needs=(*native, template_step()))
-    base = Step("base", make_base, needs=(*native, cold, kernel), files={"cpio": HERE / "cpio.py"})
+    cpio = {"cpio": HERE / "cpio.py"}
+    base = Step("base", make_base, needs=(*native, kernel), files=cpio)
+    cold_part = Step("cold-part", make_cold_part, needs=(cold,), files=cpio)
     page = Step(
         "page",
         partial(make_page, INIT),
         needs=(python["application"], content["content"]),
-        files={"init": INIT, "cpio": HERE / "cpio.py"},
+        files={"init": INIT} | cpio,
     )
     packed = [
         Step(f"{part.name}-packed", partial(make_packed, level), needs=(part,))
         for part, level in ((base, BASE_LEVEL), (page, PAGE_LEVEL))
     ]
     whole = Step("initramfs", make_initramfs, needs=(base, page))
-    return {step.name: step for step in (cold, base, page, whole, *packed)}
+    return {step.name: step for step in (cold, cold_part, base, page, whole, *packed)}
 
 
 def _library_files() -> dict[str, Path]:

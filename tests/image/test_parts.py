@@ -96,9 +96,11 @@ def test_the_command_line_names_disks_in_their_order(tmp_path: Path) -> None:
     line = qemu.command_line(
         machine(tmp_path, state=Path("s"), seed=Path("t"), words=("--address", "192.0.2.7/24"))
     )
-    assert "appliance_state=/dev/vda appliance_seed=/dev/vdb" in line
+    assert "appliance_state=/dev/vda appliance_seed=/dev/vdb appliance_cold=/dev/vdc" in line
     assert line.endswith(" -- --address 192.0.2.7/24")
-    assert "appliance_seed=/dev/vda" in qemu.command_line(machine(tmp_path, seed=Path("t")))
+    assert "appliance_seed=/dev/vda appliance_cold=/dev/vdb" in qemu.command_line(
+        machine(tmp_path, seed=Path("t"))
+    )
 
 
 def test_a_snapshot_is_of_one_machine(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ from appliance.image.guest import machine
 CONTENT = "/lib/appliance/content.pickle"
 LATER = 0.3
 """Seconds of serving before the rest begins."""
+ROOM = 64
+"""MB that a kernel must leave for the rest: TLS and what validates take 30 of them, and in less
+their pages would be read again and again. A machine of 64 MB has 56, one of 80 has 70."""
 
 
 def run(words: Sequence[str]) -> int:
@@ -72,12 +75,25 @@ async def _rest(appliance: Appliance) -> None:
     machine.say(f"init: HTTP and DNS serve, {machine.since_boot()}")
     machine.tell_notes()
     try:
-        if not machine.in_container():
-            from appliance.image.guest import attend
-
-            await attend.begin(appliance)
-            machine.mount_cold()  # here, since what follows imports from two threads
-        await appliance.begin_rest()
+        if machine.in_container():
+            await appliance.begin_rest()
+        else:
+            await _attend(appliance)
     except Exception as error:
         machine.say(f"appliance: HTTP and DNS serve on without the rest: {error!r}")
     machine.say(f"init: all serve, {machine.since_boot()}")
+
+
+async def _attend(appliance: Appliance) -> None:
+    """The duties of a machine, and the rest if it has the memory."""
+    from appliance.image.guest import attend
+
+    await attend.begin(appliance)
+    if machine.memory() < ROOM:
+        machine.say(
+            f"appliance: HTTP and DNS only: TLS and the dashboard want {ROOM} MB, "
+            f"and the kernel has left {machine.memory():.0f}"
+        )
+        return
+    machine.mount_cold()  # here, since what follows imports from two threads
+    await appliance.begin_rest()

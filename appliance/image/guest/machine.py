@@ -16,7 +16,12 @@ MODULES = "/lib/modules"
 """The kernel's modules, and their names in order: `order` at once, `later` after the first
 answer."""
 COLD = "/lib/cold.squashfs"
-"""Everything that the first answer can do without; mounted on `USR` when it is first wanted."""
+"""Everything that the first answer can do without, where it has no drive of its own; mounted on
+`USR` when it is first wanted."""
+MARK = "/lib/machine"
+"""What the root of a machine has and a container's has not."""
+DRIVE = 2.0
+"""Seconds for a drive to appear: its driver is loaded a moment before it is wanted."""
 USR = "/usr"
 COLD_MODULES = "/usr/lib/python"
 
@@ -30,9 +35,10 @@ LOOP_SET_FD, LOOP_CTL_GET_FREE = 0x4C00, 0x4C82
 """linux/loop.h."""
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 """linux/sockios.h, linux/if.h."""
-SEED, STATE, PROFILE = "appliance_seed", "appliance_state", "appliance_profile"
-"""Words of the kernel's command line, which hands them to PID 1 as its environment: the disk with a
-seed, the disk with the state, print a profile of the boot."""
+SEED, STATE, COLD_DRIVE = "appliance_seed", "appliance_state", "appliance_cold"
+PROFILE = "appliance_profile"
+"""Words of the kernel's command line, which hands them to PID 1 as its environment: the disks with
+a seed, the state and the cold part, and whether to print a profile of the boot."""
 
 _once: dict[str, object] = {}
 """What is made or done once: libc, the mount of the cold part."""
@@ -58,6 +64,11 @@ def since_boot() -> str:
     return f"{seconds:.2f} s after the kernel began" if not in_container() else "at once"
 
 
+def memory() -> float:
+    """What the kernel manages, in MB."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
 def state_disk() -> str:
     """The device with the state; empty when state is kept in memory."""
     return os.environ.get(STATE, "")
@@ -75,8 +86,8 @@ def say(line: str) -> None:
 
 
 def in_container() -> bool:
-    """Whether somebody else made this machine: an image's own root has the cold part unmounted."""
-    return not os.path.exists(COLD)
+    """Whether somebody else made this machine."""
+    return not os.path.exists(MARK)
 
 
 def begin() -> None:
@@ -185,10 +196,24 @@ def mount_cold() -> bool:
     """Mount what was left out so far, if it is not; says whether it is there."""
     if "cold" in _once:
         return True
-    import fcntl
-
     mount_kernel()
     load_modules("later")
+    drive = os.environ.get(COLD_DRIVE, "")
+    if drive:
+        until = time.monotonic() + DRIVE
+        while not os.path.exists(drive) and time.monotonic() < until:
+            time.sleep(0.01)
+        mount(drive, USR, "squashfs", MS_RDONLY | MS_NOSUID | MS_NODEV)
+    else:
+        _mount_file()
+    _once["cold"] = True
+    return True
+
+
+def _mount_file() -> None:
+    """Mount the cold part out of a file in memory."""
+    import fcntl
+
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     number = fcntl.ioctl(control, LOOP_CTL_GET_FREE)
     os.close(control)
@@ -200,8 +225,6 @@ def mount_cold() -> bool:
     finally:
         os.close(file)
         os.close(loop)
-    _once["cold"] = True
-    return True
 
 
 def remember_failure(failures: list[float], error: BaseException, window: float) -> list[float]:
