@@ -66,11 +66,14 @@ def banner(
         f"      {plural(content.pages, 'page')}, {plural(content.files, 'file')}, "
         f"{_octets(content.octets)}"
     )
-    if content.zones and places:
+    # What primaries have is ours to answer, too, as soon as it has come.
+    theirs = tuple(zone for one in settings.dns.primary for zone in one.zones)
+    if (content.zones or theirs) and places:
         port = "" if ports[1] == 53 else f" -p {ports[1]}"
-        yield f"  dig @{places[0]}{port} {_zone_to_ask(site.base_url, content.zones)}"
+        yield f"  dig @{places[0]}{port} {_zone_to_ask(site.base_url, content.zones or theirs)}"
+    more = f" and {plural(len(set(theirs)), 'zone')} of primaries," if theirs else ""
     yield (
-        f"      {plural(len(content.zones), 'zone')}, {plural(content.records, 'record')}, "
+        f"      {plural(len(content.zones), 'zone')}, {plural(content.records, 'record')},{more} "
         "over UDP and TCP"
     )
     yield ""

@@ -19,6 +19,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import dns.message
 import dns.query
@@ -26,6 +28,7 @@ import pytest
 
 from appliance import banner, cli, config
 from appliance.content import load_content
+from appliance.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 30.0  # seconds for what takes one on a quiet machine
@@ -426,6 +429,24 @@ def test_the_state_diagram_is_on_its_page() -> None:
 
 
 # The banner's parts.
+
+
+def test_the_banner_of_a_secondary_says_where_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zones that come from primaries later are ours to answer from the first, with SERVFAIL."""
+    settings = Settings.model_validate(
+        {
+            "net": {"link": "tap:t", "address": ["192.0.2.1/24"]},
+            "dns": {"primary": [{"address": "192.0.2.9", "zones": ["b.example", "a.example"]}]},
+        }
+    )
+    content: Any = SimpleNamespace(
+        pages=1, files=1, octets=1, zones=(), records=0, hidden=0, waiting=0, problems=()
+    )
+    monkeypatch.setattr(banner, "_report", lambda _vif: "fine")
+    vif: Any = None
+    said = "\n".join(banner.banner(settings, content, [vif], None))
+    assert "dig @192.0.2.1 b.example\n" in said
+    assert "0 zones, 0 records, and 2 zones of primaries, over UDP and TCP\n" in said
 
 
 def test_which_zone_is_asked_for() -> None:
