@@ -2,8 +2,8 @@
 
     build -> open the flows -> events, each followed by the rules -> all ends -> idle rules
 
-`run` is a function of the scenario alone. It imports `world`, `application`, `monitor`,
-`invariants`, `scenario`.
+`run` is a function of the scenario alone. What a failure may be excused by is
+in `excuses`. It imports that, `world`, `application`, `monitor`, `invariants`, `scenario`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import errno
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from appliance.fuzz import invariants
 from appliance.fuzz.application import Application, Stream
-from appliance.fuzz.link import Link
+from appliance.fuzz.excuses import cut_short, excuses, lossy, own_doing
 from appliance.fuzz.monitor import Key, Monitor
 from appliance.fuzz.router import Router
 from appliance.fuzz.scenario import Flow, Scenario
@@ -42,12 +43,6 @@ FEW: Final = 8
 MAX_EVENTS: Final = 2_000_000
 """Instants of one run; a scenario that takes more makes no progress, or is too large."""
 MAX_FINDINGS: Final = 20
-PLENTY: Final = 64 << 20
-"""Octets of memory that no scenario of ordinary size needs."""
-SYN_OCTETS: Final = 74
-"""Octets of a frame with a SYN and its options."""
-LOSSY: Final = 0.08
-"""Chance from which on a handshake's seven tries can all be lost once in a million scenarios."""
 
 
 class Finding(NamedTuple):
@@ -116,9 +111,7 @@ class Run:
         scenario, world, middle = self.scenario, self.world, self.scenario.middle
         if middle is None:
             return world.link(self.client, self.server, scenario.link, scenario.back)
-        prefix, everywhere = ("fd00:{}::{}/64", "::/0") if scenario.ip == 6 else (
-            "10.0.{}.{}/24", "0.0.0.0/0"
-        )  # fmt: skip
+        prefix = "fd00:{}::{}/64" if scenario.ip == 6 else "10.0.{}.{}/24"
         between = []
         for number, station in enumerate((self.client, self.server), 1):
             router = world.router(f"router {number}")
@@ -128,7 +121,9 @@ class Run:
             link = scenario.link if number == 1 else scenario.back or scenario.link
             world.link(station, port, link)
             between.append(router.port(prefix.format(9, number), mtu=middle.mtu))
-            router.route(everywhere, prefix.format(9, 3 - number).partition("/")[0])
+            # The other network alone: with default routes the two would be a ring for others.
+            other = str(ip_network(prefix.format(3 - number, 0)))
+            router.route(other, prefix.format(9, 3 - number).partition("/")[0])
             station.via(prefix.format(number, 254).partition("/")[0])
             self.routers.append(router)
         return world.link(between[0], between[1], middle.link)
@@ -361,12 +356,12 @@ class Run:
         if self.scenario.client.tcp.keepalive and self.scenario.server.tcp.keepalive:
             return False
         if other is None:
-            return _lossy(self.scenario)
+            return lossy(self.scenario)
         if other.state not in (CLOSED, TIME_WAIT):
             return False
         failed = bool(peer.closed) and peer.closed[0] is not None
         # A reset or the last FIN of an orphan may have been lost, and is not repeated for ever.
-        return failed or (peer.ended in ("abort", "close") and _lossy(self.scenario))
+        return failed or (peer.ended in ("abort", "close") and lossy(self.scenario))
 
     def _judge(self) -> None:
         """Hold what the applications heard against what they may hear."""
@@ -390,10 +385,10 @@ class Run:
             name = type(error).__name__
             code = error.errno if isinstance(error, OSError) else None
             self.outcome.errors[errno.errorcode.get(code or 0, name)] += 1
-            reasons = excuse | _own_doing(pair)
+            reasons = excuse | own_doing(pair)
             if self.scenario.expect.errors == "none" or name not in reasons:
                 self.report("error", f"{app.name}: {name}: {error}, for no reason")
-        if app.eof and app.got != app.wanted_total and not _cut_short(peer):
+        if app.eof and app.got != app.wanted_total and not cut_short(peer):
             self.report("stream", f"{app.name}: the stream ended after {app.got} octets of "
                         f"{app.wanted_total}")  # fmt: skip
         if app.eof and app.got != peer.written:
@@ -427,88 +422,6 @@ def _over(pair: Pair) -> bool:
 def _key(connection: Connection) -> Key:
     (here, port), (there, remote) = connection.local, connection.remote
     return from_text(here), port, from_text(there), remote
-
-
-def _cut_short(app: Application) -> bool:
-    """Whether an application ended before it had written everything."""
-    return app.written < app.total
-
-
-def _own_doing(pair: Pair) -> set[str]:
-    """Errors that the applications bring upon each other."""
-    allowed: set[str] = set()
-    ends = (pair.client.end, pair.server.end)
-    if any(end.ending == "abort" for end in ends):
-        # RFC 9293 §3.10.7.4: a reset that arrives in SYN-RECEIVED refuses the connection.
-        allowed |= {"ConnectionResetError", "ConnectionRefusedError"}
-    for end, app, peer in (
-        (ends[0], pair.client, pair.server),
-        (ends[1], pair.server, pair.client),
-    ):
-        # RFC 9293 §3.6.1, RFC 2525 §2.17: closing with octets unread, or still to come, resets.
-        if (
-            end.ending == "close"
-            and peer.total
-            and not (end.when == "done" or (end.when == "eof" and app.got == peer.total))
-        ):
-            allowed |= {"ConnectionResetError", "BrokenPipeError"}
-    return allowed
-
-
-def excuses(scenario: Scenario) -> set[str]:
-    """Errors that a scenario's links and settings give a reason for."""
-    allowed: set[str] = set()
-    links = _links(scenario)
-    middle = scenario.middle
-    narrow = middle is not None and not middle.signal
-    if narrow or any(_hopeless(link) for link in links):
-        # A connection that gives up leaves the other end to give up, or to be reset by ours.
-        allowed |= {"TimeoutError", "ConnectionResetError", "ConnectionRefusedError", "OSError"}
-    # A cookie vouches for a handshake's last ACK alone: what overtakes it is answered by a reset,
-    # and a lost SYN,ACK is not sent again (RFC 4987 §3.6).
-    if any(flow.count > scenario.server.backlog for flow in scenario.flow):
-        allowed |= {"ConnectionResetError", "ConnectionRefusedError"}
-    # Many that begin at once fill a small queue with SYNs, and repeat them at once.
-    for link in links:
-        for flow in scenario.flow:
-            if flow.count * SYN_OCTETS > link.queue and link.rate < float("inf"):
-                allowed |= {"TimeoutError", "ConnectionResetError"}
-    for machine in (scenario.client, scenario.server):
-        if machine.memory < PLENTY:
-            allowed |= {"ConnectionAbortedError", "ConnectionResetError"}
-        if machine.tcp.user_timeout or machine.tcp.keepalive:
-            allowed |= {"TimeoutError", "ConnectionResetError"}
-    return allowed
-
-
-def _links(scenario: Scenario) -> list[Link]:
-    found = [scenario.link, scenario.back or scenario.link]
-    return found if scenario.middle is None else [*found, scenario.middle.link]
-
-
-def _lossy(scenario: Scenario) -> bool:
-    """Whether anything can be lost at all."""
-    return scenario.middle is not None or any(
-        link
-        != Link(
-            delay=link.delay, jitter=link.jitter, rate=link.rate, queue=link.queue, full=link.full
-        )
-        or link.rate < float("inf")
-        for link in _links(scenario)
-    )
-
-
-def _hopeless(link: Link) -> bool:
-    """Whether a link can fail a correct TCP."""
-    gone = link.loss + link.corrupt + link.truncate
-    queueing = link.queue * 8 / link.rate if link.rate < float("inf") else 0.0
-    return (
-        gone >= LOSSY
-        or link.burst is not None
-        or queueing + link.delay + link.jitter > 1.0  # a neighbour has three seconds to answer
-        or bool(link.mtu and not link.signal)
-        or any(end - start > 2.0 for start, end in link.blackouts)
-    )
 
 
 def describe(error: BaseException) -> str:

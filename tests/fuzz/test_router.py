@@ -238,7 +238,7 @@ def test_a_router_that_says_nothing(scenario: Callable[..., Outcome]) -> None:
 def test_some_invented_scenarios_have_one() -> None:
     chosen = [seed for seed in range(300) if invent.scenario(seed).middle is not None]
     assert 15 < len(chosen) < 60
-    for seed in chosen[:12]:
+    for seed in chosen[:6]:
         outcome = run.run(invent.scenario(seed))
         assert outcome.findings == [], f"seed {seed}"
         again = from_table(tomllib.loads(dump(outcome.scenario)))
