@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 BUILD := build/compiled
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled check format bench figures fuzz probes clean
+.PHONY: help run test test-compiled container-test check format bench figures fuzz probes clean
 
 help:
 	@echo 'make run    serve openmirage.org on 127.0.0.1, without any privilege (ARGS="--link tap:NAME ...")'
 	@echo 'make test   all tests (ARGS="-k tcp"); as root with the tools of .ci/run, interop too'
 	@echo 'make test-compiled  the tests of the stack, on the packet path compiled'
+	@echo 'make container-test  the Dockerfile, built and run: minutes, as root with buildah, podman and debootstrap'
 	@echo 'make check  lint, format and types'
 	@echo 'make bench  side by side with nginx and NSD, as root (ROWS="dns-mixed http-1k-c32" ROUNDS=5 JSON=FILE)'
 	@echo 'make figures  what takes long about DNS: a million records, hostile queries, IXFR, kills (ARGS="million")'
@@ -38,6 +39,9 @@ test: $(STAMP)
 test-compiled: $(STAMP) $(BUILD)/.built
 	cd $(BUILD) && $(abspath $(BIN))/python -m appliance --version | grep -F '(compiled)'
 	$(BIN)/python -m pytest -o pythonpath='$(BUILD) .' tests/net tests/sim tests/fuzz $(ARGS)
+
+container-test: $(STAMP)
+	CONTAINERS=1 $(BIN)/python -m pytest tests/image/test_dockerfile.py $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
