@@ -26,13 +26,11 @@ _ABSENT: Final = {
     "MSG_EOR": "MSG_EOR keeps the segments of one write apart, which RFC 9293 does not know",
     "MSG_ERRQUEUE": "Linux's socket error queue is not there",
     "MSG_FASTOPEN": "TCP Fast Open (RFC 7413) is not there",
-    "MSG_MORE": "MSG_MORE corks Linux's sockets",
     "MSG_OOB": "urgent data stays in line (RFC 6093)",
     "MSG_PEEK": "MSG_PEEK is not there",
     "MSG_ZEROCOPY": "zero-copy sending is Linux's own",
     "SO_TIMESTAMPING": "Linux's time-stamping of sent packets is not there",
     "SO_ZEROCOPY": "zero-copy sending is Linux's own",
-    "TCP_CORK": "TCP_CORK corks Linux's sockets",
     "TCP_FASTOPEN": "TCP Fast Open (RFC 7413) is not there",
     "TCP_FASTOPEN_CONNECT": "TCP Fast Open (RFC 7413) is not there",
     "TCP_FASTOPEN_KEY": "TCP Fast Open (RFC 7413) is not there",
@@ -150,7 +148,7 @@ class Calls(OptionCalls, WaitCalls):
         if isinstance(value, e.Symbol) and value.name == "NULL":
             raise InapplicableError("there are no bad addresses in Python")
 
-    def _send(self, call: e.Call, size: int) -> Waiting:
+    def _send(self, call: e.Call, size: int, flags: int = 0) -> Waiting:
         sending = self._socket(call)
         wanted = call.result
         if isinstance(wanted, int) and 0 < wanted < size:
@@ -159,12 +157,13 @@ class Calls(OptionCalls, WaitCalls):
             )
         # A write that does not wait, by the script, was taken whole.
         whole = call.ends is None and wanted == size
-        return (yield from sending.write(size, bounded=not whole))
+        more = bool(flags & number_of("MSG_MORE"))
+        return (yield from sending.write(size, bounded=not whole, more=more))
 
     def sys_send(self, call: e.Call) -> Waiting:
         """send(fd, ..., count, flags)."""
         self._buffer(call.arguments[1])
-        return (yield from self._send(call, self._int(call, 2)))
+        return (yield from self._send(call, self._int(call, 2), self._int(call, 3)))
 
     def sys_sendto(self, call: e.Call) -> Waiting:
         """sendto(fd, ..., count, flags, address, length)."""
@@ -172,7 +171,7 @@ class Calls(OptionCalls, WaitCalls):
         sending = self._socket(call)
         if sending.kind == "udp":
             return self._send_datagram(sending, self._int(call, 2), call.arguments[4])
-        return (yield from self._send(call, self._int(call, 2)))
+        return (yield from self._send(call, self._int(call, 2), self._int(call, 3)))
 
     def _send_datagram(self, sending: Socket, size: int, address: e.Value) -> int:
         remote = self._address(address, self.there, self.connect_port)
@@ -186,7 +185,8 @@ class Calls(OptionCalls, WaitCalls):
 
     def sys_sendmsg(self, call: e.Call) -> Waiting:
         """sendmsg(fd, message, flags)."""
-        return (yield from self._send(call, _iov_total(call.arguments[1])))
+        flags = self._int(call, 2)
+        return (yield from self._send(call, _iov_total(call.arguments[1]), flags))
 
     def sys_writev(self, call: e.Call) -> Waiting:
         """writev(fd, vector, count)."""

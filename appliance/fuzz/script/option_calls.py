@@ -66,7 +66,10 @@ class OptionCalls(Process):
             return 0
         value = number(call.arguments[3])
         thing.options[self._int(call, 1), number_of(option)] = value
-        self._apply(thing, option, value)
+        if option == "TCP_CORK":
+            thing.set_cork(value != 0)
+        else:
+            self._apply(thing, option, value)
         return 0
 
     def _apply(self, thing: Socket, option: str, value: int) -> None:

@@ -181,6 +181,9 @@ class Player:
 
     def _ask_again(self) -> None:
         """After each turn of the host: can the call that waits go on?"""
+        for thing in list(self.calls.table.values()):
+            if isinstance(thing, Socket) and thing.held:
+                thing.acknowledged()
         blocked = self._blocked
         if blocked is not None and not blocked.stepping and blocked.ended < 0 and blocked.step():
             blocked.ended = self.stage.now

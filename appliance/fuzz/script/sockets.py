@@ -5,8 +5,12 @@ connection is paused for as long as nobody reads, so octets that wait close the 
 with some unread resets, as with sockets.  A call that must wait is a generator that yields; whoever
 runs it asks again after each turn of the host.
 
+A cork (TCP_CORK, MSG_MORE) is this layer's own, as it could be any application's: what is no full
+segment is kept here, and given to the connection when the cork is pulled, when an acknowledgment
+comes, or after a retransmission timeout, as Linux does.
+
 What the host has no counterpart for (a send buffer counted in Linux's own structures, zero copy,
-error queues, corks) raises `InapplicableError`.  Imports `net`.
+error queues) raises `InapplicableError`.  Imports `net`.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from appliance.fuzz.script.faults import InapplicableError
-from appliance.fuzz.script.stage import Stage
+from appliance.fuzz.script.stage import MICRO, Stage
 from appliance.net.syn_queue import Listener
 from appliance.net.tcb import TcpSettings
 from appliance.net.tcp import Connection
@@ -127,6 +131,10 @@ class Socket:
     sndbuf: int = 0  # octets; 0: as much as there is
     inq: bool = False
     options: dict[tuple[int, int], int] = field(default_factory=dict)
+    cork: bool = False  # TCP_CORK
+    held: int = 0  # octets behind the cork
+    _held_until: int = 0  # microseconds of the script
+    _held_una: int = 0  # SND.UNA when the first of them came
 
     @property
     def blocking(self) -> bool:
@@ -207,8 +215,11 @@ class Socket:
 
     # -- octets
 
-    def write(self, size: int, *, bounded: bool = True) -> Waiting:
-        """Queue `size` octets of nought; `bounded`: by what Linux's buffer would take."""
+    def write(self, size: int, *, bounded: bool = True, more: bool = False) -> Waiting:
+        """Queue `size` octets of nought; `bounded`: by what Linux's buffer would take.
+
+        `more` are to follow (MSG_MORE): what is no full segment waits for them.
+        """
         stream = self.stream
         connection = self.connection()
         if stream is None or connection is None:
@@ -224,10 +235,45 @@ class Socket:
             raise InapplicableError(
                 "how much fits into SO_SNDBUF is counted in Linux's own structures"
             )
+        if more or self.cork:
+            whole = (self.held + size) // connection.mss * connection.mss
+            rest = self.held + size - whole
+            if whole or not self.held:
+                self._held_una = connection.snd_una
+                self._held_until = self.stage.now + round(connection.repair.rtt.rto * MICRO)
+            self.held = rest
+            if rest:
+                self.stage.alarms[id(self)] = (self._held_until, self.pull)
+            size, total = whole, size
+        else:
+            size, total = size + self.held, size
+            self.held = 0
         if size:
             connection.send(bytes(size))
             self.stage.flush()
-        return size
+        return total
+
+    def set_cork(self, cork: bool) -> None:
+        """TCP_CORK: put it in, or pull it."""
+        self.cork = cork
+        if not cork:
+            self.pull()
+
+    def pull(self, *, ends: bool = False) -> None:
+        """Give the connection what the cork has held back; `ends`: a FIN follows at once."""
+        self.stage.alarms.pop(id(self), None)
+        connection, octets = self.connection(), self.held
+        self.held = 0
+        if octets and connection is not None and connection.state != CLOSED:
+            connection.send(bytes(octets))
+            if not ends:
+                self.stage.flush()
+
+    def acknowledged(self) -> None:
+        """After a turn of the host: an acknowledgment lets out what is held."""
+        connection = self.connection()
+        if self.held and connection is not None and connection.snd_una > self._held_una:
+            self.pull()
 
     def read(self, size: int) -> Waiting:
         """Read up to `size` octets; 0 at the end of the stream."""
@@ -258,6 +304,7 @@ class Socket:
         if how != 1:
             self.read_shut = True
         if how != 0 and not self.write_shut:
+            self.pull(ends=True)
             self.write_shut = True
             connection.shutdown()
             self.stage.flush()
@@ -270,6 +317,7 @@ class Socket:
             for stream in self.waiting:
                 if stream.connection is not None:
                     stream.connection.abort()
+        self.pull(ends=True)
         connection = self.connection()
         if self.stream is not None and connection is not None:
             linger = self.options.get((1, 13))
@@ -319,6 +367,8 @@ class Socket:
             connection._settings = replace(connection._settings, **settings)  # type: ignore[arg-type]
             if "nodelay" in settings:
                 connection.nodelay = bool(settings["nodelay"])
+                if connection.nodelay:
+                    self.pull()  # as in Linux, corked or not
             if settings.keys() & {"keepalive", "keepalive_interval"} and (
                 connection.state == ESTABLISHED
             ):

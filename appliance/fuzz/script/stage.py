@@ -82,6 +82,8 @@ class Stage:
         self.waiting: deque[Sent] = deque()  # what the host sent and the script has not looked at
         self.sent: list[Sent] = []  # everything, for the trace
         self.watch: Callable[[], None] = _nothing  # after each turn of the host
+        # Timers that are not the host's: microseconds of the script, and what is called then.
+        self.alarms: dict[int, tuple[int, Callable[[], None]]] = {}
         self._gateway = from_text(gateway)
         self._ours = from_text(cidr.partition("/")[0])
         self._start = START
@@ -111,6 +113,12 @@ class Stage:
         spins = 0
         while not stop():
             due = self.deadline()
+            alarm = min(self.alarms.items(), key=lambda item: item[1][0], default=None)
+            if alarm is not None and alarm[1][0] <= until and not 0 <= due <= alarm[1][0]:
+                del self.alarms[alarm[0]]
+                self.now = max(self.now, alarm[1][0])
+                alarm[1][1]()
+                continue
             if due < 0 or due > until:
                 self.now = max(self.now, until)
                 return

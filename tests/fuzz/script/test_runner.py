@@ -229,6 +229,43 @@ def test_super_segments_come_with_the_size_of_their_pieces() -> None:
     assert result.outcome == PASSED, result.reason
 
 
+MORE = OPEN + "+0 send(4, ..., 40, MSG_MORE) = 40\n"
+CORKED = OPEN + "+0 setsockopt(4, SOL_TCP, TCP_CORK, [1], 4) = 0\n+0 write(4, ..., 40) = 40\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        CORKED + "+.05 setsockopt(4, SOL_TCP, TCP_CORK, [0], 4) = 0\n+0 > P. 1:41(40) ack 1",
+        CORKED + "+.05 setsockopt(4, SOL_TCP, TCP_NODELAY, [1], 4) = 0\n+0 > P. 1:41(40) ack 1",
+        CORKED + "+.05 write(4, ..., 2000) = 2000\n+0 > P. 1:2001(2000) ack 1",
+        CORKED + "+.05 shutdown(4, SHUT_WR) = 0\n+0 > FP. 1:41(40) ack 1",
+        CORKED + "+.05 close(4) = 0\n+0 > FP. 1:41(40) ack 1",
+        CORKED + "+.3 > P. 1:41(40) ack 1",  # a retransmission timeout, of a round trip of 0.1 s
+        MORE + "+.05 write(4, ..., 5) = 5\n+0 > P. 1:46(45) ack 1",
+        MORE + "+.3 > P. 1:41(40) ack 1",
+        MORE
+        + "+.05 sendmsg(4, {msg_iov(1)=[{..., 960}]}, MSG_MORE) = 960\n+0 > . 1:1001(1000) ack 1",
+        OPEN
+        + """
+           +0 send(4, ..., 1040, MSG_MORE) = 1040
+           +0 > . 1:1001(1000) ack 1
+          +.1 < . 1:1(0) ack 1001 win 1024
+           +0 > P. 1001:1041(40) ack 1
+        """,
+    ],
+)
+def test_what_lets_octets_past_a_cork(words: str) -> None:
+    """tcp(7): the cork's pull, a write without MSG_MORE, a full segment, an ACK, a timeout."""
+    result = play(words)
+    assert result.outcome == PASSED, result.reason
+
+
+@pytest.mark.parametrize("words", [MORE, CORKED])
+def test_a_cork_holds(words: str) -> None:
+    fails(words + "+.05 > P. 1:41(40) ack 1", "when: ")
+
+
 def test_a_file_is_sent() -> None:
     """What dd made of /dev/zero leaves like any other write."""
     made = "`dd bs=10 count=5 if=/dev/zero of=/tmp/zeros status=none`"
