@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 BUILD := build/compiled
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled container-test check format bench figures fuzz probes clean
+.PHONY: help run test test-compiled container-test check format bench bench-boot figures fuzz probes clean
 
 help:
 	@echo 'make run    serve openmirage.org on 127.0.0.1, without any privilege (ARGS="--link tap:NAME ...")'
@@ -17,6 +17,7 @@ help:
 	@echo 'make container-test  the Dockerfile, built and run: minutes, as root with buildah, podman and debootstrap'
 	@echo 'make check  lint, format and types'
 	@echo 'make bench  side by side with nginx and NSD, as root (ROWS="dns-mixed http-1k-c32" ROUNDS=5 JSON=FILE)'
+	@echo 'make bench-boot  where the time of a booting machine goes; after appliance configure && appliance build (ROUNDS=5)'
 	@echo 'make figures  what takes long about DNS: a million records, hostile queries, IXFR, kills (ARGS="million")'
 	@echo 'make probes ask 200 questions of our web server, and of nginx and Caddy where they are installed'
 	@echo 'make fuzz   random scenarios and hostile packets for a while (MINUTES=10 SEED=1)'
@@ -67,6 +68,9 @@ $(BUILD)/.built: pyproject.toml hatch_build.py $(shell find appliance -name '*.p
 
 bench: $(STAMP) $(if $(PURE),,$(BUILD)/.built)
 	@APPLIANCE_BUILD='$(if $(PURE),,$(abspath $(BUILD)))' ROWS='$(ROWS)' SECONDS='$(SECONDS)' ROUNDS='$(ROUNDS)' JSON='$(JSON)' $(BIN)/python -m bench
+
+bench-boot: $(STAMP)
+	ROUNDS='$(ROUNDS)' $(BIN)/python -m bench.boot $(ARGS)
 
 # Two thirds of the time for scenarios, one third for attackers; what fails lands in fuzz-failures/.
 MINUTES ?= 10

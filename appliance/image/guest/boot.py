@@ -31,6 +31,7 @@ their pages would be read again and again. A machine of 64 MB has 56, one of 80 
 def run(words: Sequence[str]) -> int:
     """Serve until told to end; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    machine.note("modules imported")
     with open(CONTENT, "rb") as file:
         settings, content = pickle.load(file)  # noqa: S301 - part of the image, as the code is
     machine.note("content read")
@@ -47,6 +48,7 @@ def run(words: Sequence[str]) -> int:
             kind, _, name = cable.link.partition(":")
             if kind == "packet":
                 machine.link_up(name)
+        machine.note("card up")
         asyncio.run(_serve(settings, content))
     except StartError as error:
         machine.say(f"appliance: {error}")
