@@ -15,12 +15,14 @@ Imports asyncio and the leaves of this package; never `net`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from struct import Struct
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from appliance.dns.consts import HEADER_LEN, OPCODE_UPDATE
 from appliance.dns.errors import WireError
 from appliance.dns.prepared import QR
+from appliance.dns.secondary import Primary
 
 PATIENCE: Final = 5.0
 """Seconds for a connection, and for an answer: clients ask again after as long (RFC 2136 §6.2
@@ -74,3 +76,36 @@ class ForwardProtocol(asyncio.Protocol):
         if not self.done.done():
             self.done.set_exception(WireError(why))
             self.done.exception()  # whoever waited may be gone; asyncio is not to complain of that
+
+
+async def carry(
+    message: bytes,
+    primaries: Iterable[Primary],
+    connect: Callable[..., Awaitable[tuple[Any, Any]]],
+    failed: Callable[[Primary, str], None],
+) -> bytes | None:
+    """Hand an update on to the first primary that can be reached; its answer, if it has one.
+
+    `connect` is like `loop.create_connection`; `failed` hears of each that was of no use.
+    """
+    for primary in primaries:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                transport, protocol = await connect(
+                    lambda: ForwardProtocol(message), primary.address, primary.port
+                )
+        except (OSError, TimeoutError) as error:
+            failed(primary, str(error) or type(error).__name__)
+            continue
+        try:
+            async with asyncio.timeout(PATIENCE):
+                answer: bytes = await protocol.done
+                return answer
+        except (WireError, TimeoutError) as error:
+            # It may have been done all the same, so nobody else is given it.
+            failed(primary, str(error) or type(error).__name__)
+            return None
+        finally:
+            protocol.done.cancel()
+            transport.abort()
+    return None

@@ -22,7 +22,7 @@ from appliance.dns.authority import FEW, Authority, file_name
 from appliance.dns.conversation import TransferProtocol
 from appliance.dns.edit import apply
 from appliance.dns.errors import DnsError, LocalError, Problem, WireError, ZoneError
-from appliance.dns.forward import PATIENCE, ForwardProtocol
+from appliance.dns.forward import carry
 from appliance.dns.incoming import Incoming, UpToDate, Whole
 from appliance.dns.journal import Mark, write_atomically
 from appliance.dns.notify import Notifier
@@ -160,37 +160,20 @@ class Service:
         self._spawn(self._carry(origin, message, answered))
 
     async def _carry(self, origin: bytes, message: bytes, answered: Answered) -> None:
-        """Bring an update to the first of a zone's primaries that can be reached."""
+        """Bring an update to a zone's primaries, and the answer to whoever waits for it."""
         secondary = self.authority.secondaries.get(origin)
         connect = self._connect or asyncio.get_running_loop().create_connection
         answer: bytes | None = None
+
+        def failed(primary: Primary, why: str) -> None:
+            self.authority.say(f"warning: an update of {file_name(origin)} was not handed on to "
+                               f"{primary.address} port {primary.port}: {why}")  # fmt: skip
+
         try:
-            for primary in secondary.primaries if secondary is not None else ():
-                try:
-                    async with asyncio.timeout(PATIENCE):
-                        transport, protocol = await connect(
-                            lambda: ForwardProtocol(message), primary.address, primary.port
-                        )
-                except (OSError, TimeoutError) as error:
-                    self._not_carried(origin, primary, error)
-                    continue
-                try:
-                    async with asyncio.timeout(PATIENCE):
-                        answer = await protocol.done
-                except (DnsError, TimeoutError) as error:
-                    # It may have been done all the same, so nobody else is given it.
-                    self._not_carried(origin, primary, error)
-                finally:
-                    protocol.done.cancel()
-                    transport.abort()
-                break
+            if secondary is not None:
+                answer = await carry(message, secondary.primaries, connect, failed)
         finally:
             answered(answer)
-
-    def _not_carried(self, origin: bytes, primary: Primary, error: Exception) -> None:
-        why = str(error) or type(error).__name__
-        self.authority.say(f"warning: an update of {file_name(origin)} was not handed on to "
-                           f"{primary.address} port {primary.port}: {why}")  # fmt: skip
 
     # Master files.
 
