@@ -9,7 +9,8 @@
 
 from appliance.fuzz.link import Burst, Link
 from appliance.fuzz.router import Router, RouterPort
-from appliance.fuzz.world import Cable, LivelockError, Station, Switch, World
+from appliance.fuzz.switch import Switch
+from appliance.fuzz.world import Cable, LivelockError, Station, World
 
 __all__ = [
     "Burst", "Cable", "Link", "LivelockError", "Router", "RouterPort", "Station", "Switch", "World",

@@ -20,9 +20,10 @@ from typing import Final
 from appliance.fuzz import invariants, invent, mutate
 from appliance.fuzz.application import End
 from appliance.fuzz.link import Link
+from appliance.fuzz.port import Sink
 from appliance.fuzz.run import SETTLE, Outcome, Run, describe
 from appliance.fuzz.scenario import Expect, Flow, Machine, Scenario
-from appliance.fuzz.world import LivelockError, Sink, Station
+from appliance.fuzz.world import LivelockError, Station
 from appliance.net.checksum import ones_complement_sum
 from appliance.net.seq import MASK
 from appliance.net.tcb import TcpSettings

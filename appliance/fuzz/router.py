@@ -10,16 +10,16 @@ Ethernet address, which is asked for (ARP, Neighbour Discovery). What is too lon
 cut (IPv4 without DF) or told of (RFC 1191, RFC 8201); what has no hop left, no route, or no
 neighbour, too (RFC 1812 §4.3.3, §5.3.1; RFC 4443 §3). The queue is that of the cable it leaves by.
 Super-segments are cut on arrival. Not here: advertisements, redirects, options, multicast.
-Imports `link`'s kin, the packets of `script`, and `net`.
+Imports `port`, the packets of `script`, and `net`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING, Final
 
+from appliance.fuzz.port import Port
 from appliance.fuzz.script import packets
 from appliance.net.checksum import ones_complement_sum
 from appliance.net.errors import WireError
@@ -29,7 +29,7 @@ from appliance.net.wire.address import from_text, to_text
 from appliance.net.wire.virtio import PLAIN, VNET_HDR_LEN
 
 if TYPE_CHECKING:
-    from appliance.fuzz.world import Port, World
+    from appliance.fuzz.world import World
 
 WAITING: Final = 64
 """Packets kept for a neighbour that has not answered yet."""
@@ -81,7 +81,7 @@ class RouterPort:
 class Router:
     """Ports, routes, and what is known of neighbours; `World.router` makes one."""
 
-    def __init__(self, world: World, name: str, make: Callable[[str, int], Port]) -> None:
+    def __init__(self, world: World, name: str) -> None:
         self.name = name
         self.ports: list[RouterPort] = []
         self.counters: Counter[str] = Counter()
@@ -89,7 +89,6 @@ class Router:
         self.signals = True
         """Tells of what it cannot forward; False: a black hole."""
         self._world = world
-        self._make = make
         self._routes: list[tuple[int, int, int, RouterPort, bytes | None]] = []
         self._known: dict[Address, bytes] = {}
         self._pending: dict[Address, list[tuple[RouterPort, bytes]]] = {}
@@ -102,7 +101,9 @@ class Router:
         """A new interface with these addresses and networks; ValueError if one is malformed."""
         interfaces = [ip_interface(cidr) for cidr in cidrs]
         number = len(self.ports)
-        made = RouterPort(self, number, self._make(f"{self.name}.{number}", mtu), cidrs)
+        made = RouterPort(
+            self, number, Port(self._world, f"{self.name}.{number}", mtu, True), cidrs
+        )
         self.ports.append(made)
         for interface in interfaces:
             self._add(str(interface.network), made, None)

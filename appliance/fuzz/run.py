@@ -20,9 +20,10 @@ from appliance.fuzz import invariants
 from appliance.fuzz.application import Application, Stream
 from appliance.fuzz.excuses import cut_short, excuses, lossy, own_doing
 from appliance.fuzz.monitor import Key, Monitor
+from appliance.fuzz.port import Sink
 from appliance.fuzz.router import Router
 from appliance.fuzz.scenario import Flow, Scenario
-from appliance.fuzz.world import Cable, LivelockError, Sink, Station, World
+from appliance.fuzz.world import Cable, LivelockError, Station, World
 from appliance.net.tcp import Connection
 from appliance.net.tcp_state import ALLOWED, CLOSED, NAMES, TIME_WAIT
 from appliance.net.tcp_table import Limits

@@ -11,7 +11,8 @@ it was put there. One seed decides everything random: ports and secrets of the h
 frame's fate. The same seed gives the same frames, octet for octet, on every machine.
 
 Each `Station` is a `net.stack.Host` with one interface and what its driver would remember; its
-clock may run ahead of or behind the world's. Imports `link`, `router` and `net`.
+clock may run ahead of or behind the world's. Imports `link`, `port`, `switch`, `router`
+and `net`.
 """
 
 from __future__ import annotations
@@ -22,18 +23,17 @@ import random as random_module
 from collections.abc import Callable
 from heapq import heappop, heappush
 from ipaddress import ip_address, ip_interface
-from typing import Final, Protocol
+from typing import Final
 
 from appliance.fuzz.link import Direction, Link
+from appliance.fuzz.port import Port, Sink
 from appliance.fuzz.router import Router, RouterPort
+from appliance.fuzz.switch import Switch
 from appliance.net.stack import Host
 from appliance.net.tcp_table import Limits
-from appliance.net.vif.base import Vif, derived_mac
+from appliance.net.vif.base import Vif
 from appliance.net.vif.offload import equip
-from appliance.net.wire import ethernet
 from appliance.net.wire.address import from_text, to_text
-from appliance.net.wire.ipv4 import MAX_TOTAL_LEN
-from appliance.net.wire.virtio import VNET_HDR_LEN
 
 START: Final = 10_000.0
 """Seconds: the world's clock at the beginning; hosts' clocks may be behind it, but count up from
@@ -45,79 +45,9 @@ DETECTION: Final = 5.0
 BATCH: Final = 64
 """Frames handed to a host at a time, as its driver does."""
 
-Watcher = Callable[[float, bool, bytes], None]
-"""Called with the time, whether the station sent (or else received) it, and the frame."""
-
 
 class LivelockError(AssertionError):
     """Things kept happening while no time passed."""
-
-
-class Sink(Protocol):
-    """What frames and wake-ups are for: an end of a cable, or whoever holds it."""
-
-    inbox: list[bytes]
-
-    def turn(self, now: float) -> None:
-        """Do what there is to do at `now`."""
-
-
-class Port:
-    """One end of a cable; a `Vif` for a host."""
-
-    def __init__(self, world: World, name: str, mtu: int, offload: bool) -> None:
-        self.name = name
-        self.mac = derived_mac(name)
-        self.mtu = mtu
-        self.gso_max = MAX_TOTAL_LEN if offload else 0
-        self.checksum_offload = offload
-        self.udp_segments = 0
-        self.on_readable: Callable[[], None] | None = None
-        self.on_writable: Callable[[], None] | None = None
-        self.out: Direction | None = None
-        """None: no cable is plugged in."""
-        self.watchers: list[Watcher] = []
-        self.sink: Sink | None = None
-        self._world = world
-        self._waits = False  # a wake-up for a full queue is under way
-
-    def fileno(self) -> int:
-        """Always -1: nothing to poll."""
-        return -1
-
-    def receive(self, limit: int) -> list[bytes]:
-        """Up to `limit` frames that have arrived."""
-        if self.sink is None:
-            return []
-        inbox = self.sink.inbox
-        taken = inbox[:limit]
-        del inbox[:limit]
-        return taken
-
-    def send(self, head: bytes, payload: bytes | memoryview = b"") -> bool:
-        """Put head + payload on the cable; False when it holds its senders up and is full."""
-        frame = head + payload if payload else head
-        out = self.out
-        if out is None:
-            return True
-        now = self._world.now
-        if not out.admit(frame, now):
-            if not self._waits:
-                self._waits = True
-                self._world.at(out.writable_at(now), self._writable)
-            return False
-        for watcher in self.watchers:
-            watcher(now, True, frame)
-        return True
-
-    def close(self) -> None:
-        """Pull the cable."""
-        self.out = None
-
-    def _writable(self) -> None:
-        self._waits = False
-        if self.on_writable is not None:
-            self.on_writable()
 
 
 class Station:
@@ -210,57 +140,6 @@ class Station:
             self._world.wake_at(self._world.now, self)
 
 
-class Switch:
-    """An Ethernet switch: it learns who is where, and floods what it has not learnt."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self.name = name
-        self.ports: list[SwitchPort] = []
-        self.table: dict[bytes, SwitchPort] = {}
-        """Ethernet address to port; bounded by the addresses in the scenario, and TABLE."""
-        self._world = world
-
-    def plug(self) -> SwitchPort:
-        """Return a new port."""
-        name = f"{self.name}.{len(self.ports)}"
-        port = SwitchPort(self, Port(self._world, name, MAX_TOTAL_LEN, True))
-        self.ports.append(port)
-        return port
-
-    def forward(self, source: SwitchPort, frame: bytes) -> None:
-        """Send a frame on to where its destination is."""
-        if len(frame) < VNET_HDR_LEN + ethernet.HEADER_LEN:
-            return
-        to = frame[VNET_HDR_LEN : VNET_HDR_LEN + 6]
-        sender = frame[VNET_HDR_LEN + 6 : VNET_HDR_LEN + 12]
-        if not sender[0] & 1 and len(self.table) < TABLE:
-            self.table[sender] = source
-        known = self.table.get(to)
-        for port in self.ports if known is None else (known,):
-            if port is not source:
-                port.port.send(frame)
-
-
-TABLE: Final = 4096
-"""Addresses that a switch learns; small ones learn a few thousand."""
-
-
-class SwitchPort:
-    """One port of a switch."""
-
-    def __init__(self, switch: Switch, port: Port) -> None:
-        self.switch = switch
-        self.port = port
-        self.port.sink = self
-        self.inbox: list[bytes] = []
-
-    def turn(self, _: float) -> None:
-        """Forward what has arrived."""
-        frames, self.inbox = self.inbox, []
-        for frame in frames:
-            self.switch.forward(self, frame)
-
-
 class _Call:
     """A call that the scenario asked for."""
 
@@ -349,7 +228,7 @@ class World:
 
     def router(self, name: str = "router") -> Router:
         """A new router, whose ports are given to `link`."""
-        return Router(self, name, lambda port, mtu: Port(self, port, mtu, True))
+        return Router(self, name)
 
     def link(self, one: Node, other: Node, there: Link, back: Link | None = None) -> Cable:
         """Connect two; `back` is the way from `other` to `one`, like `there` unless given.
