@@ -6,8 +6,11 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
 from appliance.image import qemu
 from appliance.image.graph import BuildError
+from bench import boot
 
 
 class Qmp:
@@ -90,3 +93,13 @@ def test_a_snapshot_is_of_the_image_that_was_built_last(tmp_path: Path) -> None:
     (tmp_path / "initramfs.new").rename(tmp_path / "initramfs")
     assert not qemu._usable(snapshot, machine, said.append)
     assert "another image" in said[0]
+
+
+@pytest.mark.interop
+def test_a_restored_machine_serves_sooner_than_one_that_boots(
+    plain: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (restored,) = asyncio.run(boot.restores(plain, 128, 1, tmp_path))
+    console = capsysbinary.readouterr().out
+    assert set(restored) == {"restored: first HTTP answer", "restored: first DNS answer"}
+    assert console.count(b"init: HTTP and DNS serve") == 1  # it did not boot a second time
