@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
+import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -161,8 +163,7 @@ class Observer:
 
     def exposition(self) -> tuple[bytes, str]:
         """All metrics in Prometheus' text format, and its media type."""
-        import prometheus_client as prometheus
-
+        prometheus = _prometheus()
         if self._registry is None:
             self._registry = prometheus.CollectorRegistry()
             self._registry.register(self)
@@ -270,3 +271,21 @@ def resident() -> int:
     """Octets of memory that the process has resident; proc(5)."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _prometheus() -> Any:
+    """The library, also where there is no OpenSSL: an image has none (image/guest/init.py).
+
+    The library names ssl's types for a server of its own, which nobody starts here.
+    """
+    if sys.modules.get("ssl", sys) is None:
+        names = types.ModuleType("ssl")
+        names.__getattr__ = lambda _name: None  # type: ignore[method-assign]
+        sys.modules["ssl"] = names
+        try:
+            import prometheus_client
+        finally:
+            sys.modules["ssl"] = None  # type: ignore[assignment]
+    else:
+        import prometheus_client
+    return prometheus_client
