@@ -16,7 +16,6 @@ import contextlib
 import io
 import os
 import re
-import signal
 import socket
 import ssl
 import statistics
@@ -185,10 +184,9 @@ async def restores(image: Path, memory: int, rounds: int, folder: Path) -> list[
             found.append({f"restored: {name}": moment for name, moment in answers.items()})
         else:
             await asyncio.sleep(SLEEP)
-        for _ in range(2):  # the power button, then the power
-            os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.sleep(EVERY)
-        await running
+        running.cancel()  # which cuts the power
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
     return found
 
 
