@@ -210,5 +210,5 @@ def test_the_cache_of_the_disk_is_right(plain: Path, tmp_path: Path, accelerator
     from appliance.image import qemu
 
     words = qemu.command(qemu.Machine(plain, state=tmp_path / "s", accelerator=accelerator))
-    (drive,) = (word for word in words if word.startswith("file="))
+    (drive,) = (word for word in words if word.startswith(f"file={tmp_path}"))
     assert "cache=none" in drive.split(",")
