@@ -129,6 +129,14 @@ class Flight:
             i += 1
         return news
 
+    def take_back(self) -> None:
+        """Forget the last transmission: it is as if its octets had never left."""
+        record = self.records.pop()
+        if record.lost:
+            self.lost -= record.end - record.start
+        if record.sacked:
+            self.sacked -= record.end - record.start
+
     def mark_lost(self, record: Sent) -> None:
         """Declare `record` lost, unless the peer holds it or it is known to be lost."""
         if not record.lost and not record.sacked:

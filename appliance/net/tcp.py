@@ -568,7 +568,7 @@ class Connection(Timers):
                 self._persist_at = inf
                 if self.probes and ack == self.snd_una == self.snd_nxt - 1 < self._sendq.end:
                     # The probe was refused: its octet leaves anew, with those behind it.
-                    self.repair.flight.records.pop()
+                    self.repair.flight.take_back()
                     self._shown = self.snd_nxt
                     self.snd_nxt = ack
                     self.unsent += 1

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from appliance.fuzz.run import Outcome
 
 Play = Callable[..., Outcome]
@@ -120,7 +118,6 @@ def test_a_half_open_connection_outlives_its_peers_interest(scenario: Play) -> N
     assert outcome.errors["ECONNRESET"] > 0
 
 
-@pytest.mark.xfail(strict=True, reason="BUG a probe's octet that was lost stays counted as lost")
 def test_a_window_that_opens_upon_a_probe_that_was_called_lost(scenario: Play) -> None:
     """RFC 6675 §2: what is no longer out is not lost either."""
     scenario("""
