@@ -17,7 +17,9 @@ from appliance.net import icmp
 from appliance.net.counters import Counters
 from appliance.net.errors import WireError
 from appliance.net.ip import Addresses
-from appliance.net.path import TCP, UDP
+from appliance.net.path import IPV4_LEN, TCP, UDP
+from appliance.net.path6 import IPV6_LEN
+from appliance.net.path_mtu import PathMtus
 from appliance.net.wire import icmp as wire_icmp
 from appliance.net.wire import icmpv6, ipv4, ipv6
 from appliance.net.wire.address import to_text
@@ -30,6 +32,8 @@ _IPV4_FLOOR: Final = 552
 """Octets: no smaller path MTU is believed (Linux's ip_rt_min_pmtu; RFC 791 promises 68)."""
 _IPV4_BLIND: Final = 576
 """Octets when a router that predates RFC 1191 names none."""
+_ECHOES: Final = 64
+"""Echo messages, and destinations, whose path MTU may be learnt: who pings us is anybody."""
 
 
 class Sender(Protocol):
@@ -59,6 +63,9 @@ class Errors:
         self._bucket = icmp.TokenBucket(icmp.RATE, icmp.BURST)
         self.echoes: dict[int, Callable[[str, int], None]] = {}
         """Who hears of echo replies, by their identifier: one for each `ping` that runs."""
+        self._echoed_to: dict[tuple[bytes, int], None] = {}
+        """Echo messages that left last: destination, identifier and number."""
+        self._echo_mtus = PathMtus(_ECHOES)
 
     def _may_send(self, now: float) -> bool:
         if self._bucket.take(now):
@@ -81,6 +88,7 @@ class Errors:
                 return
             self._counters.icmp_echo_replies += 1
             reply = wire_icmp.echo_reply(frame, message)
+            self.echo_leaves(packet.src, message.rest, len(reply))
             self._network.send(packet.dst, packet.src, wire_icmp.PROTOCOL, reply)
         elif message.type == wire_icmp.ECHO_REPLY:
             self._echoed(packet.src, message.rest)
@@ -111,6 +119,19 @@ class Errors:
             message = wire_icmp.unreachable(code, frame[at : packet.payload_end])
             self._network.send(packet.dst, packet.src, wire_icmp.PROTOCOL, message)
 
+    def bad_option4(
+        self, problem: ipv4.OptionError, frame: bytes, at: int, packet: ipv4.Ipv4Header, now: float
+    ) -> None:
+        """Tell of an option that cannot be (RFC 1122 §3.2.2.5), or asks us to route (§3.3.5)."""
+        if packet.fragment_offset or _is_error4(frame, packet):
+            return
+        if problem.pointer < 0:
+            self.unreachable4(wire_icmp.UNREACHABLE_SOURCE_ROUTE, frame, at, packet, now)
+        elif self._may_send(now):
+            quoted = frame[at : packet.payload_end]
+            message = wire_icmp.parameter_problem(problem.pointer, quoted)
+            self._network.send(packet.dst, packet.src, wire_icmp.PROTOCOL, message)
+
     # ------------------------------------------------------------------ IPv6
 
     def icmp6_arrives(self, frame: bytes, packet: ipv6.Ipv6Packet, now: float, link: Link) -> None:
@@ -128,6 +149,7 @@ class Errors:
                 self._counters.icmp_echo_replies += 1
                 body = frame[message.body_at : message.body_end]
                 reply = icmpv6.build(src, packet.src, icmpv6.ECHO_REPLY, 0, message.rest, body)
+                self.echo_leaves(packet.src, message.rest, len(reply))
                 self._network.send(src, packet.src, icmpv6.PROTOCOL, reply)
         elif message.type == icmpv6.ECHO_REPLY:
             self._echoed(packet.src, message.rest)
@@ -163,8 +185,7 @@ class Errors:
     ) -> None:
         """Tell of a packet to us (RFC 4443 §2.4 (e)); `always`: also of one to a group."""
         dst: bytes | None = packet.dst
-        if not any(packet.src) or (packet.protocol == icmpv6.PROTOCOL and packet.fragment_at < 0
-            and frame[packet.payload_at : packet.payload_at + 1] < b"\x80"):  # fmt: skip
+        if not any(packet.src) or _is_error6(frame, at, packet):
             return  # to nobody, and never about an error
         if ipv6.is_multicast(packet.dst):
             if not always:
@@ -177,6 +198,29 @@ class Errors:
             self._network.send(dst, packet.src, icmpv6.PROTOCOL, message)
 
     # ------------------------------------------------------------------ both
+
+    def echo_leaves(self, there: bytes, rest: int, size: int) -> None:
+        """Remember an echo message of `size` octets, so that its path MTU is believed."""
+        if size <= (_IPV4_FLOOR - IPV4_LEN if len(there) == 4 else ipv6.MIN_MTU - IPV6_LEN):
+            return  # none is smaller
+        if len(self._echoed_to) >= _ECHOES:
+            del self._echoed_to[next(iter(self._echoed_to))]
+        self._echoed_to[there, rest] = None
+
+    def echo_mtu(self, there: bytes, mtu: int) -> int:
+        """Octets that an echo message to `there` may have, where others may have `mtu`.
+
+        What routers say of echo messages holds for those alone: anybody can have us send one, so
+        whoever forges such a word can know what it must quote (RFC 5927 §7 asks more of TCP's).
+        """
+        return self._echo_mtus.towards(there, mtu, self._network.now)
+
+    def _echo_too_big(self, there: bytes, rest: int, mtu: int) -> bool:
+        """A router takes no more than `mtu` octets; False if we sent no such message."""
+        if (there, rest) not in self._echoed_to:
+            return False
+        self._echo_mtus.learn(there, mtu, self._network.now)
+        return True
 
     def _echoed(self, src: bytes, rest: int) -> None:
         """Hand a reply to who asked (RFC 1122 §3.2.2.6)."""
@@ -208,6 +252,11 @@ class Errors:
             elif quoted.protocol == TCP:
                 sequence = int.from_bytes(frame[at + 4 : at + 8])
                 known = upper.tcp_error(there + here + ports, sequence, error, mtu, now)
+            elif mtu and quoted.protocol in (wire_icmp.PROTOCOL, icmpv6.PROTOCOL):
+                rest = int.from_bytes(frame[at + 4 : at + 8])
+                if not self._echo_too_big(there, rest, mtu):
+                    self._counters.icmp_ignored += 1
+                return
         if not known:
             self._counters.icmp_ignored += 1
         elif mtu:
@@ -218,6 +267,8 @@ class Errors:
         try:
             if family == 4:
                 packet = ipv4.parse_quoted(quote, 0, len(quote))
+                if _is_error4(quote, packet):
+                    return
                 if packet.dst in self._network.addresses.local and self._may_send(now):
                     body = wire_icmp.time_exceeded(wire_icmp.EXCEEDED_REASSEMBLY, quote)
                     self._network.send(packet.dst, packet.src, wire_icmp.PROTOCOL, body)
@@ -247,3 +298,33 @@ class Errors:
             )
             # RFC 1122 §4.1.3.3.
             self._network.upper.udp_error(packet.src, port, packet.dst, remote_port, error, 0)
+
+
+def _is_error4(data: bytes, packet: ipv4.Ipv4Header) -> bool:
+    """Whether a datagram carries an ICMP error: none is sent about it (RFC 1122 §3.2.2)."""
+    at = packet.payload_at
+    return (
+        packet.protocol == wire_icmp.PROTOCOL
+        and at < packet.payload_end
+        and data[at] in wire_icmp.ERROR_TYPES
+    )
+
+
+def _is_error6(data: bytes, start: int, packet: ipv6.Ipv6Packet) -> bool:
+    """Whether a packet carries an ICMPv6 error or a redirect (RFC 4443 §2.4 (e.1), (e.2)).
+
+    Of a fragment only the first can tell.
+    """
+    if packet.fragment_at >= 0:
+        if ipv6.parse_fragment(data, packet.fragment_at).offset:
+            return False
+        try:
+            packet = ipv6.parse_quoted(data, start, packet.payload_end)
+        except WireError:
+            return False  # its headers are not all there
+    at = packet.payload_at
+    return (
+        packet.protocol == icmpv6.PROTOCOL
+        and at < packet.payload_end
+        and (data[at] < icmpv6.FIRST_INFORMATIONAL or data[at] == icmpv6.REDIRECT)
+    )

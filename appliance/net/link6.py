@@ -112,8 +112,12 @@ class Ipv6Configuration:
         if machine is None:
             return False
         if kind == icmpv6.MLD_QUERY:
-            # RFC 3810 §6.2: from a link-local address, with a hop limit of 1.
-            if not ipv6.is_link_local(packet.src) or packet.hop_limit != 1:
+            # RFC 3810 §6.2: from a link-local address, with a hop limit of 1 and a router alert.
+            if (
+                not ipv6.is_link_local(packet.src)
+                or packet.hop_limit != 1
+                or not ipv6.has_router_alert(data, packet)
+            ):
                 counters.mld_ignored += 1
             else:
                 counters.mld_in += 1

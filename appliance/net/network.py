@@ -18,17 +18,9 @@ from math import inf
 from typing import Final, Protocol
 
 from appliance.net.agenda import Agenda
-from appliance.net.checksum import checksum
 from appliance.net.counters import Counters
 from appliance.net.errors import WireError
-from appliance.net.fragments import (
-    TIMEOUT_V4,
-    TIMEOUT_V6,
-    Identifications,
-    Reassembler,
-    cut_ipv4,
-    cut_ipv6,
-)
+from appliance.net.fragments import TIMEOUT_V4, TIMEOUT_V6, Identifications, cut_ipv4, cut_ipv6
 from appliance.net.icmp_errors import Errors
 from appliance.net.ip import Addresses, Local
 from appliance.net.isn import keyed_hash
@@ -36,21 +28,22 @@ from appliance.net.link import Ipv6Settings, Link
 from appliance.net.neighbor import Neighbor
 from appliance.net.path import TCP, UDP, Ipv4Path, Ipv4UdpPath, TcpPath, UdpPath, frame
 from appliance.net.path6 import Ipv6Path, Ipv6UdpPath, label_of
+from appliance.net.path_mtu import PathMtus
+from appliance.net.pieces import Pieces
 from appliance.net.routes import Route, Routes
 from appliance.net.vif.base import Vif
 from appliance.net.wire import dhcp, ethernet, icmp, icmpv6, ipv4, ipv6
 from appliance.net.wire import udp as wire_udp
 from appliance.net.wire.address import from_text, interface_from_text, to_text
-from appliance.net.wire.virtio import DATA_VALID, NEEDS_CSUM, PLAIN, VNET_HDR_LEN
+from appliance.net.wire.virtio import DATA_VALID, NEEDS_CSUM, VNET_HDR_LEN
 
 ETHERNET_AT: Final = VNET_HDR_LEN
 IP_AT: Final = ETHERNET_AT + ethernet.HEADER_LEN
 CHECKED: Final = NEEDS_CSUM | DATA_VALID
 """Flags of the virtio header that say: no need to sum this."""
-PATH_MTU_SECONDS: Final = 600.0
-"""How long a smaller path MTU is remembered (RFC 1191 §6.3, RFC 8201 §4: ten minutes)."""
-MAX_PATH_MTUS: Final = 1024
-"""Destinations whose path MTU is remembered: about 0.2 MB; the oldest goes first."""
+MAX_NESTED: Final = 4
+"""Fragments that are of fragments: RFC 8200 §4.1 has us try, and nobody sends any (Linux takes no
+second level). Else one packet could complete as many datagrams as may wait, one in the other."""
 SECRET: Final = 16
 """Octets of secrets for labels and identifications."""
 
@@ -112,8 +105,9 @@ class Network:
         self.on_conflict: list[object] = []
         """Called with an address, the MAC of who else has it ("" if unknown), and whether we keep
         it all the same."""
-        self.fragments = Reassembler()
-        self.path_mtus: dict[bytes, tuple[int, float]] = {}
+        self.pieces = Pieces(counters)
+        self.fragments = self.pieces.reassembler
+        self.path_mtus = PathMtus()
         self._random = random
         self._secret = random.randbytes(SECRET)
         self._identifications = Identifications(random.randbytes(SECRET))
@@ -293,19 +287,11 @@ class Network:
     def mtu_of(self, link: Link, there: bytes) -> int:
         """Octets of packet that reach `there`, as far as we know."""
         mtu = link.mtu if len(there) == 4 else link.mtu6
-        known = self.path_mtus.get(there)
-        if known is not None:
-            if known[1] > self.now:
-                return min(mtu, known[0])
-            del self.path_mtus[there]
-        return mtu
+        return self.path_mtus.towards(there, mtu, self.now)
 
     def learn_path_mtu(self, there: bytes, mtu: int) -> None:
         """Remember that a router on the way to `there` takes no more than `mtu` octets."""
-        self.path_mtus.pop(there, None)
-        if len(self.path_mtus) >= MAX_PATH_MTUS:
-            del self.path_mtus[next(iter(self.path_mtus))]
-        self.path_mtus[there] = (mtu, self.now + PATH_MTU_SECONDS)
+        self.path_mtus.learn(there, mtu, self.now)
 
     def source_for(self, there: bytes) -> bytes | None:
         """Our address to speak to `there` from; None without a way or an address."""
@@ -330,6 +316,8 @@ class Network:
             return
         link, neighbor = way
         mtu = self.mtu_of(link, dst)
+        if protocol != UDP:
+            mtu = self.errors.echo_mtu(dst, mtu)
         if len(dst) == 4:
             if len(body) + ipv4.HEADER_LEN <= mtu:
                 packets = [ipv4.header(src, dst, protocol, len(body)) + body]
@@ -373,6 +361,7 @@ class Network:
         self.errors.echoes[ident] = answered
         body = bytes(index & 0xFF for index in range(size))
         rest = ident << 16 | sequence & 0xFFFF
+        self.errors.echo_leaves(there, rest, size + icmp.HEADER_LEN)
         if len(there) == 4:
             message = icmp.build(icmp.ECHO_REQUEST, 0, rest, body)
             self.send(src, there, icmp.PROTOCOL, message)
@@ -407,29 +396,23 @@ class Network:
 
     def _ipv4_arrives(self, frame: bytes, now: float, link: Link, group: bool) -> None:
         """RFC 1122 §3.2.1; raises WireError."""
-        header = ipv4.parse(frame, IP_AT, len(frame))
-        local = self.addresses.local
-        broadcast = header.dst in self.addresses.broadcasts
+        try:
+            header = ipv4.parse(frame, IP_AT, len(frame))
+        except ipv4.OptionError as problem:
+            bare = ipv4.parse_quoted(frame, IP_AT, len(frame))
+            if not self._is_for_us4(bare, group):
+                return
+            if bare.dst not in self.addresses.broadcasts:
+                self.errors.bad_option4(problem, frame, IP_AT, bare, now)
+            raise
         if link.dhcp is not None and self._is_dhcp(frame, header, now, link):
             return
-        if header.dst not in local and not broadcast:
-            # RFC 1122 §3.2.1.3: not for us; a host does not forward.
-            self.counters.ip_not_ours += 1
+        if not self._is_for_us4(header, group):
             return
-        if (
-            not self.addresses.is_unicast(header.src)
-            or header.src in self.addresses.broadcasts
-            or header.src in local
-        ):
-            # RFC 1122 §3.2.1.3: a source MUST NOT be a broadcast or multicast address.
-            self.counters.ip_bad_source += 1
-            return
-        # RFC 1122 §3.3.6: a link-layer broadcast must carry an IP broadcast, or be dropped.
-        if group and not broadcast:
-            self.counters.ip_not_ours += 1
-            return
+        broadcast = header.dst in self.addresses.broadcasts
         if header.flags & ipv4.FLAG_MF or header.fragment_offset:
-            whole = self._ipv4_fragment(frame, header, now)
+            self.agenda.lower(now + TIMEOUT_V4)
+            whole = self.pieces.ipv4(frame, header, now)
             if whole is not None:
                 self._ipv4_arrives(whole, now, link, group)
             return
@@ -453,6 +436,27 @@ class Network:
                 # RFC 1122 §3.2.2.1: code 2 when the protocol is not supported.
                 self.errors.unreachable4(icmp.UNREACHABLE_PROTOCOL, frame, IP_AT, header, now)
 
+    def _is_for_us4(self, header: ipv4.Ipv4Header, group: bool) -> bool:
+        """RFC 1122 §3.2.1.3, §3.3.6: whether the addresses of a datagram make sense here."""
+        broadcast = header.dst in self.addresses.broadcasts
+        if header.dst not in self.addresses.local and not broadcast:
+            # RFC 1122 §3.2.1.3: not for us; a host does not forward.
+            self.counters.ip_not_ours += 1
+            return False
+        if (
+            not self.addresses.is_unicast(header.src)
+            or header.src in self.addresses.broadcasts
+            or header.src in self.addresses.local
+        ):
+            # RFC 1122 §3.2.1.3: a source MUST NOT be a broadcast or multicast address.
+            self.counters.ip_bad_source += 1
+            return False
+        # RFC 1122 §3.3.6: a link-layer broadcast must carry an IP broadcast, or be dropped.
+        if group and not broadcast:
+            self.counters.ip_not_ours += 1
+            return False
+        return True
+
     def _is_dhcp(self, frame: bytes, header: ipv4.Ipv4Header, now: float, link: Link) -> bool:
         """Hand on what a server sends to a client, whose address is not ours yet (RFC 2131 §4.1).
 
@@ -473,53 +477,36 @@ class Network:
             link.dhcp_arrives(frame[datagram.payload_at : datagram.payload_end], now)
         return True
 
-    def _ipv4_fragment(self, frame: bytes, header: ipv4.Ipv4Header, now: float) -> bytes | None:
-        """Keep a fragment; the whole datagram's frame when it was the last. Raises WireError."""
-        self.counters.ip_fragments_in += 1
-        self.agenda.lower(now + TIMEOUT_V4)
-        at, end = header.payload_at, header.payload_end
-        whole = self.fragments.add(
-            (header.src, header.dst, header.ident, header.protocol),
-            header.src,
-            header.fragment_offset,
-            bool(header.flags & ipv4.FLAG_MF),
-            frame[at:end],
-            frame[IP_AT:at],
-            frame[IP_AT:end],
-            now,
-            marked=header.dscp_ecn & 3 == 3,
-        )
-        if whole is None:
-            return None
-        total = len(whole.head) + len(whole.payload)
-        if total > ipv4.MAX_TOTAL_LEN:
-            raise WireError("ip_fragment_malformed")
-        self.counters.ip_reassembled += 1
-        head = bytearray(whole.head)
-        # RFC 3168 §5.3: one marked fragment marks the whole.
-        head[1] |= 3 if whole.marked else 0
-        head[2:4] = total.to_bytes(2)
-        head[6:8] = head[10:12] = b"\0\0"
-        head[10:12] = checksum(head).to_bytes(2)
-        return PLAIN + frame[ETHERNET_AT:IP_AT] + head + whole.payload
-
-    def _ipv6_arrives(self, frame: bytes, now: float, link: Link, group: bool) -> None:
-        """RFC 8200 §3, §4; raises WireError."""
+    def _ipv6_arrives(
+        self, frame: bytes, now: float, link: Link, group: bool, nested: int = 0
+    ) -> None:
+        """RFC 8200 §3, §4; raises WireError. `nested`: how often it was put together already."""
         if link.slaac is None:
             self.counters.ethertype_unknown += 1
             return
         try:
             packet = ipv6.parse(frame, IP_AT, len(frame))
         except ipv6.HeaderError as problem:
-            self._refused(problem, frame, now, link, group)
+            # RFC 8200 §4: a header that must not be ignored is answered, if the packet was for us.
+            bare = ipv6.parse_quoted(frame, IP_AT, len(frame))
+            if not self._is_for_us(bare.src, bare.dst, bare.protocol, link, group):
+                return
+            self._tell_sender(problem, frame, bare, now)
             raise
         if not self._is_for_us(packet.src, packet.dst, packet.protocol, link, group):
             return
         multicast = ipv6.is_multicast(packet.dst)
         if packet.fragment_at >= 0:
-            whole = self._ipv6_fragment(frame, packet, now, link)
+            if nested >= MAX_NESTED:
+                raise WireError("ip_fragment_limit")
+            self.agenda.lower(now + TIMEOUT_V6)
+            try:
+                whole = self.pieces.ipv6(frame, packet, now)
+            except ipv6.HeaderError as problem:
+                self._tell_sender(problem, frame, packet, now)
+                raise
             if whole is not None:
-                self._ipv6_arrives(whole, now, link, group)
+                self._ipv6_arrives(whole, now, link, group, nested + 1)
             return
         trusted = bool(frame[0] & CHECKED)
         protocol = packet.protocol
@@ -573,62 +560,10 @@ class Network:
             return False
         return True
 
-    def _refused(
-        self, problem: ipv6.HeaderError, frame: bytes, now: float, link: Link, group: bool
+    def _tell_sender(
+        self, problem: ipv6.HeaderError, frame: bytes, packet: ipv6.Ipv6Packet, now: float
     ) -> None:
-        """Answer a header that must not be ignored, if the packet was for us (RFC 8200 §4)."""
-        bare = ipv6.parse_quoted(frame, IP_AT, len(frame))
-        if self._is_for_us(bare.src, bare.dst, bare.protocol, link, group):
-            self.errors.error6(
-                icmpv6.PARAMETER_PROBLEM,
-                problem.code,
-                problem.pointer,
-                frame,
-                IP_AT,
-                bare,
-                now,
-                always=problem.always,
-            )
-
-    def _ipv6_fragment(
-        self, frame: bytes, packet: ipv6.Ipv6Packet, now: float, link: Link
-    ) -> bytes | None:
-        """Keep a fragment; the whole packet's frame when it was the last. Raises WireError."""
-        self.counters.ip_fragments_in += 1
-        self.agenda.lower(now + TIMEOUT_V6)
-        header = ipv6.parse_fragment(frame, packet.fragment_at)
-        at, end = packet.payload_at, packet.payload_end
-        pointer, code = -1, ipv6.ERRONEOUS_FIELD
-        if header.more and (end - at) & 7:
-            pointer = ipv6.PAYLOAD_LEN_AT  # RFC 8200 §4.5
-        elif header.offset + end - at > ipv6.MAX_PAYLOAD:
-            pointer = packet.fragment_at + 2 - IP_AT
-        elif not header.offset and not ipv6.chain_is_whole(frame, header.next_header, at, end):
-            pointer, code = 0, ipv6.INCOMPLETE_CHAIN  # RFC 7112 §5
-        if pointer >= 0:
-            kind = icmpv6.PARAMETER_PROBLEM
-            self.errors.error6(kind, code, pointer, frame, IP_AT, packet, now)
-            raise WireError("ip_fragment_malformed")
-        head = bytearray(frame[IP_AT : packet.fragment_at])
-        head[packet.named_at - IP_AT] = header.next_header
-        whole = self.fragments.add(
-            (packet.src, packet.dst, header.ident),
-            packet.src,
-            header.offset,
-            header.more,
-            frame[at:end],
-            bytes(head),
-            frame[IP_AT:end],
-            now,
-            marked=packet.traffic_class & 3 == 3,
-        )
-        if whole is None:
-            return None
-        length = len(whole.head) - ipv6.HEADER_LEN + len(whole.payload)
-        if length > ipv6.MAX_PAYLOAD:
-            raise WireError("ip_fragment_malformed")
-        self.counters.ip_reassembled += 1
-        head = bytearray(whole.head)
-        head[1] |= 0x30 if whole.marked else 0
-        head[4:6] = length.to_bytes(2)
-        return PLAIN + frame[ETHERNET_AT:IP_AT] + head + whole.payload
+        kind, code, pointer = icmpv6.PARAMETER_PROBLEM, problem.code, problem.pointer
+        self.errors.error6(
+            kind, code, pointer, frame, IP_AT, packet, now, always=problem.always
+        )  # fmt: skip

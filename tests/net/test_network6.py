@@ -234,7 +234,7 @@ def test_packet_too_big_for_a_datagram() -> None:
     wire.put(six(ICMPv6PacketTooBig(mtu=1300) / quoted))
     socket.send(bytes(1400), (PEER, 4000))
     assert max(len(frame[IPv6]) for frame in wire.taken()) <= 1300
-    assert wire.host.network.path_mtus[from_text(PEER)][0] == 1300
+    assert wire.host.network.mtu_of(wire.host.links[0], from_text(PEER)) == 1300
     # RFC 8201 §4: ten minutes later larger packets are tried again.
     wire.now += 700.0
     wire.host.flush(wire.now)

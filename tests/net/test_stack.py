@@ -67,8 +67,10 @@ DROPPED = {
     "IP total length too small": (patched(syn(), 26, b"\x00\x13"), "ip_total_length"),
     "IP total length past the end": (patched(syn(), 26, b"\x02\x00"), "ip_truncated"),
     "IP checksum": (patched(syn(), 34, b"\xde\xad", header_sum=False), "ip_checksum"),
-    "IP options that lie": (syn(options=b"\x07\x00\x04\x00"), "ip_options"),
-    "IP options past the end": (syn(options=b"\x07\x28\x04\x00"), "ip_options"),
+    "another host's, with options that lie": (
+        syn(dst="10.0.0.77", options=b"\x07\x00\x04\x00"),
+        "ip_not_ours",
+    ),
     "another host's": (syn(dst="10.0.0.77"), "ip_not_ours"),
     "multicast": (syn(dst="224.0.0.1"), "ip_not_ours"),
     "loopback": (syn(dst="127.0.0.1"), "ip_not_ours"),
@@ -111,6 +113,19 @@ def test_each_drop_has_its_counter(name: str) -> None:
     assert told == {counter: 1}
     peer.expects_nothing()
     assert scene.others == []
+
+
+@pytest.mark.parametrize("options", [b"\x07\x00\x04\x00", b"\x07\x28\x04\x00"])
+def test_options_that_lie(options: bytes) -> None:
+    """RFC 1122 §3.2.2.5: dropped, counted and told of; the listener sees nothing."""
+    scene = Scene()
+    scene.listen(80)
+    peer = Peer(scene)
+    scene.receive(syn(options=options))
+    assert scene.host.counters.ip_options == 1
+    assert scene.host.counters.icmp_errors_out == 1
+    peer.expects_nothing()
+    assert len(scene.others) == 1
 
 
 def test_a_good_frame_after_all_that() -> None:

@@ -1,9 +1,9 @@
 """The IPv4 header (RFC 791 §3.1), validated as RFC 1122 §3.2.1 asks of a host.
 
 Every length is checked against the octets at hand before it is believed; what follows the datagram
-in the frame (Ethernet's padding) is cut off by `end`. Options are walked, so that lying lengths are
-noticed, and otherwise skipped. Whether the datagram is for us, and what its fragments mean, is the
-business of `ip`. Imports `errors` and `checksum`.
+in the frame (Ethernet's padding) is cut off by `end`. Options are walked, so that lying lengths and
+source routes that go on are noticed, and otherwise skipped. Whether the datagram is for us, and
+what its fragments mean, is the business of `ip`. Imports `errors` and `checksum`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ DEFAULT_TTL: Final = 64
 
 OPTION_END: Final = 0
 OPTION_NOP: Final = 1
+OPTION_LSRR: Final = 131
+OPTION_SSRR: Final = 137
 
 STRUCT: Final = Struct("!BBHHHBBH4s4s")
 
@@ -47,6 +49,19 @@ COUNTERS: Final = (
     "ip_checksum",
     "ip_options",
 )
+
+
+class OptionError(WireError):
+    """Options that a datagram is dropped for; its sender may hear of it.
+
+    `pointer` counts octets from the start of the header; -1: a source route that goes on from here.
+    """
+
+    __slots__ = ("pointer",)
+
+    def __init__(self, pointer: int) -> None:
+        super().__init__("ip_options")
+        self.pointer = pointer
 
 
 class Ipv4Header(NamedTuple):
@@ -138,7 +153,11 @@ def _take_apart(data: bytes | memoryview, at: int, end: int) -> Ipv4Header:
 
 
 def _walk_options(options: bytes) -> None:
-    """RFC 791 §3.1: two one-octet kinds, all others carry their length; RFC 1122 §3.2.1.8."""
+    """RFC 791 §3.1: two one-octet kinds, all others carry their length; RFC 1122 §3.2.1.8.
+
+    Deviates from RFC 1122 §3.2.1.8 (c): a source route that ends here is not used for answers
+    (RFC 7126 §4.3.5: what is routed by its source is best dropped).
+    """
     at, end = 0, len(options)
     while at < end:
         kind = options[at]
@@ -148,7 +167,12 @@ def _walk_options(options: bytes) -> None:
             at += 1
             continue
         if at + 1 >= end or options[at + 1] < 2 or at + options[at + 1] > end:
-            raise WireError("ip_options")
+            raise OptionError(HEADER_LEN + at)
+        if kind in (OPTION_LSRR, OPTION_SSRR):
+            if options[at + 1] < 3:
+                raise OptionError(HEADER_LEN + at)
+            if options[at + 2] <= options[at + 1]:
+                raise OptionError(-1)
         at += options[at + 1]
 
 

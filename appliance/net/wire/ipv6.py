@@ -240,6 +240,21 @@ def router_alert(next_header: int) -> bytes:
     return bytes((next_header, 0, OPTION_ROUTER_ALERT, 2, 0, 0, OPTION_PADN, 0))
 
 
+def has_router_alert(data: bytes | memoryview, packet: Ipv6Packet) -> bool:
+    """Whether a packet that `parse` has read asks routers to look, for MLD (RFC 2711 §2.1)."""
+    at = packet.header_at
+    if data[at + NEXT_HEADER_AT] != HOP_BY_HOP:
+        return False
+    at += HEADER_LEN
+    end = at + 8 * data[at + 1] + 8
+    at += 2
+    while at < end:
+        if data[at] == OPTION_ROUTER_ALERT:
+            return bytes(data[at + 1 : at + 4]) == b"\2\0\0"
+        at += 1 if data[at] == OPTION_PAD1 else 2 + data[at + 1]
+    return False
+
+
 def is_multicast(address: bytes) -> bool:
     """True for ff00::/8 (RFC 4291 §2.7)."""
     return address[0] == 0xFF
