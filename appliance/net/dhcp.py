@@ -32,10 +32,8 @@ RATE_LIMIT_INTERVAL: Final = 60.0
 """Declined addresses after which there is a wait of so many seconds (RFC 5227 §1.1)."""
 REQUEST_TRIES: Final = 4
 """Requests that stay without an answer before everything begins anew (RFC 2131 §3.1 (5))."""
-OFFER_WAIT: Final = 0.5
-"""Seconds that better offers may come after the first: none does on most networks. 0 takes it."""
-MIN_LEASE: Final = 60.0
-"""Seconds: a shorter lease is a mistake, and asking every few seconds would multiply it."""
+MIN_LEASE: Final = 10.0
+"""Seconds: a shorter lease is not taken, as the probe before its use may take seven (RFC 5227)."""
 INFINITE: Final = 0xFFFF_FFFF
 """Seconds that mean for ever (RFC 2131 §3.3)."""
 MAX_ROUTES: Final = 32
@@ -112,6 +110,7 @@ class Client:
         self._began = 0.0
         self._asked_at = 0.0  # when the last request was sent: lifetimes count from there
         self._declined = 0  # addresses in a row
+        self._refused = 0  # requests in a row that were answered by NAK
 
     def start(self, now: float) -> None:
         """Begin to look for a server, within a second (RFC 2131 §4.4.1 would take ten)."""
@@ -216,11 +215,11 @@ class Client:
         self._offer = None
         self._due = now + wait
 
-    def _give_up(self, now: float) -> None:
+    def _give_up(self, now: float, wait: float = 0.0) -> None:
         lease, self.lease = self.lease, None
         if lease is not None:
             self._owner.unbound(lease)
-        self._begin_again(now)
+        self._begin_again(now, wait)
 
     # ------------------------------------------------------------------ messages
 
@@ -237,7 +236,14 @@ class Client:
             # RFC 2131 §4.4.5: the address must not be used any longer.
             if self.state == REQUESTING and self._from_another(message):
                 return
-            self._give_up(now)
+            self._give_up(now, self._after_refusal())
+
+    def _after_refusal(self) -> float:
+        """Seconds until we ask again: at once, but not of a server that refuses what it offers."""
+        self._refused += 1
+        if self._refused == 1:
+            return 0.0
+        return min(FIRST_RETRY * (1 << min(self._refused - 2, 8)), LAST_RETRY)
 
     def _from_another(self, message: dhcp.DhcpMessage) -> bool:
         offer = self._offer
@@ -246,7 +252,7 @@ class Client:
         )
 
     def _offered(self, message: dhcp.DhcpMessage, now: float) -> None:
-        if not message.address(dhcp.SERVER_ID) or not _usable(message.yiaddr):
+        if not _usable(message.address(dhcp.SERVER_ID)) or not _usable(message.yiaddr):
             return
         if self._offer is None:
             self._offer = message
@@ -305,7 +311,7 @@ class Client:
     def _take(self, lease: Lease) -> None:
         self.lease = lease
         self.state = BOUND
-        self._declined = 0
+        self._declined = self._refused = 0
         self._offer = None
         self._due = min(lease.renew_at, lease.expires_at)
         self._owner.bound(lease)
@@ -313,22 +319,22 @@ class Client:
     def _lease(self, message: dhcp.DhcpMessage) -> Lease | None:
         """The lease that an acknowledgment grants; None when it makes no sense."""
         seconds = message.number(dhcp.LEASE_TIME, 4)
-        if not seconds or not _usable(message.yiaddr):
+        prefix_len = _prefix_len(message)
+        if seconds < MIN_LEASE or not _is_host(message.yiaddr, prefix_len):
             return None
-        length = inf if seconds == INFINITE else max(float(seconds), MIN_LEASE)
+        length = inf if seconds == INFINITE else float(seconds)
         t1 = message.number(dhcp.RENEWAL_TIME, 4) or length * 0.5
         t2 = message.number(dhcp.REBINDING_TIME, 4) or length * 0.875
         if not t1 <= t2 <= length:
             t1, t2 = length * 0.5, length * 0.875
-        mask = int.from_bytes(message.address(dhcp.SUBNET_MASK) or b"\xff\xff\xff\0")
         mtu = message.number(dhcp.MTU, 2)
         known = self.lease.server if self.lease is not None else NOBODY
         return Lease(
             message.yiaddr,
-            mask.bit_count(),
+            prefix_len,
             message.address(dhcp.SERVER_ID) or known,
             _routes(message),
-            message.addresses(dhcp.DNS)[:8],
+            tuple(filter(_usable, message.addresses(dhcp.DNS)))[:8],
             mtu if mtu >= ipv4.MIN_REASSEMBLY else 0,
             # RFC 2131 §4.4.5: from when the request was sent, not from when the answer came.
             self._asked_at + t1,
@@ -369,7 +375,20 @@ class Client:
 
 
 def _usable(address: bytes) -> bool:
-    return 0 < address[0] < 224 and address[0] != 127
+    return len(address) == 4 and 0 < address[0] < 224 and address[0] != 127
+
+
+def _is_host(address: bytes, prefix_len: int) -> bool:
+    """Whether an address can be one host's: not its network's broadcast (RFC 1122 §3.2.1.3 (e))."""
+    hosts = (1 << (32 - prefix_len)) - 1
+    return _usable(address) and (hosts < 2 or int.from_bytes(address) & hosts != hosts)
+
+
+def _prefix_len(message: dhcp.DhcpMessage) -> int:
+    """Of the network; 24 without a mask, or with one that is none (RFC 950 §2.1 allows gaps)."""
+    mask = int.from_bytes(message.address(dhcp.SUBNET_MASK))
+    gaps = ~mask & 0xFFFF_FFFF
+    return mask.bit_count() if mask and not gaps & (gaps + 1) else 24
 
 
 def _routes(message: dhcp.DhcpMessage) -> tuple[tuple[bytes, int, bytes], ...]:
@@ -377,7 +396,10 @@ def _routes(message: dhcp.DhcpMessage) -> tuple[tuple[bytes, int, bytes], ...]:
     value = message.options.get(dhcp.CLASSLESS_ROUTES, b"")
     if value:
         try:
-            return tuple(dhcp.classless_routes(value)[:MAX_ROUTES])
+            routes = dhcp.classless_routes(value)[:MAX_ROUTES]
+            # RFC 3442: a router of 0.0.0.0 is nobody: the network is on the link.
+            return tuple(r for r in routes if r[2] == NOBODY or _usable(r[2]))
         except WireError:
             pass  # §"DHCP Client Behavior": what is malformed is ignored
-    return tuple((NOBODY, 0, router) for router in message.addresses(dhcp.ROUTER)[:4])
+    routers = filter(_usable, message.addresses(dhcp.ROUTER))
+    return tuple((NOBODY, 0, router) for router in list(routers)[:4])
