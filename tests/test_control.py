@@ -120,17 +120,49 @@ def test_capture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         watching = asyncio.ensure_future(
             command(tmp_path, "capture", "-w", str(file), "--count", "4")
         )
-        while not stack._watched:  # noqa: ASYNC110 - the other thread connects
+        while not stack._watchers:  # noqa: ASYNC110 - the other thread connects
             await asyncio.sleep(0.01)
-        with pytest.raises(RuntimeError, match="watches already"):
-            stack.watch(lambda frame: None)
+        seen: list[tuple[bytes, str]] = []
+        stop = stack.watch(lambda *what: seen.append(what), stack.vif.name)
         assert await command(tmp_path, "ping", PEER, "--count", "4", "--interval", "0.02") == 0
         assert await watching == 0
         captured = read_pcap(file)
         assert len(captured) == 4
-        while stack._watched:  # noqa: ASYNC110 - the other thread hangs up
+        assert len(seen) >= 8
+        assert {name for _, name in seen} == {stack.vif.name}
+        stop()
+        while stack._watchers:  # noqa: ASYNC110 - the other thread hangs up
             await asyncio.sleep(0.01)
         assert stack.host.links[0].send == stack.vif.send
+
+    with_control(tmp_path, script)
+
+
+def test_capture_of_links(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of all links, those that come later too, or of the one that is named."""
+
+    async def script(stack: Stack, part: Control) -> None:
+        seen: set[str] = set()
+        stop = stack.watch(lambda _, name: seen.add(name))
+        left, right = pair(names=("second", "its-peer"))
+        async with Stack(right, addresses=["10.9.0.1/24"]):
+            stack.add_vif(left, addresses=["10.9.0.2/24"])
+            words = ("capture", "pair:second", "--count", "3", "--json")
+            only = asyncio.ensure_future(command(tmp_path, *words))
+            while len(stack._watchers or ()) < 2:  # noqa: ASYNC110 - the other thread connects
+                await asyncio.sleep(0.01)
+            for to in (PEER, "10.9.0.1"):
+                assert (
+                    await command(tmp_path, "ping", to, "--count", "2", "--interval", "0.02") == 0
+                )
+            assert await only == 0
+            out = capsys.readouterr().out.splitlines()
+            rows = [json.loads(line) for line in out if "frame" in line]
+            assert [row["link"] for row in rows] == ["second"] * 3
+            assert seen == {"second", "pair-a"}
+            stop()
+        assert await command(tmp_path, "capture", "third") == 1
+        assert "no link third: there are pair-a, second" in capsys.readouterr().err
 
     with_control(tmp_path, script)
 

@@ -22,6 +22,9 @@ _NAMES: Final = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6"}
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The words that it takes."""
     control.arguments(parser)
+    parser.add_argument(
+        "link", metavar="LINK", nargs="?", default="", help="by its name, as tap0 (default: all)"
+    )
     parser.add_argument("-w", "--write", metavar="FILE", help="pcap to this file; - is the output")
     parser.add_argument("--count", metavar="N", type=int, default=0, help="end after so many")
 
@@ -40,8 +43,9 @@ def run(options: argparse.Namespace) -> int:
     if output is not None:
         output.write(_FILE.pack(0xA1B2C3D4, 2, 4, 0, 0, SNAPLEN, 1))
         output.flush()
+    link = options.link.rpartition(":")[2]  # as the settings write it, with its kind, or without
     try:
-        for row in control.ask(options, {"do": "capture", "count": options.count}):
+        for row in control.ask(options, {"do": "capture", "count": options.count, "link": link}):
             if output is None:
                 say(json.dumps(row) if options.json else _text(row))
             else:
@@ -73,7 +77,7 @@ def _write(output: BinaryIO, row: dict[str, Any]) -> None:
 
 
 def _text(row: dict[str, Any]) -> str:
-    """One line: time, addresses and ports, protocol, octets."""
+    """One line: time, link, addresses and ports, protocol, octets."""
     from time import localtime, strftime
 
     from appliance.net.errors import WireError
@@ -82,6 +86,7 @@ def _text(row: dict[str, Any]) -> str:
 
     frame = base64.b64decode(row["frame"])
     at = strftime("%H:%M:%S", localtime(row["at"])) + f"{row['at'] % 1:.6f}"[1:]
+    at = f"{at} {row['link']}"
     try:
         dst, src, kind = ethernet.parse(frame, 10)
         if kind == ethernet.ETHERTYPE_ARP:

@@ -27,6 +27,7 @@ from appliance.net.tcp import Connection
 from appliance.net.transport_datagram import DatagramTransport
 from appliance.net.transport_driver import Driver
 from appliance.net.transport_stream import ProtocolFactory, StreamTransport
+from appliance.net.transport_watch import Seen, Watchers
 from appliance.net.vif.base import Vif
 from appliance.net.vif.offload import equip
 from appliance.net.wire.address import from_text, to_text
@@ -208,7 +209,7 @@ class Stack:
         )
         self.host.network.on_change.append(self._addresses_changed)
         self._changed: asyncio.Event | None = None
-        self._watched = False
+        self._watchers: Watchers | None = None
         if ipv6 is not None:
             self.host.use_ipv6(ipv6)
         if dhcp:
@@ -244,40 +245,19 @@ class Stack:
             self.host.add_address(cidr, link)
         if self._driver is not None:
             self._driver.more(vif, link)
+        if self._watchers is not None:
+            self._watchers.review()
         return link
 
-    def watch(self, seen: Callable[[bytes], None]) -> Callable[[], None]:
-        """Have `seen` told of every frame of the first link, both ways; returns what ends that.
+    def watch(self, seen: Seen, link: str = "") -> Callable[[], None]:
+        """Have `seen(frame, name)` told of every frame, both ways; returns what ends that.
 
-        Nothing is slower while nobody watches; one may watch at a time (RuntimeError).
+        `link` names one (ValueError if there is none of that name); else it is all of them.
+        Nothing is slower while nobody watches.
         """
         self._check_started()
-        if self._watched:
-            raise RuntimeError("somebody watches already")
-        assert self._driver is not None
-        driver, vif, link = self._driver, self.vif, self.host.links[0]
-
-        def receive(limit: int) -> list[bytes]:
-            frames = vif.receive(limit)
-            for frame in frames:
-                seen(frame)
-            return frames
-
-        def send(head: bytes, payload: bytes | memoryview = b"") -> bool:
-            taken = vif.send(head, payload)
-            if taken:
-                seen(b"".join((head, payload)))
-            return taken
-
-        def stop() -> None:
-            self._watched = False
-            driver.divert(vif.receive)
-            link.divert(vif.send)
-
-        self._watched = True
-        driver.divert(receive)
-        link.divert(send)
-        return stop
+        assert self._watchers is not None
+        return self._watchers.add(seen, link)
 
     def ping(
         self, to: str, ident: int, sequence: int, size: int, answered: Callable[[str, int], None]
@@ -342,6 +322,7 @@ class Stack:
             self._driver = Driver(asyncio.get_running_loop(), self.host, self.vif)
             for vif, link in zip(self.vifs[1:], self.host.links[1:], strict=True):
                 self._driver.more(vif, link)
+            self._watchers = Watchers(self._driver, self.vifs, self.host.links)
             self._driver.start()
 
     async def close(self, timeout: float = CLOSE_TIMEOUT) -> None:

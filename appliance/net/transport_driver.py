@@ -101,9 +101,10 @@ class Driver:
         if self._running:
             other.start()
 
-    def divert(self, receive: Callable[[int], list[bytes]]) -> None:
-        """Take frames by `receive` from now on: for those who watch the link."""
-        self._receive = receive
+    def divert(self, receive: Callable[[int], list[bytes]], link: Link) -> None:
+        """Take the frames of a link by `receive` from now on: for those who watch it."""
+        driver = next((other for other in self._others if other._link is link), self)
+        driver._receive = receive
 
     def stop(self) -> None:
         """Leave the links and the host alone from now on; the links stay open."""

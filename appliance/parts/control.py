@@ -5,7 +5,8 @@ until the answer is complete; when it goes away, what it asked for ends. Nothing
 through it. A socket that cannot be made is a line in the log and no reason not to serve.
 
 Requests: {"do": "arp"}, {"do": "route"}, {"do": "ping", "to": ..., "count", "interval", "size"},
-{"do": "capture", "count": n}. May import the stack's face and asyncio.
+{"do": "capture", "count": n, "link": name} (default: all of them). May import the stack's face and
+asyncio.
 """
 
 from __future__ import annotations
@@ -139,7 +140,8 @@ class Control(Part):
             async for answer in self._ping(request):
                 yield answer
         elif wanted == "capture":
-            async for answer in self._capture(int(request.get("count", 0))):
+            count, link = int(request.get("count", 0)), str(request.get("link", ""))
+            async for answer in self._capture(count, link):
                 yield answer
         else:
             raise ValueError("unknown request")
@@ -242,25 +244,26 @@ class Control(Part):
 
     # Capture.
 
-    async def _capture(self, count: int) -> AsyncIterator[Answer]:
+    async def _capture(self, count: int, link: str) -> AsyncIterator[Answer]:
         assert self._stack is not None
-        waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CAPTURED)
+        waiting: asyncio.Queue[tuple[float, bytes, str]] = asyncio.Queue(CAPTURED)
         missed = 0
 
-        def seen(frame: bytes) -> None:
+        def seen(frame: bytes, name: str) -> None:
             nonlocal missed
             try:
-                waiting.put_nowait((time.time(), frame))
+                waiting.put_nowait((time.time(), frame, name))
             except asyncio.QueueFull:
                 missed += 1
 
-        stop: Callable[[], None] = self._stack.watch(seen)
+        stop: Callable[[], None] = self._stack.watch(seen, link)
         try:
             number = 0
             while not count or number < count:
-                at, frame = await waiting.get()
+                at, frame, name = await waiting.get()
                 number += 1
-                yield {"at": at, "frame": base64.b64encode(frame).decode(), "missed": missed}
+                octets = base64.b64encode(frame).decode()
+                yield {"at": at, "link": name, "frame": octets, "missed": missed}
         finally:
             stop()
 
