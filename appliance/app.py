@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from appliance.gateway import Gateway
     from appliance.parts.certificates import Certificates
     from appliance.settings import Settings
+    from appliance.trace.record import TraceFile
 
 logger = logging.getLogger("appliance")
 
@@ -206,11 +207,7 @@ class Appliance:
 
     async def _begin(self) -> None:
         net = self.settings.net
-        tracing = None
-        if net.trace is not None:
-            from appliance.trace.record import TraceFile
-
-            tracing = TraceFile(net.trace, warn=logger.warning)
+        tracing = self._tracing()
         ours, theirs = self._open_cable()
         more = open_more(net, logger.warning)
         if tracing is not None:
@@ -228,6 +225,14 @@ class Appliance:
         if theirs is not None:
             await self._offer(theirs)
         await self._cabling.settle()
+
+    def _tracing(self) -> TraceFile | None:
+        """The file that a trace goes to, if one is wanted; raises LinkError."""
+        if self.settings.net.trace is None:
+            return None
+        from appliance.trace.record import TraceFile
+
+        return TraceFile(self.settings.net.trace, warn=logger.warning)
 
     def _open_cable(self) -> tuple[Vif, Vif | None]:
         """The first link, and the other end of a pair; raises LinkError."""

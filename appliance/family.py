@@ -65,11 +65,19 @@ class Family:
 def settings_of(family: Family, index: int) -> Settings:
     """The settings as a worker has them: what only the first one does is off in the others."""
     settings = family.settings
-    if index == FIRST:
-        if family.banner:
-            return settings
+    # Each worker records what it sees: visit.worker0.pcap, visit.worker1.pcap.
+    net = settings.net
+    own: dict[str, Any] = {
+        name: path.with_stem(f"{path.stem}.worker{index}")
+        for name, path in (("pcap", net.pcap), ("trace", net.trace))
+        if path is not None
+    }
+    if index == FIRST and not family.banner:
         # Addresses that the settings give have been asked for, and the others use them.
-        return settings.model_copy(update={"net": settings.net.model_copy(update={"probe": False})})
+        own["probe"] = False
+    settings = settings.model_copy(update={"net": net.model_copy(update=own)})
+    if index == FIRST:
+        return settings
     off: dict[str, Any] = {
         "control": settings.control.model_copy(update={"enabled": False}),
         "metrics": settings.metrics.model_copy(update={"port": 0}),

@@ -39,6 +39,8 @@ class Mesh:
         self.frames = [_pair() for _ in range(count)]
         """(reader, writer) of each worker."""
         self.words = [_pair() for _ in range(count + 1)]
+        self.seen = _pair()
+        """What others than the first worker see, while somebody watches; read by that one."""
 
     def pass_on(self, worker: int, message: bytes) -> bool:
         """Send a frame's message; False when there is no room."""
@@ -50,16 +52,20 @@ class Mesh:
 
     def frames_for(self, worker: int) -> list[bytes]:
         """Messages for a worker, up to a batch; never blocks."""
-        reader = self.frames[worker][0]
-        found: list[bytes] = []
-        with contextlib.suppress(BlockingIOError):
-            while len(found) < BATCH:
-                found.append(reader.recv(LARGEST))
-        return found
+        return _batch(self.frames[worker][0])
+
+    def show(self, frame: bytes) -> None:
+        """Tell the first worker of a frame, if there is room."""
+        with contextlib.suppress(OSError):
+            self.seen[1].send(frame)
+
+    def shown(self) -> list[bytes]:
+        """Frames that the others have seen, up to a batch; never blocks."""
+        return _batch(self.seen[0])
 
     def close(self) -> None:
         """Close all sockets."""
-        for reader, writer in (*self.frames, *self.words):
+        for reader, writer in (*self.frames, *self.words, self.seen):
             reader.close()
             writer.close()
 
@@ -126,6 +132,14 @@ class Post:
                 return
             words: Words = pickle.loads(letter)  # noqa: S301 - of our own process family
             yield words, fds[0] if fds else -1
+
+
+def _batch(reader: socket.socket) -> list[bytes]:
+    found: list[bytes] = []
+    with contextlib.suppress(BlockingIOError):
+        while len(found) < BATCH:
+            found.append(reader.recv(LARGEST))
+    return found
 
 
 def blob_of(fd: int) -> bytes:

@@ -576,8 +576,6 @@ class Net(Cable):
             alone = "the link is a pair, which has one end"
         elif self.more:
             alone = "there are more links"
-        elif self.pcap is not None or self.trace is not None:
-            alone = "frames are recorded, which one process does"
         if self.workers > 1 and alone:
             raise ValueError(f"workers|{self.workers}|1, since {alone}")
         return self

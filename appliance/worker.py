@@ -16,7 +16,7 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,11 +33,14 @@ from appliance.parts.mirror import FIRST, Follower, Publisher
 from appliance.parts.observer import Counts, resident
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from appliance.content import Content
     from appliance.net.vif.base import Vif
     from appliance.parts.acme import Keeper
     from appliance.parts.base import Part
     from appliance.parts.web import Web
+    from appliance.trace.record import TraceFile
 
 logger = logging.getLogger("appliance")
 
@@ -62,6 +65,9 @@ class Worker(Appliance):
         self._told: Addressing | None = None
         self._inherited: list[Any] = []  # addresses and routes of a first worker before this
         self._timer: asyncio.TimerHandle | None = None
+        self._watched = False  # somebody captures
+        self._seen: Callable[[bytes], None] = _nobody
+        self._unwatch: Callable[[], None] | None = None
         self._flushing = False
         self._prepared: tuple[int, Content] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,7 +126,25 @@ class Worker(Appliance):
             self.post.send(other, *words)
 
     def _open_cable(self) -> tuple[Vif, Vif | None]:
-        return self.family.queues[self.index], None
+        queue, pcap = self.family.queues[self.index], self.settings.net.pcap
+        if pcap is None:
+            return queue, None
+        from appliance.net.vif.pcap import Recorder
+
+        self._keep_recording(pcap)
+        return Recorder(queue, pcap, clock=time.time_ns, warn=logger.warning), None
+
+    def _tracing(self) -> TraceFile | None:
+        if self.settings.net.trace is not None:
+            self._keep_recording(self.settings.net.trace)
+        return super()._tracing()
+
+    def _keep_recording(self, path: Path) -> None:
+        """What a worker before this has recorded stays, under a number: perhaps why it died."""
+        if not self.family.banner:
+            from appliance.net.vif.pcap import set_aside
+
+            set_aside(path)
 
     async def _stack(
         self,
@@ -158,6 +182,8 @@ class Worker(Appliance):
         loop.add_reader(self.family.mesh.frames[self.index][0], self._frames)
         if self.index == FIRST:
             stack.host.network.on_change.append(self._tell_addressing)
+            self._seen = stack.share_watching(self._watch)
+            loop.add_reader(self.family.mesh.seen[0], self._shown)
         return stack
 
     async def _begin(self) -> None:
@@ -169,11 +195,18 @@ class Worker(Appliance):
             if self._inherited:
                 loop.call_later(self.settings.net.wait + CONFIRMED, self._let_go)
             self._publisher = Publisher(self._dns, self.post)
-            self._tell_followers("alone", False)  # whatever a first worker before this was at
+            # Whatever a first worker before this was at.
+            self._tell_followers("alone", False)
+            self._tell_followers("watch", False)
         else:
             net = self.settings.net
             ipv6 = Ipv6Settings(self.family.secret) if net.ipv6 != "off" else None
-            stack = await self._stack(self._open_cable()[0], (), (), ipv6=ipv6)
+            tracing, vif = self._tracing(), self._open_cable()[0]
+            if tracing is not None:
+                vif = tracing.around(vif)
+            stack = await self._stack(vif, (), (), ipv6=ipv6)
+            if tracing is not None:
+                stack.host.on_turn = tracing.trace.turn
             for part in self._parts:
                 await part.begin(stack)
             loop.add_reader(self.post.fileno(), self._letters)
@@ -254,6 +287,8 @@ class Worker(Appliance):
                 follow(self._stacks[0].host.network, rest[0])
             elif kind == "alone" and self.steer is not None:
                 self.steer.leave(self._web_ports() if rest[0] else ())
+            elif kind == "watch":
+                self._watch_here(rest[0])
             elif kind == "certificate" and self._keeper is not None:
                 self._keeper.look_again()
 
@@ -273,6 +308,8 @@ class Worker(Appliance):
             publisher.hello(rest[0], pickle.loads(blob_of(fd)))  # noqa: S301 - from a worker
             if self._told is not None:
                 self.post.send(rest[0], "addressing", self._told)
+            if self._watched:
+                self.post.send(rest[0], "watch", True)
         elif kind == "update":
             publisher.update(*rest)
         elif kind == "notify":
@@ -299,6 +336,24 @@ class Worker(Appliance):
             sums = total.setdefault(room, {})
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value
+
+    # Those who watch frames ask the first worker, and want those of all.
+
+    def _watch(self, on: bool) -> None:
+        self._watched = on
+        self._tell_followers("watch", on)
+
+    def _shown(self) -> None:
+        for frame in self.family.mesh.shown():
+            self._seen(frame)
+
+    def _watch_here(self, on: bool) -> None:
+        if self._unwatch is not None:
+            self._unwatch()
+            self._unwatch = None
+        if on:
+            show = self.family.mesh.show
+            self._unwatch = self._stacks[0].watch(lambda frame, _name: show(frame))
 
     # Once a second.
 
@@ -380,6 +435,10 @@ class Worker(Appliance):
         except Exception:
             logger.exception("worker %d: reload", self.index)
         self.post.send(self.family.supervisor, "served", self.index, number)
+
+
+def _nobody(_frame: bytes) -> None:
+    """Nobody watches."""
 
 
 def _silent(_line: str) -> None:

@@ -18,6 +18,7 @@ from appliance.dns import Catalog, Zone
 from appliance.dns.authority import Authority, Options
 from appliance.dns.reload import LoadedZones
 from appliance.dns.service import Service
+from appliance.family import settings_of
 from appliance.mesh import Mesh, Post, blob_of, file_of
 from appliance.parts.mirror import Mirror, Publisher, of_a_follower
 from appliance.reloads import Reload, Reloads
@@ -36,8 +37,6 @@ QUESTION = b"\0\1\1\0\0\1\0\0\0\0\0\0\3www\7example\4test\0\0\1\0\1"
     ("settings", "why"),
     [
         ("", "the link is a pair"),
-        ('link = "tap:a"\npcap = "x"', "frames are recorded"),
-        ('link = "tap:a"\ntrace = "x"', "frames are recorded"),
         ('link = "tap:a"\n[[net.more]]\nlink = "tap:b"', "there are more links"),
     ],
 )
@@ -48,6 +47,18 @@ def test_what_several_workers_cannot_have(tmp_path: Path, settings: str, why: st
         load(path, {})
     path.write_text(f"[net]\nworkers = 1\n{settings}\n")
     assert load(path, {}).net.workers == 1
+
+
+def test_each_worker_records_by_itself(tmp_path: Path) -> None:
+    """What it sees, in files of its own."""
+    path = tmp_path / "appliance.toml"
+    path.write_text('[net]\nlink = "tap:a"\nworkers = 2\npcap = "x.pcap"\ntrace = "y.trace"\n')
+    family: Any = SimpleNamespace(settings=load(path, {}), banner=True)
+    for index in (0, 1):
+        net = settings_of(family, index).net
+        assert net.pcap == tmp_path / f"x.worker{index}.pcap"
+        assert net.trace == tmp_path / f"y.worker{index}.trace"
+        assert net.probe is None
 
 
 @pytest.mark.parametrize("number", [0, -1, 257])

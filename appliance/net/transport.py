@@ -259,6 +259,16 @@ class Stack:
         assert self._watchers is not None
         return self._watchers.add(seen, link)
 
+    def share_watching(self, told: Callable[[bool], None]) -> Callable[[bytes], None]:
+        """For stacks that are one host: `told` whether anybody watches, when that changes.
+
+        Returns what tells those who watch of a frame that another of the stacks has seen.
+        """
+        self._check_started()
+        assert self._watchers is not None
+        self._watchers.on_change = told
+        return self._watchers.tell
+
     def ping(
         self, to: str, ident: int, sequence: int, size: int, answered: Callable[[str, int], None]
     ) -> None:

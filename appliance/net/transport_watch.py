@@ -24,6 +24,9 @@ class Watchers:
         self._vifs = vifs
         self._links = links
         self._watchers: dict[object, tuple[Seen, str]] = {}
+        self.on_change: Callable[[bool], None] | None = None
+        """Told whether anybody watches, when that changes."""
+        self._watched = False
 
     def __len__(self) -> int:
         return len(self._watchers)
@@ -43,8 +46,19 @@ class Watchers:
 
         return stop
 
+    def tell(self, frame: bytes) -> None:
+        """Tell of a frame that somebody else has seen, on the first link."""
+        name = self._links[0].name
+        for seen, wanted in list(self._watchers.values()):
+            if wanted in ("", name):
+                seen(frame, name)
+
     def review(self) -> None:
         """Have the frames of each link pass by its watchers, if it has any."""
+        if bool(self._watchers) != self._watched:
+            self._watched = not self._watched
+            if self.on_change is not None:
+                self.on_change(self._watched)
         for vif, link in zip(self._vifs, self._links, strict=True):
             told = [seen for seen, name in self._watchers.values() if name in ("", link.name)]
             if told:

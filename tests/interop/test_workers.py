@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.net.vif.pcap import read_pcap
 from bench import lab
 from bench.lab import Namespace, Server
 from tests.interop.conftest import ENVIRONMENT, OURS, ROOT, require, tap_namespace, write_house
@@ -140,6 +141,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         command = space.command(
             *(sys.executable, "-m", "appliance", "serve", "--workers", "2", "--link", "tap:many0"),
             *("--address", NETWORK, "--host-address", KERNEL, *arguments),
+            *("--pcap", str(folder / "seen.pcap"), "--trace", str(folder / "seen.trace")),
         )
         server = stack.enter_context(lab.serve("appliance", command, folder, env=ENVIRONMENT))
         server.wait(lambda: "2 workers, processes" in server.words(), 30.0)
@@ -182,6 +184,36 @@ def test_an_update_is_seen_everywhere(host: Host) -> None:
             assert host.dig(f"n{number}.dyn.test", "A") == "192.0.2.9\n"
 
 
+def asked(captured: list[bytes]) -> int:
+    """How many frames carry the head of a request."""
+    return sum(b"GET /1k.txt" in frame for frame in captured)
+
+
+def test_both_are_captured_and_recorded(host: Host) -> None:
+    """`appliance capture` asks the first worker, and sees the flows of all; --pcap makes files."""
+    file = host.folder / "captured.pcap"
+    words = ("-m", "appliance", "capture", "-c", str(host.folder / "appliance.toml"), "-w")
+    with subprocess.Popen([sys.executable, *words, str(file)], env=os.environ | ENVIRONMENT) as it:
+        try:
+            time.sleep(1.0)
+            requests = 16
+            for _ in range(requests):
+                host.size("/1k.txt")
+            host.until(
+                lambda: asked([record.octets for record in read_pcap(file)]) == requests, 5.0
+            )
+        finally:
+            it.send_signal(signal.SIGINT)
+    recorded = [
+        asked([record.octets for record in read_pcap(host.folder / f"seen.worker{index}.pcap")])
+        for index in (0, 1)
+    ]
+    assert min(recorded) > 0
+    assert sum(recorded) >= requests
+    for index in (0, 1):
+        assert (host.folder / f"seen.worker{index}.trace").stat().st_size > 0
+
+
 @pytest.mark.parametrize("index", [1, 0])
 def test_a_worker_is_killed(host: Host, index: int) -> None:
     """Its connections get resets, the others go on; another takes its place, and knows all."""
@@ -193,6 +225,9 @@ def test_a_worker_is_killed(host: Host, index: int) -> None:
     assert alive > 0
     assert reset > 0
     assert alive + reset == 24
+    # What it had recorded is kept beside what its successor records.
+    assert asked([r.octets for r in read_pcap(host.folder / f"seen.worker{index}.1.pcap")])
+    assert (host.folder / f"seen.worker{index}.1.trace").exists()
     for _ in range(12):
         assert host.size("/1k.txt") == "200 1000"
         assert host.dig("n3.dyn.test", "A") == "192.0.2.9\n"

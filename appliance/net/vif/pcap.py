@@ -197,10 +197,7 @@ class Recorder:
         try:
             os.close(self._file)
             self._file = -1
-            for number in range(self._keep - 1, 0, -1):
-                older = self._numbered(number - 1)
-                if older.exists():
-                    older.replace(self._numbered(number))
+            set_aside(self._path, self._keep)
             self._open()
         except OSError as error:
             self._stop(error)
@@ -226,10 +223,20 @@ class Recorder:
             self._file = -1
         self._warn(f"recording to {self._path} has stopped: {error.strerror}")
 
-    def _numbered(self, number: int) -> Path:
-        if number == 0:
-            return self._path
-        return self._path.with_name(f"{self._path.stem}.{number}{self._path.suffix}")
+
+def set_aside(path: Path, keep: int = KEEP) -> None:
+    """Number the file at `path` and those before it up, for another to take its place.
+
+    `keep` files stay, that one included; raises OSError.
+    """
+    for number in range(keep - 1, 0, -1):
+        older = _numbered(path, number - 1)
+        if older.exists():
+            older.replace(_numbered(path, number))
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}.{number}{path.suffix}") if number else path
 
 
 def read_pcap(path: str | os.PathLike[str]) -> list[Captured]:
