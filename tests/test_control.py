@@ -163,6 +163,8 @@ def test_capture_of_links(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             stop()
         assert await command(tmp_path, "capture", "third") == 1
         assert "no link third: there are pair-a, second" in capsys.readouterr().err
+        assert await command(tmp_path, "capture", "--count", "-1") == 1
+        assert "-1 frames cannot be shown" in capsys.readouterr().err
 
     with_control(tmp_path, script)
 

@@ -36,6 +36,8 @@ def run(options: argparse.Namespace) -> int:
                 say(json.dumps(row))
             elif "ms" in row:
                 say(f"{row['size']} octets from {row['from']}: {row['sequence']}, {row['ms']} ms")
+            elif "unreachable" in row:
+                say(f"from {row['from']}: {row['sequence']}, {row['unreachable']}")
             else:
                 say(f"{row['sent']} sent, {row['received']} received")
     except control.ControlError as error:

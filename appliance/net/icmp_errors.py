@@ -36,6 +36,10 @@ _ECHOES: Final = 64
 """Echo messages, and destinations, whose path MTU may be learnt: who pings us is anybody."""
 
 
+Answered = Callable[[str, int, str], None]
+"""Told who answered, to which number, and why there is no reply ("" with one)."""
+
+
 class Sender(Protocol):
     """What this asks of the network layer."""
 
@@ -61,7 +65,7 @@ class Errors:
         self._network = network
         self._counters = counters
         self._bucket = icmp.TokenBucket(icmp.RATE, icmp.BURST)
-        self.echoes: dict[int, Callable[[str, int], None]] = {}
+        self.echoes: dict[int, Answered] = {}
         """Who hears of echo replies, by their identifier: one for each `ping` that runs."""
         self._echoed_to: dict[tuple[bytes, int], None] = {}
         """Echo messages that left last: destination, identifier and number."""
@@ -94,11 +98,13 @@ class Errors:
             self._echoed(packet.src, message.rest)
         elif message.type in wire_icmp.ERROR_TYPES:
             self._counters.icmp_errors_in += 1
-            self._error4_arrives(frame, message, now)
+            self._error4_arrives(packet.src, frame, message, now)
         else:
             self._counters.icmp_ignored += 1
 
-    def _error4_arrives(self, frame: bytes, message: wire_icmp.IcmpMessage, now: float) -> None:
+    def _error4_arrives(
+        self, src: bytes, frame: bytes, message: wire_icmp.IcmpMessage, now: float
+    ) -> None:
         quoted = ipv4.parse_quoted(frame, message.body_at, message.body_end)
         error = icmp.error_of(message.type, message.code)
         mtu = 0
@@ -109,7 +115,7 @@ class Errors:
                 mtu = max(mtu or _IPV4_BLIND, _IPV4_FLOOR)
             else:
                 mtu = 0
-        self._tell(frame, quoted, quoted.fragment_offset == 0, error, mtu, now)
+        self._tell(src, frame, quoted, quoted.fragment_offset == 0, error, mtu, now)
 
     def unreachable4(
         self, code: int, frame: bytes, at: int, packet: ipv4.Ipv4Header, now: float
@@ -155,11 +161,13 @@ class Errors:
             self._echoed(packet.src, message.rest)
         elif message.type < icmpv6.FIRST_INFORMATIONAL:
             self._counters.icmp_errors_in += 1
-            self._error6_arrives(frame, message, now)
+            self._error6_arrives(packet.src, frame, message, now)
         elif not link.icmp6_arrives(frame, packet, message, now):
             self._counters.icmp_ignored += 1
 
-    def _error6_arrives(self, frame: bytes, message: icmpv6.Icmpv6Message, now: float) -> None:
+    def _error6_arrives(
+        self, src: bytes, frame: bytes, message: icmpv6.Icmpv6Message, now: float
+    ) -> None:
         quoted = ipv6.parse_quoted(frame, message.body_at, message.body_end)
         error = icmp.error6_of(message.type, message.code)
         mtu = 0
@@ -169,7 +177,7 @@ class Errors:
             if not ipv6.MIN_MTU <= mtu < quoted.payload_len + ipv6.HEADER_LEN:
                 mtu = 0
         first = quoted.fragment_at < 0 or not ipv6.parse_fragment(frame, quoted.fragment_at).offset
-        self._tell(frame, quoted, first, error, mtu, now)
+        self._tell(src, frame, quoted, first, error, mtu, now)
 
     def error6(
         self,
@@ -228,10 +236,19 @@ class Errors:
         if answered is None:
             self._counters.icmp_ignored += 1
         else:
-            answered(to_text(src), rest & 0xFFFF)
+            answered(to_text(src), rest & 0xFFFF, "")
+
+    def _not_echoed(self, src: bytes, kind: int, rest: int, error: OSError) -> bool:
+        """Hand an error about a request of ours to who sent it; False if nobody did."""
+        answered = self.echoes.get(rest >> 16)
+        if answered is None or kind not in (wire_icmp.ECHO_REQUEST, icmpv6.ECHO_REQUEST):
+            return False
+        answered(to_text(src), rest & 0xFFFF, error.strerror or str(error))
+        return True
 
     def _tell(
         self,
+        src: bytes,
         frame: bytes,
         quoted: ipv4.Ipv4Header | ipv6.Ipv6Packet,
         first: bool,
@@ -252,11 +269,13 @@ class Errors:
             elif quoted.protocol == TCP:
                 sequence = int.from_bytes(frame[at + 4 : at + 8])
                 known = upper.tcp_error(there + here + ports, sequence, error, mtu, now)
-            elif mtu and quoted.protocol in (wire_icmp.PROTOCOL, icmpv6.PROTOCOL):
+            elif quoted.protocol in (wire_icmp.PROTOCOL, icmpv6.PROTOCOL):
                 rest = int.from_bytes(frame[at + 4 : at + 8])
-                if not self._echo_too_big(there, rest, mtu):
-                    self._counters.icmp_ignored += 1
-                return
+                if mtu:
+                    known = self._echo_too_big(there, rest, mtu)
+                else:
+                    known = error is not None and self._not_echoed(src, frame[at], rest, error)
+                mtu = 0
         if not known:
             self._counters.icmp_ignored += 1
         elif mtu:
@@ -281,7 +300,7 @@ class Errors:
             self._counters.count(error.counter)
 
     def not_sent(self, frame: bytes, at: int, error: OSError) -> None:
-        """A frame of ours found nobody at its next hop: tell the UDP socket that sent it."""
+        """A frame of ours found nobody at its next hop: tell the socket, or ping, that sent it."""
         try:
             packet: ipv4.Ipv4Header | ipv6.Ipv6Packet
             if frame[at] >> 4 == 4:
@@ -298,6 +317,9 @@ class Errors:
             )
             # RFC 1122 §4.1.3.3.
             self._network.upper.udp_error(packet.src, port, packet.dst, remote_port, error, 0)
+        elif packet.protocol in (wire_icmp.PROTOCOL, icmpv6.PROTOCOL) and start + 8 <= len(frame):
+            rest = int.from_bytes(frame[start + 4 : start + 8])
+            self._not_echoed(packet.src, frame[start], rest, error)
 
 
 def _is_error4(data: bytes, packet: ipv4.Ipv4Header) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import random as random_module
-from collections.abc import Callable
 from math import inf
 from typing import Final, Protocol
 
@@ -21,7 +20,7 @@ from appliance.net.agenda import Agenda
 from appliance.net.counters import Counters
 from appliance.net.errors import WireError
 from appliance.net.fragments import TIMEOUT_V4, TIMEOUT_V6, Identifications, cut_ipv4, cut_ipv6
-from appliance.net.icmp_errors import Errors
+from appliance.net.icmp_errors import Answered, Errors
 from appliance.net.ip import Addresses, Local
 from appliance.net.isn import keyed_hash
 from appliance.net.link import Ipv6Settings, Link
@@ -349,11 +348,12 @@ class Network:
         ident: int,
         sequence: int,
         size: int,
-        answered: Callable[[str, int], None],
+        answered: Answered,
     ) -> None:
         """Send an echo request with `size` octets (RFC 792, RFC 4443 §4.1).
 
-        `answered(address, sequence)` hears of replies to `ident`; OSError without a way there.
+        `answered(address, sequence, why)` hears of replies to `ident`, and why there is none;
+        OSError without a way there.
         """
         src = self.source_for(there)
         if src is None:

@@ -270,10 +270,16 @@ class Stack:
         return self._watchers.tell
 
     def ping(
-        self, to: str, ident: int, sequence: int, size: int, answered: Callable[[str, int], None]
+        self,
+        to: str,
+        ident: int,
+        sequence: int,
+        size: int,
+        answered: Callable[[str, int, str], None],
     ) -> None:
-        """Send one echo request; `answered(address, sequence)` hears of replies to `ident`.
+        """Send one echo request; `answered(address, sequence, why)` hears of replies to `ident`.
 
+        `why` there is none is what a router said, or that no neighbour answered; "" with a reply.
         Raises OSError(ENETUNREACH) without a way there, ValueError for what is not an address.
         """
         self._check_started()

@@ -49,8 +49,8 @@ CLIENTS: Final = 16
 """Engineers at the same time."""
 CAPTURED: Final = 4096
 """Frames that wait for a slow client; beyond, they are counted and left out."""
-ANSWER_SECONDS: Final = 2.0
-"""How long a ping waits for the last answer."""
+ANSWER_SECONDS: Final = 4.0
+"""How long a ping waits for the last answer: that a neighbour is not there shows after three."""
 MAX_PING: Final = 65_000
 _STATES: Final = {
     IDLE: "idle", WANTED: "wanted", INCOMPLETE: "incomplete", REACHABLE: "reachable",
@@ -211,9 +211,13 @@ class Control(Part):
         sent: dict[int, float] = {}
         answers: asyncio.Queue[Answer] = asyncio.Queue()
 
-        def answered(address: str, sequence: int) -> None:
+        def answered(address: str, sequence: int, why: str) -> None:
             began = sent.pop(sequence, None)
-            if began is not None:
+            if began is None:
+                return
+            if why:
+                answers.put_nowait({"from": address, "sequence": sequence, "unreachable": why})
+            else:
                 took = (time.monotonic() - began) * 1000.0
                 answers.put_nowait(
                     {"from": address, "sequence": sequence, "ms": round(took, 3), "size": size}
@@ -233,11 +237,12 @@ class Control(Part):
                         answer = await asyncio.wait_for(answers.get(), left)
                     except TimeoutError:
                         break
-                    received += 1
+                    received += "ms" in answer
                     yield answer
             while not answers.empty():
-                received += 1
-                yield answers.get_nowait()
+                answer = answers.get_nowait()
+                received += "ms" in answer
+                yield answer
             yield {"sent": count, "received": received}
         finally:
             stack.forget_ping(ident)
@@ -246,6 +251,8 @@ class Control(Part):
 
     async def _capture(self, count: int, link: str) -> AsyncIterator[Answer]:
         assert self._stack is not None
+        if count < 0:
+            raise ValueError(f"{count} frames cannot be shown; 0 has no end")
         waiting: asyncio.Queue[tuple[float, bytes, str]] = asyncio.Queue(CAPTURED)
         missed = 0
 

@@ -37,6 +37,7 @@ from scapy.layers.inet6 import (
 from scapy.packet import Packet, Raw
 
 from appliance.net.network import MAX_NESTED
+from appliance.net.wire.address import from_text
 from tests.net.test_network6 import OURS, PEER, Wire, six
 
 OURS4, PEER4 = "10.0.0.1", "10.0.0.2"
@@ -165,6 +166,33 @@ def test_packet_too_big_about_an_echo(family: int, mtu: int) -> None:
     assert wire.host.network.mtu_of(link, there) == 1500
     wire.run(601.0)
     assert ping(wire, family, 4) == [whole]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_why_a_ping_has_no_reply(family: int) -> None:
+    """RFC 1122 §3.2.2, RFC 4443 §2.4 (d): an error goes to who sent what it quotes, if anybody did.
+
+    RFC 1122 §2.3.2.1: and nobody answers at the next hop after three questions.
+    """
+    wire = Wire()
+    wire.know_peer()
+    heard: list[tuple[str, int, str]] = []
+    there, nobody = (PEER4, "10.0.0.77") if family == 4 else (PEER, "2001:db8::77")
+    wire.host.network.ping(from_text(there), 7, 1, 10, lambda *what: heard.append(what))
+    (request,) = wire.taken()
+    never_sent = request.copy()
+    never_sent[IPv6 if family == 6 else IP].payload.id = 8
+    for quoted in (never_sent, request):
+        octets = Raw(bytes(quoted.payload))
+        if family == 4:
+            wire.put(four(ICMP(type=11), octets, src="10.0.0.9"))
+        else:
+            wire.put(six(ICMPv6TimeExceeded(), octets))
+    assert heard == [("10.0.0.9" if family == 4 else PEER, 1, "No route to host (time exceeded)")]
+    wire.host.network.ping(from_text(nobody), 7, 2, 10, lambda *what: heard.append(what))
+    wire.run(3.5)
+    ours = OURS4 if family == 4 else OURS
+    assert heard[1:] == [(ours, 2, "No route to host")]
 
 
 def test_a_router_with_a_smaller_link() -> None:
