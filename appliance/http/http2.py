@@ -21,12 +21,12 @@ import h2.exceptions
 import h2.settings
 
 from appliance.http.budget import Budget
-from appliance.http.http2_request import Body, log_head, read_request
+from appliance.http.http2_request import Body, announces_little, log_head, read_request
 from appliance.http.http2_streams import Outgoing, Stream
 from appliance.http.lane import FRAME, MAX_BLOCKS, Fields, LaneDecoder, Ready, fields_of
 from appliance.http.largefile import Stretch, open_parts
 from appliance.http.message import Answer, Request, plain
-from appliance.http.priority import Priority, parse_priority
+from appliance.http.priority import parse_priority
 from appliance.http.semantics import decide
 from appliance.http.server import HttpServer
 from appliance.http.strict import MAX_HEAD
@@ -34,16 +34,17 @@ from appliance.http.strict import MAX_HEAD
 PREFACE = 24  # octets of the whole preface
 # Octets gathered before they are written.
 WRITE = 64 * 1024
-# Requests of one connection whose content a hook waits for, 64 KB each at most.
+# Requests of one connection whose content is waited for, 64 KB each at most.
 MAX_BODIES = 8
+# Octets thrown away after our end, while the peer has not closed.
+MAX_LINGER = 1024 * 1024
 # Streams remembered after their end, for late frames: RFC 9113 §5.1.
 MAX_CLOSED = 1000
 # RFC 9113 §6: frame types.
 DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, CONTINUATION = 0, 1, 3, 4, 7, 9
 # RFC 9113 §6.1, §6.2: flags.
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x01, 0x01, 0x04, 0x08, 0x20
-# RFC 9218 §7.1: the frame type of PRIORITY_UPDATE; §2.1: the setting that says we go by it.
-PRIORITY_UPDATE = 0x10
+# RFC 9218 §2.1: the setting that says we go by its priorities.
 NO_RFC7540_PRIORITIES = 0x9  # h2 has no name for it, and sends what it is given
 # Octets sent that pay for one more frame which asks for nothing: a window of 16 KB or more is
 # then opened for free, however fast the download.
@@ -86,8 +87,7 @@ class Http2Protocol(asyncio.Protocol):
         self._h2.initiate_connection()
         self._out = Outgoing(self._h2, server, self._pump)
         self._streams = self._out.streams
-        self._bodies: dict[int, Body] = {}  # requests whose content a hook waits for
-        self._early: dict[int, Priority] = {}  # PRIORITY_UPDATE before its request (§7.1)
+        self._bodies: dict[int, Body] = {}  # requests whose content is waited for
         self._tail = b""  # the beginning of a frame
         self._preface = PREFACE  # octets of the preface to come
         self._block = False  # a header block has not ended: only CONTINUATION may come
@@ -99,6 +99,7 @@ class Http2Protocol(asyncio.Protocol):
         self._reading = True
         self._draining = False
         self._ended = False
+        self._lingered = 0  # octets that came after that
         self._since = server.now  # when the present wait began
         self._partial: float | None = None  # when a frame or a block began that has no end yet
         # A browser cancels a page full of images at once; a rapid reset never stops.
@@ -123,6 +124,13 @@ class Http2Protocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take octets; never raises for anything a peer can send."""
+        if self._ended:
+            # RFC 9113 §6.8: what comes after our GOAWAY is ignored.  It is read, because closing
+            # with octets unread resets the connection, and a reset can destroy that GOAWAY.
+            self._lingered += len(data)
+            if self._lingered > MAX_LINGER:
+                self._transport.abort()
+            return
         if self._tail:
             data = self._tail + data
             self._tail = b""
@@ -226,7 +234,7 @@ class Http2Protocol(asyncio.Protocol):
         ready.count += 1
         self._since = server.now
         self._sending.append(ready.frames(stream))
-        self._early.pop(number, None)
+        self._out.early.pop(number, None)
         if len(self._sending) >= 16 or ready.answer.length > FRAME:
             self._flush()
         if server.on_request is not None:
@@ -340,6 +348,10 @@ class Http2Protocol(asyncio.Protocol):
             self._partial is not None and now - self._partial > limits.head_seconds
         ):
             self._server.timeouts += 1
+            for number, body in tuple(self._bodies.items()):
+                if body.answer is not None:
+                    self._respond_early(number, body.answer)
+            self._pump()
             self._goaway(h2.errors.ErrorCodes.NO_ERROR)
         elif waited > limits.idle_seconds:
             self._goaway(h2.errors.ErrorCodes.NO_ERROR)
@@ -371,45 +383,36 @@ class Http2Protocol(asyncio.Protocol):
         if isinstance(event, h2.events.RequestReceived):
             self._request(event)
         elif isinstance(event, h2.events.DataReceived):
-            # Content is not wanted; the connection's window is given back, the stream's is not.
-            if event.flow_controlled_length:
-                self._h2.increment_flow_control_window(event.flow_controlled_length)
-            body = self._bodies.get(event.stream_id)
-            if body is not None:
-                body.content += event.data
-                if event.flow_controlled_length and event.stream_ended is None:
-                    self._h2.increment_flow_control_window(
-                        event.flow_controlled_length, event.stream_id
-                    )
-                if len(body.content) > self._server.limits.body:
-                    del self._bodies[event.stream_id]
-                    answer = plain(413, "request content too large")
-                    self._respond(event.stream_id, body.request, body.headers, answer, unread=True)
+            self._content(event)
         elif isinstance(event, h2.events.StreamEnded):
             body = self._bodies.pop(event.stream_id, None)
             if body is not None:
-                content = bytes(body.content)
-                answer = self._server.ask(body.hook, body.request, content, self.address)
+                answer = body.ended(self._server, self.address)
                 self._respond(event.stream_id, body.request, body.headers, answer)
         elif isinstance(event, h2.events.StreamReset):
             self._streams.pop(event.stream_id, None)
             self._bodies.pop(event.stream_id, None)
         elif isinstance(event, h2.events.UnknownFrameReceived):
-            self._priority_update(event)
+            self._out.prioritise(event)
 
-    def _priority_update(self, event: h2.events.UnknownFrameReceived) -> None:
-        frame = event.frame
-        body = bytes(getattr(frame, "body", b""))
-        if getattr(frame, "type", None) != PRIORITY_UPDATE or len(body) < 4:
+    def _content(self, event: h2.events.DataReceived) -> None:
+        """Take content; of what nobody waits for only the connection's window is given back."""
+        number, octets = event.stream_id, event.flow_controlled_length
+        if octets:
+            self._h2.increment_flow_control_window(octets)
+        body = self._bodies.get(number)
+        if body is None:
             return
-        number = int.from_bytes(body[:4]) & 0x7FFFFFFF
-        priority = parse_priority(body[4:])
-        if stream := self._streams.get(number):
-            stream.priority = priority
-        else:
-            if len(self._early) >= self._server.limits.streams:
-                self._early.clear()  # of streams that were never opened, or are over
-            self._early[number] = priority
+        if octets and event.stream_ended is None:
+            self._h2.increment_flow_control_window(octets, number)
+        answer = body.take(event.data, self._server.limits.body)
+        if answer is not None:
+            self._respond_early(number, answer)
+
+    def _respond_early(self, number: int, answer: Answer) -> None:
+        """Answer a request whose content has not ended."""
+        body = self._bodies.pop(number)
+        self._respond(number, body.request, body.headers, answer, unread=True)
 
     def _request(self, event: h2.events.RequestReceived) -> None:
         server = self._server
@@ -419,17 +422,20 @@ class Http2Protocol(asyncio.Protocol):
         headers = tuple((bytes(name), bytes(value)) for name, value in event.headers or ())
         request, answer = read_request(headers)
         ended = event.stream_ended is not None
-        if answer is not None:
-            self._respond(number, request, headers, answer, unread=not ended)
-            return
-        hook = server.hook(request.target)
+        hook = server.hook(request.target) if answer is None else None
         if hook is None:
-            answer = decide(server.renew(), request)
-            self._respond(number, request, headers, answer, unread=not ended, keep=ended)
+            kept = answer is None and ended
+            answer = answer or decide(server.renew(), request)
+            if ended or len(self._bodies) >= MAX_BODIES or not announces_little(request):
+                self._respond(number, request, headers, answer, unread=not ended, keep=kept)
+            else:
+                self._bodies[number] = Body(request, headers, answer)
         elif ended:
             self._respond(number, request, headers, server.ask(hook, request, b"", self.address))
         elif len(self._bodies) < MAX_BODIES:
-            self._bodies[number] = Body(hook, request, headers)
+            self._bodies[number] = Body(request, headers, hook)
+            if request.fields.get(b"expect", b"").lower() == b"100-continue":
+                self._h2.send_headers(number, [(b":status", b"100")])  # RFC 9110 §10.1.1
         else:
             # RFC 9113 §8.7: not processed, and may be asked again.
             self._h2.reset_stream(number, h2.errors.ErrorCodes.REFUSED_STREAM)
@@ -453,7 +459,7 @@ class Http2Protocol(asyncio.Protocol):
             keep = False
             answer = plain(503, "changed on disk", b"Retry-After: 5\r\n")
             parts = open_parts(answer.parts)
-        priority = self._early.pop(number, None) or parse_priority(
+        priority = self._out.early.pop(number, None) or parse_priority(
             request.fields.get(b"priority", b"")
         )
         stream = Stream(number, parts, priority, unread)

@@ -1,4 +1,4 @@
-"""What a request of HTTP/2 is: h2's fields checked and taken apart, and its content for a hook.
+"""What a request of HTTP/2 is: h2's fields checked and taken apart, and its content.
 
 Imports this package's pure rooms.
 """
@@ -9,23 +9,58 @@ import re
 
 from appliance.http.lane import Fields
 from appliance.http.message import Answer, Request, plain
-from appliance.http.server import Hook
+from appliance.http.server import Hook, HttpServer
 from appliance.http.strict import KNOWN
 from appliance.http.target import is_authority
 
 _TARGET = re.compile(rb"[\x21-\x7e]+")
 
 
+# Octets of content that nobody wants for which its answer waits: a form's.
+HELD = 16 * 1024
+
+
 class Body:
-    """A request whose content is still coming, for a hook."""
+    """A request whose content is still coming: for a hook, or before the answer that it gets.
 
-    __slots__ = ("content", "headers", "hook", "request")
+    RFC 9113 §8.1.1 has a request whose content or trailers are malformed reset rather than
+    answered, which can be told only at its end.
+    """
 
-    def __init__(self, hook: Hook, request: Request, headers: Fields) -> None:
-        self.hook = hook
+    __slots__ = ("answer", "content", "headers", "hook", "request", "size")
+
+    def __init__(self, request: Request, headers: Fields, by: Hook | Answer) -> None:
         self.request = request
         self.headers = headers
-        self.content = bytearray()
+        self.hook = None if isinstance(by, Answer) else by
+        self.answer = by if isinstance(by, Answer) else None
+        self.content = bytearray()  # for the hook
+        self.size = 0
+
+    def take(self, data: bytes, limit: int) -> Answer | None:
+        """Take octets; returns the answer when no more are wanted, of a hook's past `limit`."""
+        self.size += len(data)
+        if self.answer is not None:
+            return self.answer if self.size > HELD else None
+        self.content += data
+        return plain(413, "request content too large") if self.size > limit else None
+
+    def ended(self, server: HttpServer, address: str) -> Answer:
+        """Return the answer to a request that is whole."""
+        if self.hook is None:
+            assert self.answer is not None
+            return self.answer
+        return server.ask(self.hook, self.request, bytes(self.content), address)
+
+
+def announces_little(request: Request) -> bool:
+    """Say whether it is worth waiting for the content of a request that does not want it.
+
+    RFC 9110 §10.1.1: who expects 100 (Continue) waits for us, and gets the final answer instead.
+    """
+    stated = request.fields.get(b"content-length", b"0")
+    little = stated.isdigit() and len(stated) < 9 and int(stated) <= HELD
+    return little and b"expect" not in request.fields
 
 
 def log_head(request: Request, headers: Fields) -> bytes:

@@ -12,12 +12,16 @@ from collections.abc import Callable
 
 import h2.connection
 import h2.errors
+import h2.events
 import h2.exceptions
 
 from appliance.http.lane import FRAME
 from appliance.http.largefile import Stretch
-from appliance.http.priority import Priority, rank
+from appliance.http.priority import Priority, parse_priority, rank
 from appliance.http.server import HttpServer
+
+# RFC 9218 §7.1: the frame type of PRIORITY_UPDATE.
+PRIORITY_UPDATE = 0x10
 
 
 class Stream:
@@ -43,7 +47,7 @@ class Stream:
 class Outgoing:
     """The streams of a connection that have something to send."""
 
-    __slots__ = ("_h2", "_pump", "_server", "_turn", "progress", "streams")
+    __slots__ = ("_h2", "_pump", "_server", "_turn", "early", "progress", "streams")
 
     def __init__(
         self, connection: h2.connection.H2Connection, server: HttpServer, pump: Callable[[], None]
@@ -54,12 +58,28 @@ class Outgoing:
         self._pump = pump
         self._turn = 0
         self.streams: dict[int, Stream] = {}
+        self.early: dict[int, Priority] = {}  # PRIORITY_UPDATE before its request (§7.1)
         self.progress = 0  # octets of content sent since the owner set it to nought
 
     @property
     def fetching(self) -> bool:
         """Whether a file is being waited for."""
         return any(stream.fetching for stream in self.streams.values())
+
+    def prioritise(self, event: h2.events.UnknownFrameReceived) -> None:
+        """Go by a PRIORITY_UPDATE; any other frame is none of ours."""
+        frame = event.frame
+        body = bytes(getattr(frame, "body", b""))
+        if getattr(frame, "type", None) != PRIORITY_UPDATE or len(body) < 4:
+            return
+        number = int.from_bytes(body[:4]) & 0x7FFFFFFF
+        priority = parse_priority(body[4:])
+        if stream := self.streams.get(number):
+            stream.priority = priority
+        else:
+            if len(self.early) >= self._server.limits.streams:
+                self.early.clear()  # of streams that were never opened, or are over
+            self.early[number] = priority
 
     def next(self) -> Stream | None:
         """Return the stream whose turn it is, of those whose windows are open."""

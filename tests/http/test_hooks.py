@@ -108,6 +108,18 @@ def test_over_http2() -> None:
     assert client.goaway == 0
 
 
+def test_rfc9110_a_hook_that_wants_the_body_says_100_over_http2_too() -> None:
+    """RFC 9110 §10.1.1."""
+    client = H2Client(hooks=HOOKS)
+    number = client.ask("/dns-query", "POST", end=False, expect="100-continue")
+    client.exchange()
+    assert client.informed == {number: "100"}
+    client.h2.send_data(number, b"ok", end_stream=True)
+    client.exchange()
+    assert client.headers[number][":status"] == "200"
+    assert client.bodies[number] == b"ok"
+
+
 def test_strict_transport_security_is_for_https_only() -> None:
     """RFC 6797 §7.2: not over http."""
     for scheme, wanted in (("https", "max-age=600"), ("http", None)):

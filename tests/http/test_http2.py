@@ -45,6 +45,7 @@ class H2Client:
         )
         self.taken = 0
         self.headers: dict[int, dict[str, str]] = {}
+        self.informed: dict[int, str] = {}  # informational statuses
         self.bodies: dict[int, bytes] = defaultdict(bytes)
         self.order: list[int] = []  # stream of each DATA frame
         self.ended: set[int] = set()
@@ -71,6 +72,8 @@ class H2Client:
     def _event(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.ResponseReceived):
             self.headers[event.stream_id] = {str(name): str(value) for name, value in event.headers}
+        elif isinstance(event, h2.events.InformationalResponseReceived):
+            self.informed[event.stream_id] = str(dict(event.headers)[":status"])
         elif isinstance(event, h2.events.DataReceived):
             self.bodies[event.stream_id] += event.data
             self.order.append(event.stream_id)
@@ -228,14 +231,48 @@ def test_rfc9218_priority_update() -> None:
 
 
 def test_rfc9113_unwanted_content_is_refused_politely() -> None:
-    """RFC 9113 §8.1: a full answer, then RST_STREAM with NO_ERROR."""
+    """RFC 9113 §8.1: a full answer, then RST_STREAM with NO_ERROR; at once if much is to come."""
+    for fields in ({"content_length": "20000"}, {"expect": "100-continue"}):
+        client = H2Client()
+        number = client.ask("/", "POST", end=False, **fields)
+        client.exchange()
+        assert client.headers[number][":status"] == "405"
+        assert client.resets == {number: 0}
+        headers, _ = client.fetch("/about")
+        assert headers[":status"] == "200"
+
+
+def test_an_answer_waits_for_a_little_content_and_for_no_more() -> None:
+    """RFC 9113 §8.1.1: whether a request is malformed shows at its end."""
     client = H2Client()
     number = client.ask("/", "POST", end=False)
+    client.h2.send_data(number, b"x" * 16000)
+    client.exchange()
+    assert client.headers == {}
+    client.h2.send_data(number, b"x" * 1000)
     client.exchange()
     assert client.headers[number][":status"] == "405"
     assert client.resets == {number: 0}
-    headers, _ = client.fetch("/about")
-    assert headers[":status"] == "200"
+
+
+def test_an_answer_waits_half_a_minute_for_content() -> None:
+    client = H2Client()
+    number = client.ask("/", "POST", end=False)
+    client.exchange()
+    client.client.loop.advance(29)
+    client.exchange()
+    assert client.headers == {}
+    client.client.loop.advance(3)
+    client.exchange()
+    assert client.headers[number][":status"] == "405"
+    assert client.goaway == 0
+
+
+def test_not_many_answers_wait_for_content() -> None:
+    client = H2Client()
+    numbers = [client.ask("/", "POST", end=False) for _ in range(20)]
+    client.exchange()
+    assert sorted(client.headers) == numbers[8:]
 
 
 def test_rfc9113_malformed_requests() -> None:
@@ -253,6 +290,12 @@ def test_rfc9113_malformed_requests() -> None:
         [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a b")],
         [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a"),
          ("connection", "close")],
+        [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a"),
+         ("host", "b")],
+        [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a"),
+         ("content-length", "0"), ("content-length", "7")],
+        [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a"),
+         ("content-length", "+0")],
     ):  # fmt: skip
         client = H2Client()
         client.h2.config.validate_outbound_headers = False

@@ -75,7 +75,7 @@ class Peer:
         self.decoder = hpack.Decoder()
 
     def send(self, octets: bytes) -> None:
-        if not self.client.transport.ended:
+        if not self.client.transport.closed:
             self.client.protocol.data_received(octets)
         sent = bytes(self.client.transport.sent)
         while len(sent) - self._taken >= 9:
@@ -263,6 +263,8 @@ CASES: dict[str, tuple[bytes | list[bytes], Expect]] = {
     "6.9 an increment of nought, of a stream": (post() + frame(WINDOW, 0, 1, u32(0)),
                                                 fails(1, PROTOCOL, NO_ERROR)),
     "6.9 WINDOW_UPDATE of three octets": (frame(WINDOW, 0, 0, bytes(3)), dies(FRAME_SIZE)),
+    "6.9.1 a stream window over 2^31-1": (
+        post() + frame(WINDOW, 0, 1, u32(0x7FFFFFFF)) * 2, fails(1, FLOW)),
     "6.9.1 a connection window over 2^31-1": (
         frame(WINDOW, 0, 0, u32(0x7FFFFFFF)) * 2, dies(FLOW)),
     "6.10 CONTINUATION on stream 0": (HALF + frame(CONT, END_HEADERS, 0), dies(PROTOCOL)),
@@ -276,7 +278,7 @@ CASES: dict[str, tuple[bytes | list[bytes], Expect]] = {
     # -- 8 --------------------------------------------------------------------------------------
     "8.1 trailers without END_STREAM": (
         post(1, ("x", "y")) + frame(HEADERS, END_HEADERS, 1, literal(("a", "b"))),
-        lambda p: "" if p.status(1) == "405" else fails(1, PROTOCOL)(p)),
+        fails(1, PROTOCOL)),
     "8.2.1 an upper-case name": (request(1, 5, block(("X-A", "b"))), refuses(1, PROTOCOL)),
     "8.2.2 connection": (request(1, 5, block(("connection", "keep-alive"))), refuses(1, PROTOCOL)),
     "8.2.2 transfer-encoding": (request(1, 5, block(("transfer-encoding", "chunked"))),
@@ -291,7 +293,7 @@ CASES: dict[str, tuple[bytes | list[bytes], Expect]] = {
                               (":authority", "a"), (":path", "/"))), refuses(1, PROTOCOL)),
     "8.3 a pseudo-field in trailers": (
         post() + frame(DATA, 0, 1, b"x") + request(1, 5, literal((":method", "GET"))),
-        lambda p: "" if p.status(1) == "405" else fails(1, PROTOCOL)(p)),
+        fails(1, PROTOCOL)),
     "8.3.1 an empty :path": (request(1, 5, block(path="")), refuses(1, PROTOCOL)),
     "8.3.1 no :method": (request(1, 5, block(method=None)), refuses(1, PROTOCOL)),
     "8.3.1 no :scheme": (request(1, 5, block(scheme=None)), refuses(1, PROTOCOL)),
@@ -303,10 +305,10 @@ CASES: dict[str, tuple[bytes | list[bytes], Expect]] = {
     "8.3.1 two :path": (request(1, 5, literal((":path", "/")) + block()), refuses(1, PROTOCOL)),
     "8.1.1 content shorter than said": (
         post(1, ("content-length", "5")) + frame(DATA, END_STREAM, 1, b"x"),
-        lambda p: "" if p.status(1) == "405" else fails(1, PROTOCOL)(p)),
+        fails(1, PROTOCOL)),
     "8.1.1 content longer than said": (
         post(1, ("content-length", "1")) + frame(DATA, 0, 1, b"x") + frame(DATA, 1, 1, b"y"),
-        lambda p: "" if p.status(1) == "405" else fails(1, PROTOCOL)(p)),
+        fails(1, PROTOCOL)),
 }  # fmt: skip
 
 # RFC 7541: indices of the static table give GET / over http with an authority.
@@ -359,6 +361,19 @@ def test_rfc9113(name: str) -> None:
     octets, expect = CASES[name]
     peer = begun()
     peer.send(octets if isinstance(octets, bytes) else b"".join(octets))
+    assert expect(peer) == "", name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rfc9113_a_read_for_each_frame(name: str) -> None:
+    """The same as it comes over TLS: some frames come when the connection has ended already."""
+    octets, expect = CASES[name]
+    assert isinstance(octets, bytes)
+    peer = begun()
+    while octets:
+        stop = 9 + int.from_bytes(octets[:3])
+        peer.send(octets[:stop])
+        octets = octets[stop:]
     assert expect(peer) == "", name
 
 
