@@ -295,9 +295,10 @@ class Responder:
         """Header, the question as far as it was understood, and OPT."""
         self._counters.rcodes[rcode] += 1
         edns = query.edns
-        # RFC 8906 §3.2: opcode and RD are copied, everything else is cleared.
+        # RFC 8906 §3.2: opcode and RD are copied, everything else is cleared.  What the flags of an
+        # unknown opcode mean is unknown too (§3.1.3: what is not understood is not copied).
         head = HEAD(
-            QR | query.opcode << 3 | message[2] & RD,
+            QR | (query.opcode << 3 or message[2] & RD),
             rcode & 15,
             query.end > HEADER_LEN,
             0,

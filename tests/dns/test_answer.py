@@ -59,12 +59,12 @@ def test_the_question_comes_back_as_it_was_written(name: str) -> None:
 
 @pytest.mark.parametrize("opcode", [1, 2, 3, 4, 5, 6, 7, 15])
 def test_rfc8906_3_1_4_unknown_opcodes(opcode: int) -> None:
-    """RFC 8906 §3.1.4, §8.1.4: NOTIMP, the opcode in place, nothing more."""
+    """RFC 8906 §3.1.3, §3.1.4, §8.1.4: NOTIMP, the opcode in place, nothing more, not even RD."""
     for rest in (PLAIN[4:], bytes(8), b"\xff" * 8):
         wire = CORNER.answer(PLAIN[:2] + bytes((opcode << 3 | 1, 0)) + rest)
         assert wire is not None
         assert len(wire) == 12
-        assert header(wire) == (0x81 | opcode << 3, dns.rcode.NOTIMP, [0, 0, 0, 0])
+        assert header(wire) == (0x80 | opcode << 3, dns.rcode.NOTIMP, [0, 0, 0, 0])
 
 
 def test_silence() -> None:
