@@ -43,6 +43,7 @@ class HttpProtocol(asyncio.Protocol):
     """One connection of an `HttpServer`."""
 
     __slots__ = (
+        "_asked",
         "_at",
         "_boundary",
         "_buffer",
@@ -50,7 +51,6 @@ class HttpProtocol(asyncio.Protocol):
         "_eof",
         "_fed",
         "_fetching",
-        "_hooked",
         "_inbound",
         "_lingered",
         "_outgoing",
@@ -71,7 +71,8 @@ class HttpProtocol(asyncio.Protocol):
         self._at = 0  # offset in the buffer of the first octet not consumed
         self._scanned = 0  # offset up to which the end of a head was looked for
         self._inbound: Inbound | None = None  # the body being read
-        self._hooked: tuple[Hook, Request, bytes] | None = None  # who waits for it, and the head
+        # Of the request whose body it is: who answers it, or with what, and its head.
+        self._asked: tuple[Hook | Answer, Request, bytes] | None = None
         # Of a large answer, not written yet.  A list, because an empty deque weighs 760 octets.
         self._outgoing: list[bytes | memoryview | Stretch] = []
         self._fetching = False  # a thread reads the next slice of a file
@@ -123,6 +124,9 @@ class HttpProtocol(asyncio.Protocol):
         """Close, but first answer what was asked (RFC 9112 §9.6)."""
         self._eof = True
         self._boundary = False
+        if self._end == OPEN and self._asked is not None and not self._paused:
+            # RFC 9112 §8: an incomplete request may be answered so.
+            self._say(plain(400, "incomplete request content"), self._asked[2])
         if self._end <= LAST and (self._outgoing or self._paused):
             # A TLS transport cannot stay half open; its answer ends here.
             return self._transport.can_write_eof()
@@ -133,7 +137,7 @@ class HttpProtocol(asyncio.Protocol):
         self._end = CLOSED
         self._boundary = False
         self._buffer = b""
-        self._inbound = None
+        self._inbound = self._asked = None
         self._outgoing.clear()
         self._server.closed(self)
 
@@ -179,10 +183,7 @@ class HttpProtocol(asyncio.Protocol):
         elif self._inbound is not None:
             if waited > limits.body_seconds:
                 self._server.timeouts += 1
-                if self._hooked is not None:
-                    self._say(plain(408), self._hooked[2])
-                else:
-                    self._close()
+                self._say(plain(408), b"" if self._asked is None else self._asked[2])
         elif self._buffer:
             if waited > limits.head_seconds:
                 self._server.timeouts += 1
@@ -312,10 +313,10 @@ class HttpProtocol(asyncio.Protocol):
         answer = decide(site, parsed.request)
         if parsed.plain:
             server.keep(head, answer, last=not parsed.persistent)
-        if parsed.length:
-            self._send(answer, head, persistent=self._take_body(head, parsed))
-        else:
+        if not parsed.length:
             self._send(answer, head, persistent=parsed.persistent)
+        elif not self._take_body(answer, head, parsed):
+            self._send(answer, head, persistent=False)
 
     def _answer_by(self, hook: Hook, head: bytes, parsed: Head) -> None:
         """Let a hook answer, once the body is there if there is one."""
@@ -329,7 +330,7 @@ class HttpProtocol(asyncio.Protocol):
         from appliance.http.inbound import Inbound
 
         self._inbound = Inbound(head, parsed, limit, keep=True)
-        self._hooked = (hook, parsed.request, head)
+        self._asked = (hook, parsed.request, head)
         if parsed.expects:
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")  # RFC 9110 §10.1.1
 
@@ -348,48 +349,54 @@ class HttpProtocol(asyncio.Protocol):
         self._transport.set_protocol(successor)
         successor.data_received(rest)
 
-    def _take_body(self, head: bytes, parsed: Head) -> bool:
-        """Prepare for the body of a request; says whether the connection can outlive it."""
+    def _take_body(self, answer: Answer, head: bytes, parsed: Head) -> bool:
+        """Answer a request when its body has been read and was right; False: answer it now."""
         limit = self._server.limits.body
         if parsed.length > limit:
-            if parsed.request.method in {b"GET", b"HEAD", b"OPTIONS"}:
-                raise Refusal(413, "request content too large")
+            self._too_large(parsed.request)
             return False
-        if parsed.expects or not parsed.persistent:
+        if parsed.expects:
             # RFC 9110 §10.1.1: the final answer without a 100; whether the body still comes is
             # not known, so nothing after it can be.
             return False
         from appliance.http.inbound import Inbound  # and h11 with it, when there is a body
 
         self._inbound = Inbound(head, parsed, limit)
+        self._asked = (answer, parsed.request, head)
         return True
 
+    def _too_large(self, request: Request) -> None:
+        """Refuse a body past the limit where it is not the method that is refused anyway."""
+        if request.method in {b"GET", b"HEAD", b"OPTIONS"}:
+            raise Refusal(413, "request content too large")
+
     def _next_body(self) -> bool:
-        """Throw body octets away; False when more must come."""
+        """Take body octets; False when more must come."""
         assert self._inbound is not None
+        assert self._asked is not None
+        by, request, head = self._asked
         data = bytes(self._buffer[self._at :])
         self._buffer, self._at, self._scanned = b"", 0, 0
         try:
-            rest = self._inbound.feed(data)
+            try:
+                rest = self._inbound.feed(data)
+            except Refusal as refusal:
+                if refusal.status != 413 or not isinstance(by, Answer):
+                    raise
+                self._too_large(request)
+                self._send(by, head, persistent=False)
+                return False
         except Refusal as refusal:
-            if self._hooked is not None:
-                self._refuse(refusal, self._hooked[2])
-            else:
-                # The message was answered already; where the next one begins is not known.
-                self._last()
+            self._refuse(refusal, head)
             return False
         if rest is None:
             return False
-        inbound, self._inbound = self._inbound, None
+        inbound, self._inbound, self._asked = self._inbound, None, None
         self._buffer = rest
         self._since = self._server.now
-        if self._hooked is not None:
-            (hook, request, head), self._hooked = self._hooked, None
-            answer = self._server.ask(hook, request, bytes(inbound.content or b""), self.address)
-            self._send(answer, head, persistent=inbound.persistent)
-        elif not inbound.persistent:
-            self._last()
-            return False
+        if not isinstance(by, Answer):
+            by = self._server.ask(by, request, bytes(inbound.content or b""), self.address)
+        self._send(by, head, persistent=inbound.persistent)
         return bool(rest)
 
     # -- writing ------------------------------------------------------------------------------

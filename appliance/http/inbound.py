@@ -4,13 +4,14 @@ A static site has no use for a body, but the next request begins after it.  h11 
 and the `Expect` and trailer rules with it; it is made only for a message that has a body, so that
 a connection at rest costs nothing.  h11 reads the head as well: a head that it understands
 otherwise than the strict parser did is refused, because that is what smuggling is made of.
-Imports h11, `message`, `strict`.
+Imports h11, `chunks`, `message`, `strict`.
 """
 
 from __future__ import annotations
 
 import h11
 
+from appliance.http.chunks import Chunks
 from appliance.http.message import Refusal
 from appliance.http.strict import MAX_HEAD, Head
 
@@ -18,7 +19,7 @@ from appliance.http.strict import MAX_HEAD, Head
 class Inbound:
     """One request body on its way to nowhere, or to a hook."""
 
-    __slots__ = ("_chunked", "_connection", "_left", "_tail", "content", "persistent")
+    __slots__ = ("_chunks", "_connection", "_left", "content", "persistent")
 
     def __init__(self, head: bytes, parsed: Head, limit: int, *, keep: bool = False) -> None:
         """Begin a message; `limit` is the octets of content it may have, kept if asked to.
@@ -27,8 +28,7 @@ class Inbound:
         """
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._left = limit
-        self._chunked = parsed.length < 0
-        self._tail = b""  # the last four octets given to h11
+        self._chunks = Chunks() if parsed.length < 0 else None
         self.content: bytearray | None = bytearray() if keep else None
         self.persistent = parsed.persistent
         try:
@@ -48,6 +48,7 @@ class Inbound:
         Raises Refusal for faulty framing and for a body past the limit.
         """
         connection = self._connection
+        size = None if self._chunks is None else self._chunks.feed(data)
         try:
             connection.receive_data(data)
             while True:
@@ -59,18 +60,15 @@ class Inbound:
                     if self.content is not None:
                         self.content += event.data
                 elif isinstance(event, h11.EndOfMessage):
-                    return self._finish(data, event)
+                    rest = bytes(connection.trailing_data[0])
+                    if self._chunks is not None and size != len(data) - len(rest):
+                        raise Refusal(400, "malformed request content")
+                    # Trailers are ignored, and nothing is read on a connection after them.
+                    self.persistent &= not event.headers
+                    return rest
+                elif size is not None:
+                    raise Refusal(400, "malformed request content")  # ended, and not for h11
                 else:
-                    self._tail = (self._tail + data)[-4:]
                     return None
         except h11.RemoteProtocolError as error:
             raise Refusal(400, "malformed request content") from error
-
-    def _finish(self, data: bytes, event: h11.EndOfMessage) -> bytes:
-        rest = bytes(self._connection.trailing_data[0])
-        if self._chunked:
-            # h11 ends a trailer section at a bare LF too.  Trailers are ignored, and nothing is
-            # read on a connection after them, or after an end that is not CRLF CRLF.
-            end = self._tail + data[: len(data) - len(rest)]
-            self.persistent &= not event.headers and end.endswith(b"\r\n\r\n")
-        return rest

@@ -22,14 +22,14 @@ MAX_FIELDS = 100
 # Octets of the request line.  RFC 9112 §3: at least 8000 should be supported.
 MAX_LINE = 8 * 1024
 
-_TCHAR = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"  # RFC 9110 §5.6.2
-_VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"  # RFC 9110 §5.5: no control character but HTAB
-_LINE = rb"([" + _TCHAR + rb"]++) ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n"
-_HEAD = re.compile(_LINE + rb"((?:[" + _TCHAR + rb"]++:" + _VALUE + rb"\r\n)*+)\r\n")
+TCHAR = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"  # RFC 9110 §5.6.2
+VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"  # RFC 9110 §5.5: no control character but HTAB
+_LINE = rb"([" + TCHAR + rb"]++) ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n"
+_HEAD = re.compile(_LINE + rb"((?:[" + TCHAR + rb"]++:" + VALUE + rb"\r\n)*+)\r\n")
 _REQUEST_LINE = re.compile(_LINE)
-_FIELD = re.compile(rb"([" + _TCHAR + rb"]+):([^\r]*)\r\n")
+_FIELD = re.compile(rb"([" + TCHAR + rb"]+):([^\r]*)\r\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
-_FIRST = re.compile(rb"[" + _TCHAR + rb"]")
+_FIRST = re.compile(rb"[" + TCHAR + rb"]")
 
 # The fields that change what is answered or how the message is framed; the rest is ignored.
 KNOWN = frozenset(
