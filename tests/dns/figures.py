@@ -320,6 +320,8 @@ def allow_transfers(program: str, folder: Path) -> None:
         text = path.read_text().replace(
             "acl:\n", "acl:\n  - id: look\n    address: 127.0.0.1\n    action: transfer\n"
         ).replace("acl: notify", "acl: [notify, look]")  # fmt: skip
+        # Who reads slowly is hung up on after half a second, and dnspython on a busy machine does.
+        text = text.replace("server:\n", "server:\n  tcp-io-timeout: 30000\n")
     else:
         return  # BIND lets everybody
     path.write_text(text)
