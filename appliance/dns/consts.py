@@ -42,7 +42,6 @@ TXT: Final = 16
 SIG: Final = 24
 KEY: Final = 25
 AAAA: Final = 28
-NXT: Final = 30
 SRV: Final = 33
 NAPTR: Final = 35
 DNAME: Final = 39

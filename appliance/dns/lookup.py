@@ -34,7 +34,6 @@ from appliance.dns.consts import (
     NS,
     NSEC,
     NXDOMAIN,
-    NXT,
     REFUSED,
     RRSIG,
     SERVFAIL,
@@ -47,9 +46,9 @@ from appliance.dns.consts import (
 from appliance.dns.errors import LocalError
 from appliance.dns.zone import Node, RRset, Zone
 
-BESIDE_CNAME: Final = frozenset((CNAME, RRSIG, NSEC, SIG, KEY, NXT))
+BESIDE_CNAME: Final = frozenset((CNAME, RRSIG, NSEC, SIG, KEY))
 """Types that may share a name with CNAME and are asked of that name itself: RFC 4034 §3 and §4,
-RFC 3007 §3, and RFC 2535 §2.3.5 before them."""
+RFC 3007 §3, and RFC 2535 §2.3.5 before them. NXT is gone with RFC 3755."""
 Record = tuple[bytes, RRset]
 Trace = list[tuple[str, str]]
 """Steps of a decision: the RFC's section, and what was found."""
@@ -199,6 +198,10 @@ class Lookup:
                 break
             seen.add(name)
             found = self.zones.find(name, qtype)
+            if self.zones.absent and self.zones.is_absent(name, found):
+                result.shape = None
+                _note(trace, "RFC 1035 §4.3.5", f"{names.to_text(name)} has expired: stop here")
+                break
             if found is None:
                 _note(trace, "RFC 1034 §4.3.2", f"{names.to_text(name)} is not ours: stop here")
                 break

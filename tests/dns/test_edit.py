@@ -159,6 +159,17 @@ def test_a_zone_without_data_is_not_refused() -> None:
     assert Reply(catalog.answer(question("w.sub.example.test."))).rcode == "NOERROR"
 
 
+def test_an_alias_into_a_zone_without_data_ends_there() -> None:
+    """RFC 1035 §4.3.5: the zone above does not know what is below, so it denies nothing."""
+    inner = zone("w A 192.0.2.9\n", origin="sub.example.test.")
+    catalog = Catalog([zone("a CNAME w.sub\n*.d CNAME w.sub\n"), inner])
+    catalog.expire(inner.origin)
+    for name in ("a.example.test.", "x.d.example.test."):
+        for _ in range(2):
+            reply = Reply(catalog.answer(question(name)))
+            assert (reply.rcode, reply.kinds()) == ("NOERROR", (["CNAME"], [], []))
+
+
 def test_a_difference_of_another_version_is_refused() -> None:
     """RFC 1995 §4: differences are applied to the version that they name."""
     one, two = zone("a A 192.0.2.1\n"), zone("a A 192.0.2.2\n")

@@ -118,6 +118,11 @@ def test_rfc4034_types_beside_cname_are_asked_of_the_alias(rdtype: str) -> None:
     assert is_nodata(ask("alias", rdtype))
 
 
+def test_rfc3755_nxt_is_a_type_like_any_other() -> None:
+    """RFC 3755 §2: it stands at no alias any more, which is followed for it."""
+    assert ask("alias", "NXT").kinds()[0] == ["CNAME"]
+
+
 def test_chains_are_bounded() -> None:
     text = "".join(f"c{number} CNAME c{number + 1}\n" for number in range(40))
     catalog = Catalog([zone(text + "c40 A 192.0.2.1")])
