@@ -26,6 +26,7 @@ from appliance.dns.edit import apply
 from appliance.dns.edns import Extensions
 from appliance.dns.errors import LocalError, Problem
 from appliance.dns.journal import LIMIT, Journal, Mark
+from appliance.dns.members import Member
 from appliance.dns.notify import Notified, Notifier
 from appliance.dns.policy import Policy
 from appliance.dns.prepared import Rendered
@@ -93,8 +94,10 @@ class Authority:
         self.kept: dict[bytes, Kept] = {}
         """Zones that we are primary of, by origin."""
         self.secondaries: dict[bytes, Secondary] = {}
-        self.listed: dict[bytes, bytes] = {}
-        """Members of catalogs to the catalog that brought them."""
+        self.listed: dict[bytes, tuple[bytes, Member]] = {}
+        """Members of catalogs, by origin: the catalog that brought them, and what it says."""
+        self.forgotten: Callable[[bytes], None] = lambda _origin: None
+        """Told of zones that no catalog lists any more; `service` removes what it has of them."""
         self.changed: Callable[[Zone], None] = lambda _zone: None
         """Told of every new version; `service` sends NOTIFY."""
         self.updates = Updates(
@@ -329,6 +332,7 @@ class Authority:
             kept = self.kept.get(origin)
             if kept is None:
                 self.secondaries.pop(origin, None)
+                self.listed.pop(origin, None)
                 kept = self.kept[origin] = self._restore(zone, problems)
                 self._put(kept.zone, None, (rendered or {}).get(origin))
             elif kept.zone is not zone:
@@ -404,8 +408,13 @@ class Authority:
         zone: Zone,
         changes: tuple[Difference, ...],
         rendered: Rendered | None,
-    ) -> None:
-        """Serve a version that came from a primary, by differences if there are any."""
+    ) -> bool:
+        """Serve a version that came from a primary, by differences if there are any.
+
+        False: nobody is to follow that zone any more, so it is not served.
+        """
+        if self.secondaries.get(secondary.origin) is not secondary:
+            return False
         self.counters.transfers_in += 1
         secondary.have(zone, self.clock())
         for change in changes[:-1]:
@@ -423,6 +432,7 @@ class Authority:
             )
             self._spread(zone, changes[-1] if changes else None)
         self._listing(zone)
+        return True
 
     def check_expired(self) -> None:
         """Stop answering from zones that nobody has confirmed for too long."""
@@ -437,29 +447,50 @@ class Authority:
 
     def _listing(self, zone: Zone) -> None:
         """Follow what a catalog lists, and nothing that it lists no more."""
-        primaries = self.options.catalogs.get(zone.origin)
-        if primaries is None:
+        if zone.origin not in self.options.catalogs:
             return
+        for heir in self._members(zone):
+            # What was a clash of names may be a change of owners now.
+            other = self.secondaries.get(heir) if heir in self.options.catalogs else None
+            if other is not None and other.zone is not None and heir != zone.origin:
+                self._members(other.zone)
+        self.stirred()
+
+    def _members(self, zone: Zone) -> set[bytes]:
+        """Bring the members of a catalog up to date; the catalogs that may take some of them."""
         try:
             wanted = members.read(zone)
         except LocalError as error:
             self.say(f"error: {error}; its zones stay as they are")
-            return
-        for origin, catalog in list(self.listed.items()):
+            return set()
+        for origin, (catalog, _) in list(self.listed.items()):
             if catalog == zone.origin and origin not in wanted:
-                # RFC 9432 §5.3: a zone that is listed no more is removed with all its state.
-                del self.listed[origin]
-                del self.secondaries[origin]
-                self.options.transfers.histories.pop(origin, None)
-                self.current.remove(origin)
+                self._unlist(origin)
                 self.say(f"{names.to_text(origin)} is in {zone.name} no more")
-        for origin in wanted:
+        for origin, member in wanted.items():
+            before = self.listed.get(origin)
+            # RFC 9432 §5.5: a zone goes to another catalog if the one it is in says so.
+            if before is not None and zone.origin in (before[0], before[1].heir):
+                if before[1].label != member.label:
+                    self._unlist(origin)  # §5.4, §5.5: another label means another zone
+                else:
+                    self.listed[origin] = (zone.origin, member)
+                    if before[0] != zone.origin:
+                        self.secondaries[origin].move(self.options.catalogs[zone.origin])
             if origin in self.secondaries or origin in self.kept or origin == zone.origin:
-                continue  # RFC 9432 §5.2: whoever has it first keeps it
-            self.listed[origin] = zone.origin
-            self._follow(origin, primaries)
+                continue  # §5.2: whoever has it first keeps it
+            self.listed[origin] = (zone.origin, member)
+            self._follow(origin, self.options.catalogs[zone.origin])
             self.say(f"{names.to_text(origin)} comes by way of {zone.name}")
-        self.stirred()
+        return {member.heir for member in wanted.values() if member.heir is not None}
+
+    def _unlist(self, origin: bytes) -> None:
+        """RFC 9432 §5.3, §5.6: a zone is removed with all its state."""
+        del self.listed[origin]
+        del self.secondaries[origin]
+        self.options.transfers.histories.pop(origin, None)
+        self.current.remove(origin)
+        self.forgotten(origin)
 
     def _produce(self) -> None:
         """Bring the catalog of our own zones up to date."""

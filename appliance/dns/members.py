@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from appliance.dns import names
 from appliance.dns.consts import NS, PTR, SOA, TXT
@@ -20,12 +20,22 @@ VERSION: Final = b"\x012"
 MAX_MEMBERS: Final = 100_000
 """Zones that one catalog may bring."""
 _INVALID: Final = b"\x07invalid\x00"
+_COO: Final = b"\x03coo"
 _TTL: Final = 0
 """RFC 9432 §4.1 leaves TTLs open: nobody asks a catalog questions."""
 
 
-def read(zone: Zone) -> dict[bytes, bytes]:
-    """Members by origin, each with its unique label; LocalError if the catalog is broken.
+class Member(NamedTuple):
+    """One zone of a catalog."""
+
+    label: bytes
+    """Unique in the catalog; another one means another zone of that name (RFC 9432 §5.4)."""
+    heir: bytes | None
+    """The catalog that may take it over (RFC 9432 §4.3.1), in lower case."""
+
+
+def read(zone: Zone) -> dict[bytes, Member]:
+    """Members by origin; LocalError if the catalog is broken.
 
     RFC 9432 §5.1: a broken catalog is not processed at all, so nothing is lost by it.
     """
@@ -35,7 +45,7 @@ def read(zone: Zone) -> dict[bytes, bytes]:
     if rrset is None or rrset.rdatas != (VERSION,):
         raise LocalError(f"{zone.name} is no catalog of version 2 (RFC 9432 §4.2.1)")
     parent = b"\x05zones" + origin
-    found: dict[bytes, bytes] = {}
+    found: dict[bytes, Member] = {}
     for name, node in zone.nodes.items():
         if names.parent(name) != parent or name == origin:
             continue
@@ -49,7 +59,11 @@ def read(zone: Zone) -> dict[bytes, bytes]:
             raise LocalError(f"{names.to_text(member)} is listed twice (RFC 9432 §4.1)")
         if len(found) >= MAX_MEMBERS:
             raise LocalError(f"more than {MAX_MEMBERS} zones")
-        found[member] = name[1 : 1 + name[0]]
+        coo = zone.nodes.get(_COO + name)
+        heirs = coo.rrsets[PTR].rdatas if coo is not None and PTR in coo.rrsets else ()
+        # RFC 9432 §4.3.1: one record; what is none such says nothing.
+        heir = heirs[0].lower() if len(heirs) == 1 else None
+        found[member] = Member(name[1 : 1 + name[0]], heir)
     return found
 
 

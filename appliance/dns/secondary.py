@@ -110,6 +110,11 @@ class Secondary:
         else:
             self._at = min(self._at, now)
 
+    def move(self, primaries: tuple[Primary, ...]) -> None:
+        """Others have the zone from now on; there is at least one."""
+        self.primaries = primaries
+        self._next = 0
+
     def expired(self, now: float) -> bool:
         """True once when the zone has outlived its expire time."""
         if now < self._expires or self.zone is None:

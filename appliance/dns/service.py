@@ -93,6 +93,7 @@ class Service:
         self.current = authority.current
         authority.stirred = self._stir
         authority.changed = self._changed
+        authority.forgotten = self._forgotten
         authority.updates.hand_on = self._hand_on
         if authority.options.notifier is not None:
             await self._open_notify(authority.options.notifier)
@@ -360,8 +361,8 @@ class Service:
                 return zone, authority.current.render_zone(zone)
 
         zone, rendered = await loop.run_in_executor(None, finish)
-        authority.take_over(secondary, zone, (), rendered)
-        await self._save(secondary, zone)
+        if authority.take_over(secondary, zone, (), rendered):
+            await self._save(secondary, zone)
 
     async def _differences(
         self, secondary: Secondary, before: Zone | None, changes: tuple[Difference, ...]
@@ -377,19 +378,26 @@ class Service:
             return zone, self.authority.current.render_zone(zone) if large else None
 
         zone, rendered = await loop.run_in_executor(None, finish)
-        self.authority.take_over(secondary, zone, changes, rendered)
-        await self._save(secondary, zone)
+        if self.authority.take_over(secondary, zone, changes, rendered):
+            await self._save(secondary, zone)
 
     # Other people's zones on our disk.
 
-    def _path(self, secondary: Secondary) -> Path | None:
+    def _path(self, origin: bytes) -> Path | None:
         state = self.authority.options.state
         if state is None:
             return None
-        return state / "secondary" / f"{file_name(secondary.origin)}.zone"
+        return state / "secondary" / f"{file_name(origin)}.zone"
+
+    def _forgotten(self, origin: bytes) -> None:
+        """RFC 9432 §5.6: nothing of it must come back when another zone has the name."""
+        path = self._path(origin)
+        if path is not None:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
     async def _save(self, secondary: Secondary, zone: Zone) -> None:
-        path = self._path(secondary)
+        path = self._path(secondary.origin)
         if path is None:
             return
         from appliance.dns.writer import zone_text
@@ -408,13 +416,13 @@ class Service:
 
     def _touch(self, secondary: Secondary) -> None:
         """The file's time says when a primary has confirmed it."""
-        path = self._path(secondary)
+        path = self._path(secondary.origin)
         if path is not None:
             with contextlib.suppress(OSError):
                 os.utime(path)
 
     async def _load(self, secondary: Secondary) -> None:
-        path = self._path(secondary)
+        path = self._path(secondary.origin)
         if path is None or not path.exists():
             return
         from appliance.dns.zonefile import read_file

@@ -216,6 +216,7 @@ def test_rfc9432_members_come_back() -> None:
     found = read(catalog)
     assert set(found) == set(origins)
     assert len(set(found.values())) == 50
+    assert {member.heir for member in found.values()} == {None}
     again = read(make(names.from_text("catalog.example."), origins[:10], 8))
     assert all(found[origin] == label for origin, label in again.items())
 
@@ -262,3 +263,86 @@ def test_rfc9432_what_is_listed_is_followed() -> None:
     broken = Zone.from_text("$ORIGIN cat.\n$TTL 0\n@ SOA a. b. 9 60 60 600 0\n@ NS a.\n")
     server.take_over(server.secondaries[catalog], broken, (), None)
     assert rcode("a.test.") == "NOERROR"
+
+
+def listing(origin: str, *lines: str) -> Zone:
+    """A catalog zone as another primary may write it."""
+    head = '@ SOA invalid. invalid. 1 60 60 600 0\n@ NS invalid.\nversion TXT "2"\n'
+    return Zone.from_text(f"$ORIGIN {origin}\n$TTL 0\n{head}" + "".join(f"{x}\n" for x in lines))
+
+
+class Follower:
+    """A server that follows two catalogs, from a primary each."""
+
+    def __init__(self) -> None:
+        self.origins = (names.from_text("one."), names.from_text("two."))
+        self.primaries = ((ONE,), (TWO,))
+        catalogs = dict(zip(self.origins, self.primaries, strict=True))
+        self.server = Authority(Options(catalogs=catalogs), random=Random(1))
+        self.server.begin(LoadedZones((), ()))
+        self.gone: list[bytes] = []
+        self.server.forgotten = self.gone.append
+
+    def take(self, origin: str, *lines: str) -> None:
+        zone = listing(origin, *lines)
+        self.server.take_over(self.server.secondaries[zone.origin], zone, (), None)
+
+    def bring(self) -> None:
+        zone = Zone.from_text("$ORIGIN a.test.\n$TTL 1\n@ SOA ns h 1 60 60 600 1\n@ NS ns\n")
+        self.server.take_over(self.server.secondaries[zone.origin], zone, (), None)
+
+    def state(self) -> tuple[str, tuple[Primary, ...]]:
+        rcode = Reply(self.server.current.answer(question("a.test."))).rcode
+        return rcode, self.server.secondaries[names.from_text("a.test.")].primaries
+
+
+def test_rfc9432_5_4_another_label_means_another_zone() -> None:
+    follower = Follower()
+    follower.take("one.", "x.zones PTR a.test.")
+    follower.bring()
+    follower.take("one.", "x.zones PTR A.test.", 'group.x.zones TXT "any"')
+    assert (follower.state(), follower.gone) == (("NOERROR", (ONE,)), [])
+    follower.take("one.", "y.zones PTR a.test.")
+    assert follower.state() == ("SERVFAIL", (ONE,))
+    assert follower.gone == [names.from_text("a.test.")]
+
+
+@pytest.mark.parametrize("heir_first", [False, True])
+@pytest.mark.parametrize(("label", "rcode"), [("x", "NOERROR"), ("y", "SERVFAIL")])
+def test_rfc9432_5_5_a_zone_goes_to_the_catalog_that_may_have_it(
+    label: str, rcode: str, heir_first: bool
+) -> None:
+    """RFC 9432 §4.3.1, §5.5: with its state if the label is the same; in either order."""
+    follower = Follower()
+    follower.take("one.", "x.zones PTR a.test.")
+    follower.bring()
+    follower.take("two.", f"{label}.zones PTR a.test.")
+    assert follower.state() == ("NOERROR", (ONE,))  # §5.2: a clash, and the first keeps it
+    follower.take("one.", "x.zones PTR a.test.", "coo.x.zones PTR TWO.")
+    if not heir_first:
+        follower.take("two.", f"{label}.zones PTR a.test.")
+    assert follower.state() == (rcode, (TWO,))
+    follower.take("one.")
+    assert follower.state() == (rcode, (TWO,))
+
+
+def test_rfc9432_4_3_1_only_the_heir_that_is_named() -> None:
+    follower = Follower()
+    for lines in (
+        ("coo.x.zones PTR three.",),
+        ("coo.x.zones PTR two.", "coo.x.zones PTR three."),
+        ("coo.x.zones TXT two.",),
+    ):
+        follower.take("one.", "x.zones PTR a.test.", *lines)
+        follower.take("two.", "x.zones PTR a.test.")
+        assert follower.state()[1] == (ONE,)
+
+
+def test_a_zone_that_nobody_follows_any_more_is_not_taken_over() -> None:
+    follower = Follower()
+    follower.take("one.", "x.zones PTR a.test.")
+    late = follower.server.secondaries[names.from_text("a.test.")]
+    follower.take("one.")
+    zone = Zone.from_text("$ORIGIN a.test.\n$TTL 1\n@ SOA ns h 1 60 60 600 1\n@ NS ns\n")
+    assert not follower.server.take_over(late, zone, (), None)
+    assert Reply(follower.server.current.answer(question("a.test."))).rcode == "REFUSED"
