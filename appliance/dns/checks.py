@@ -2,11 +2,12 @@
 
 Errors are what RFC 1034, 2181 and 6672 rule out, and a zone with one is not served (RFC 1035 §5.2);
 warnings are what servers answer as written but people regret. Every check names the line of the
-first record concerned. Imports `consts`, `names`, `errors`, `lookup`, `zone`.
+first record concerned. Imports `consts`, `names`, `errors`, `lookup`, `render`, `zone`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Final
@@ -17,16 +18,23 @@ from appliance.dns.consts import (
     CNAME,
     DNAME,
     DS,
+    HEADER_LEN,
+    HTTPS,
+    MAX_CHAIN,
+    MAX_MESSAGE,
     MX,
     NS,
     NSEC,
     PTR,
     RRSIG,
     SRV,
+    SVCB,
+    TXT,
     A,
 )
 from appliance.dns.errors import Problem, Severity
 from appliance.dns.lookup import BESIDE_CNAME
+from appliance.dns.render import QUESTION_NAME, question_table, render
 from appliance.dns.zone import Node, RRset, Zone
 
 BESIDE_CUT: Final = frozenset((NS, DS, NSEC, RRSIG, A, AAAA))
@@ -35,8 +43,15 @@ _TARGETS: Final = {NS: 0, CNAME: 0, PTR: 0, DNAME: 0, MX: 2, SRV: 6}
 """Octets before the name in rdata that people write without the final dot."""
 _TIMES: Final = Struct("!III")
 """Refresh, retry and expire in an SOA's rdata (RFC 1035 §3.3.13), seconds."""
+_ADDRESSES: Final = (A, AAAA)
 _HOSTS: Final = {NS: 0, MX: 2, SRV: 6}
 """Octets before the host name in types whose host is no alias (RFC 2181 §10.3, RFC 2782)."""
+
+_HOST_LABEL: Final = re.compile(rb"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
+"""RFC 952 and RFC 1123 §2.1."""
+_ADDRESS: Final = re.compile(rb"[0-9]{1,3}")
+_OPT_ROOM: Final = 11
+"""Octets of an OPT record without options (RFC 6891 §6.1.2)."""
 
 _SHORT: Final = 5
 """Octets of an origin below which its repetition is no accident (`a.a.` is a name like another)."""
@@ -87,6 +102,12 @@ def _apex(zone: Zone) -> Iterator[Finding]:
         # RFC 1912 §2.2.
         message = f"SOA: secondaries expire after {expire} seconds, before they have retried"
         yield zone.soa.where, "warning", message
+    rdata = zone.soa.rdatas[0]
+    mailbox = rdata[names.end_of(rdata, 0) :]
+    if b"@" in mailbox[1 : 1 + mailbox[0]]:
+        # RFC 1035 §8.
+        message = f"SOA: the mailbox {names.to_text(mailbox)} wants a dot, where an address has @"
+        yield zone.soa.where, "warning", message
     signatures = zone.apex.rrsets.get(RRSIG)
     if signatures is not None:
         # RFC 4035 §3.1 is not done here: who validates finds such answers bogus.
@@ -113,6 +134,39 @@ def _aliases(_zone: Zone, node: Node) -> Iterator[Finding]:
         yield dname.where, "error", f"{owner} has {len(dname.rdatas)} DNAME records"
 
 
+def _leading(zone: Zone, node: Node) -> Iterator[Finding]:
+    """Aliases that lead to nothing that we know of."""
+    cname = node.rrsets.get(CNAME)
+    if cname is None or node.cover is not None:
+        return
+    alias, owner, seen = cname, names.to_text(node.owner), {node.name}
+    for _ in range(MAX_CHAIN):
+        target = alias.rdatas[0].lower()
+        if not names.is_below(target, zone.origin):
+            return
+        if target in seen:
+            # RFC 1034 §3.6.2: an error that is to be signalled.
+            yield cname.where, "warning", f"the alias {owner} leads round in a circle"
+            return
+        seen.add(target)
+        found = zone.closest(target)
+        if found.cover is not None:
+            return
+        if len(found.name) != len(target):
+            if found.wildcard is None:
+                if not names.is_below(target, zone.origin[:-1] + zone.origin):  # see `_doubled`
+                    lost = names.to_text(target)
+                    message = f"the alias {owner} leads to {lost}, which does not exist"
+                    yield cname.where, "warning", message
+                return
+            found = found.wildcard
+        if CNAME not in found.rrsets:
+            return
+        alias = found.rrsets[CNAME]
+    message = f"the alias {owner} leads on and on: resolvers give up before {MAX_CHAIN} steps"
+    yield cname.where, "warning", message
+
+
 def _hosts(zone: Zone, node: Node) -> Iterator[Finding]:
     """Name servers, mail exchangers and services that lead nowhere."""
     if node.cover is not None and node.cover is not node:
@@ -122,7 +176,30 @@ def _hosts(zone: Zone, node: Node) -> Iterator[Finding]:
         if rrset is None:
             continue
         for rdata in rrset.rdatas:
+            yield from _spelling(node, rrset, rdata[skip:])
             yield from _host(zone, node, rrset, rdata[skip:])
+    for rtype in (*_ADDRESSES, MX):
+        if rtype in node.rrsets and not _is_host(names.labels(node.name), wildcard=True):
+            message = f"{names.to_text(node.owner)} is no host name (RFC 1123 §2.1)"
+            yield node.rrsets[rtype].where, "warning", message
+            break
+
+
+def _is_host(labels: list[bytes], *, wildcard: bool = False) -> bool:
+    """True if all labels are letters, digits and hyphens, as mail and web want names of hosts."""
+    if wildcard and labels[:1] == [b"*"]:
+        labels = labels[1:]
+    return all(_HOST_LABEL.fullmatch(label) for label in labels)
+
+
+def _spelling(node: Node, rrset: RRset, host: bytes) -> Iterator[Finding]:
+    """Hosts that no host is called like, and addresses where a name is wanted."""
+    labels = names.labels(host)
+    what = f"{_type(rrset.rtype)} of {names.to_text(node.owner)} names {names.to_text(host)}"
+    if len(labels) >= 4 and all(_ADDRESS.fullmatch(label) for label in labels[:4]):
+        yield rrset.where, "warning", f"{what}, an address where a name is wanted"
+    elif not _is_host(labels):
+        yield rrset.where, "warning", f"{what}, which is no host name (RFC 1123 §2.1)"
 
 
 def _host(zone: Zone, node: Node, rrset: RRset, host: bytes) -> Iterator[Finding]:
@@ -200,8 +277,18 @@ def _signers(zone: Zone, node: Node) -> Iterator[Finding]:
         yield node.rrsets[DS].where, "warning", message
 
 
-def _wildcards(_zone: Zone, node: Node) -> Iterator[Finding]:
-    """What people expect of wildcards and do not get (RFC 4592 §2.2.1, §4.2, §4.4)."""
+def _wildcards(zone: Zone, node: Node) -> Iterator[Finding]:
+    """What people expect of wildcards and do not get (RFC 4592 §2.1.1, §4.2, §4.4)."""
+    if node.rrsets and names.WILDCARD in node.name[2 : -len(zone.origin)]:
+        inner = names.parent(node.name)
+        while len(inner) > len(zone.origin):
+            if inner[:2] == names.WILDCARD:
+                # RFC 4592 §2.1.1: an asterisk is a wildcard in the leftmost label alone.
+                where = min(rrset.where for rrset in node.rrsets.values())
+                owner = names.to_text(node.owner)
+                yield where, "warning", f"{owner}: a * inside a name stands for itself (RFC 4592)"
+                break
+            inner = names.parent(inner)
     if node.name[:2] != names.WILDCARD:
         return
     owner = names.to_text(node.owner)
@@ -228,12 +315,51 @@ def _shadowed(zone: Zone, node: Node) -> Iterator[Finding]:
         yield where, "warning", f"{owner} {why}: {star} gives it no address (RFC 4592 §2.2.1)"
 
 
+def _services(_zone: Zone, node: Node) -> Iterator[Finding]:
+    """RFC 9460 §2.4.1, RFC 7208 §3.2: sets whose records exclude one another."""
+    for rtype in (SVCB, HTTPS):
+        rrset = node.rrsets.get(rtype)
+        if rrset is not None and len({rdata[:2] == b"\0\0" for rdata in rrset.rdatas}) > 1:
+            owner = f"{_type(rtype)} of {names.to_text(node.owner)}"
+            message = f"{owner} mixes priority 0 with others (RFC 9460 §2.4.1)"
+            yield rrset.where, "warning", message
+    texts = node.rrsets.get(TXT)
+    if texts is not None and len(texts.rdatas) > 1:
+        policies = sum(rdata[1:8].lower() in (b"v=spf1", b"v=spf1 ") for rdata in texts.rdatas)
+        if policies > 1:
+            # RFC 7208 §4.5: that is a permanent error.
+            owner = names.to_text(node.owner)
+            message = f"{owner} has {policies} SPF policies; mail servers take that for an error"
+            yield texts.where, "warning", message
+
+
+def _sizes(_zone: Zone, node: Node) -> Iterator[Finding]:
+    """Sets that go into no message, so that nobody can have them (RFC 1035 §4.2.2)."""
+    for rtype, rrset in node.rrsets.items():
+        if len(rrset.rdatas) == 1:
+            continue
+        at = HEADER_LEN + len(node.name) + 4
+        room = MAX_MESSAGE - _OPT_ROOM - at
+        if sum(map(len, rrset.rdatas)) + 12 * len(rrset.rdatas) <= room:
+            continue
+        body = render(question_table(node.name), at, [(QUESTION_NAME, rrset)], (), (), ())
+        if len(body.octets) > room:
+            message = (
+                f"{_type(rtype)} of {names.to_text(node.owner)} takes {len(body.octets)} octets; "
+                f"a message has {room} for it"
+            )
+            yield rrset.where, "error", message
+
+
 _NODE_CHECKS: Final[tuple[Callable[[Zone, Node], Iterator[Finding]], ...]] = (
     _aliases,
+    _leading,
     _hosts,
     _occluded,
     _doubled,
     _signers,
     _wildcards,
     _shadowed,
+    _services,
+    _sizes,
 )
