@@ -15,17 +15,13 @@ from typing import Final, NamedTuple
 from appliance.dns import names
 from appliance.dns.consts import (
     AAAA,
-    CNAME,
     DNAME,
     HEADER_LEN,
     MAX_NAME,
     MAX_TTL,
-    MX,
     NAME_FIELDS,
     NAPTR,
-    NS,
     OPT,
-    PTR,
     SIG,
     SOA,
     SRV,
@@ -55,7 +51,7 @@ _COMPRESSED: Final[dict[int, tuple[int, int]]] = {
 }
 """Octets before the names, and how many names: RFC 3597 §4; KX and DNAME by RFC 2230 and 6672,
 which forbid it, but a receiver loses nothing by understanding it."""
-_SOUND: Final = frozenset((NS, CNAME, PTR, DNAME, MX, SOA))
+_SOUND: Final = frozenset((*NAME_FIELDS, DNAME))
 """Types that are known to be sound once their names and lengths have been read."""
 
 

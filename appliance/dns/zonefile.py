@@ -31,9 +31,10 @@ import dns.rdatatype
 
 from appliance.dns import names
 from appliance.dns.checks import check
-from appliance.dns.consts import AAAA, CNAME, DNAME, MAX_TTL, NS, PTR, SOA, A
+from appliance.dns.consts import AAAA, DNAME, MAX_TTL, NAME_FIELDS, SOA, A
 from appliance.dns.errors import LocalError, Problem, Severity, ZoneError
 from appliance.dns.lexer import Statement, generate_range, generate_text, statements
+from appliance.dns.reader import check_rdata
 from appliance.dns.zone import Zone, ZoneBuilder, collector_paused
 
 MAX_DEPTH: Final = 8
@@ -55,7 +56,12 @@ _TTL: Final = re.compile(r"(?:[0-9]{1,10}[wdhms]?)+", re.IGNORECASE | re.ASCII)
 _TTL_PART: Final = re.compile(r"([0-9]+)([wdhms]?)", re.ASCII)
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _CLASS: Final = re.compile(r"IN|CH|HS|CS|NONE|ANY|CLASS[0-9]+", re.IGNORECASE | re.ASCII)
-_NAME_ONLY: Final = frozenset((NS, CNAME, PTR, DNAME))
+_NAMES: Final = {
+    **{rtype: count for rtype, (before, count) in NAME_FIELDS.items() if not before},
+    DNAME: 1,
+}
+del _NAMES[SOA]
+"""Types whose data are so many names; dnspython does not know the older of them (RFC 1035 §3.3)."""
 
 
 Progress = Callable[[int, float], None]
@@ -285,8 +291,8 @@ class Reader:
                     return socket.inet_pton(socket.AF_INET6, word)
             except (OSError, UnicodeError, ValueError):
                 raise _FaultError(f"{word} is no IPv{4 if rtype == A else 6} address") from None
-            if rtype in _NAME_ONLY and word.isascii() and '"' not in word:
-                return names.from_text(word, origin)
+        if len(words) == _NAMES.get(rtype) and all(map(_is_plain, words)) and words[0] != "\\#":
+            return b"".join([names.from_text(word, origin) for word in words])
         try:
             rdata = dns.rdata.from_text(
                 dns.rdataclass.IN,
@@ -296,6 +302,8 @@ class Reader:
                 relativize=False,
             ).to_wire()
             assert rdata is not None
+            if rtype in _NAMES:
+                check_rdata(rtype, rdata)
             return rdata
         except Exception as error:  # its rdata modules raise whatever int(), base64 and struct do
             what = " ".join(str(error).split()) or type(error).__name__
@@ -376,6 +384,11 @@ class Reader:
             raise ZoneError(problems)
         zone.problems = tuple(problems)
         return zone
+
+
+def _is_plain(word: str) -> bool:
+    """True for a name that `names` can read."""
+    return word.isascii() and '"' not in word
 
 
 def _ttl(word: str) -> int:

@@ -131,6 +131,91 @@ eu EUI48 00-00-5e-00-53-2a
     assert loaded.records == len(want)
 
 
+@pytest.mark.parametrize(
+    ("record", "rdata"),
+    [
+        ("MD x", b"\1x\7example\4test\0"),
+        ("MF x.", b"\1x\0"),
+        ("MB @", b"\7example\4test\0"),
+        ("MG x.", b"\1x\0"),
+        ("MR x.", b"\1x\0"),
+        ("MINFO x. .", b"\1x\0\0"),
+        ("MINFO \\# 4 01780000", b"\1x\0\0"),
+    ],
+)
+def test_the_mailboxes_of_rfc1035(record: str, rdata: bytes) -> None:
+    """RFC 1035 §3.3.3 to §3.3.8, which dnspython reads as unknown types only."""
+    (rrset,) = zone(f"a {record}\n").nodes[b"\1a\7example\4test\0"].rrsets.values()
+    assert rrset.rdatas == (rdata,)
+
+
+@pytest.mark.parametrize("record", ["MINFO x.", "MB x. y.", "MB", "MINFO \\# 0", "NS \\# 2 0178"])
+def test_what_is_no_mailbox_is_told(record: str) -> None:
+    with pytest.raises(ZoneError, match="<text>:6: error: bad M|<text>:6: error: bad NS"):
+        zone(f"a {record}\n")
+
+
+# RFC 9460 Appendix D: texts and what they are on the wire.
+SERVICES = [
+    (r"0 foo.example.com.", "0000 03666f6f076578616d706c6503636f6d00"),
+    (r"1 .", "0001 00"),
+    (r"16 foo.example.com. port=53", "0010 03666f6f076578616d706c6503636f6d00 0003 0002 0035"),
+    (
+        r"1 foo.example.com. key667=hello",
+        "0001 03666f6f076578616d706c6503636f6d00 029b 0005 68656c6c6f",
+    ),
+    (
+        r'1 foo.example.com. key667="hello\210qoo"',
+        "0001 03666f6f076578616d706c6503636f6d00 029b 0009 68656c6c6fd2716f6f",
+    ),
+    (
+        r'1 foo.example.com. ipv6hint="2001:db8::1,2001:db8::53:1"',
+        "0001 03666f6f076578616d706c6503636f6d00 0006 0020 20010db8000000000000000000000001"
+        "20010db8000000000000000000530001",
+    ),
+    (
+        r'1 example.com. ipv6hint="2001:db8:122:344::192.0.2.33"',
+        "0001 076578616d706c6503636f6d00 0006 0010 20010db8012203440000 0000c0000221",
+    ),
+    (
+        r"16 foo.example.org. ( alpn=h2,h3-19 mandatory=ipv4hint,alpn ipv4hint=192.0.2.1 )",
+        "0010 03666f6f076578616d706c65036f726700 0000 0004 0001 0004 0001 0009 026832"
+        "0568332d3139 0004 0004 c0000201",
+    ),
+    (
+        r'16 foo.example.org. alpn="f\\\\oo\\,bar,h2"',
+        "0010 03666f6f076578616d706c65036f726700 0001 000c 08665c6f6f2c626172 026832",
+    ),
+    (
+        r"16 foo.example.org. alpn=f\\\092oo\092,bar,h2",
+        "0010 03666f6f076578616d706c65036f726700 0001 000c 08665c6f6f2c626172 026832",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "wire"), SERVICES)
+def test_rfc9460_appendix_d_vectors(text: str, wire: str) -> None:
+    (rrset,) = zone(f"a SVCB {text}\n").nodes[b"\1a\7example\4test\0"].rrsets.values()
+    assert rrset.rdatas == (bytes.fromhex(wire),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "foo.example.com. key123=abc key123=def",
+        *(f"foo.example.com. {key}" for key in ("mandatory", "alpn", "port", "ipv4hint")),
+        "foo.example.com. ipv6hint",
+        "foo.example.com. no-default-alpn=abc",
+        "foo.example.com. mandatory=key123",
+        "foo.example.com. mandatory=mandatory",
+        "foo.example.com. mandatory=key123,key123 key123=abc",
+    ],
+)
+def test_rfc9460_appendix_d_3_failures(text: str) -> None:
+    with pytest.raises(ZoneError, match="<text>:6: error: bad SVCB data"):
+        zone(f"a SVCB 1 {text}\n")
+
+
 def test_the_sample_text_of_dns_names_outside_ascii() -> None:
     loaded = zone("bücher A 192.0.2.1\nbücher TXT x")
     assert b"\x0dxn--bcher-kva\x07example\x04test\0" in loaded.nodes
