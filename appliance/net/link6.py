@@ -39,7 +39,7 @@ class Ipv6Configuration:
 
     def __init__(self, link: Link, network: LinkNetwork, random: random_module.Random) -> None:
         self.slaac: Slaac | None = None
-        self.groups = Listener(self._report, random)
+        self.groups = Listener(self._report, self._report_v1, random)
         self._link = link
         self._network = network
         self._random = random
@@ -111,7 +111,7 @@ class Ipv6Configuration:
         counters = self._network.counters
         if machine is None:
             return False
-        if kind == icmpv6.MLD_QUERY:
+        if kind in (icmpv6.MLD_QUERY, icmpv6.MLD_REPORT):
             # RFC 3810 §6.2: from a link-local address, with a hop limit of 1 and a router alert.
             if (
                 not ipv6.is_link_local(packet.src)
@@ -122,7 +122,11 @@ class Ipv6Configuration:
             else:
                 counters.mld_in += 1
                 at, end = message.body_at, message.body_end
-                self.groups.query_arrives(mld.parse_query(data, at, end, message.rest), now)
+                query = mld.parse_query(data, at, end, message.rest)
+                if kind == icmpv6.MLD_QUERY:
+                    self.groups.query_arrives(query, now)
+                else:
+                    self.groups.report_arrives(query.group)  # RFC 2710 §3: laid out the same
             return True
         if not icmpv6.ROUTER_SOLICITATION <= kind <= icmpv6.REDIRECT:
             return False
@@ -188,11 +192,20 @@ class Ipv6Configuration:
             link.emit(frame(link.mac, neighbor.mac, packet))
 
     def _report(self, records: list[tuple[int, bytes]]) -> None:
-        """RFC 3810 §5: behind a router alert, with a hop limit of 1, to the routers' group."""
-        source = self.slaac.link_local() if self.slaac is not None else None
-        src, dst = source or ipv6.UNSPECIFIED, ipv6.ALL_MLDV2_ROUTERS
+        """RFC 3810 §5.2.14: to the routers' group."""
         rest, body = mld.report(records)
-        message = icmpv6.build(src, dst, icmpv6.MLDV2_REPORT, 0, rest, body)
+        self._send_mld(ipv6.ALL_MLDV2_ROUTERS, icmpv6.MLDV2_REPORT, rest, body)
+
+    def _report_v1(self, kind: int, group: bytes) -> None:
+        """RFC 2710 §3.8: a report goes to its group, so that its other listeners may be silent."""
+        dst = group if kind == icmpv6.MLD_REPORT else ipv6.ALL_ROUTERS
+        self._send_mld(dst, kind, 0, group)
+
+    def _send_mld(self, dst: bytes, kind: int, rest: int, body: bytes) -> None:
+        """RFC 3810 §5, RFC 2710 §3: behind a router alert, with a hop limit of 1."""
+        source = self.slaac.link_local() if self.slaac is not None else None
+        src = source or ipv6.UNSPECIFIED
+        message = icmpv6.build(src, dst, kind, 0, rest, body)
         alert = ipv6.router_alert(icmpv6.PROTOCOL)
         head = ipv6.header(src, dst, ipv6.HOP_BY_HOP, len(alert) + len(message), hop_limit=1)
         self._link.emit(frame(self._link.mac, ipv6.multicast_mac(dst), head + alert + message))

@@ -390,7 +390,7 @@ GROUP, OTHER_GROUP = from_text("ff02::1:ff00:1"), from_text("ff02::1:ff00:2")
 
 def listener() -> tuple[mld.Listener, list[list[tuple[int, bytes]]]]:
     sent: list[list[tuple[int, bytes]]] = []
-    return mld.Listener(sent.append, random.Random(1)), sent
+    return mld.Listener(sent.append, lambda *what: sent.append([what]), random.Random(1)), sent
 
 
 def test_joining_is_reported_twice() -> None:
@@ -428,6 +428,38 @@ def test_queries() -> None:
     assert sent[-1] == [
         (wire_mld.MODE_IS_EXCLUDE, GROUP), (wire_mld.MODE_IS_EXCLUDE, OTHER_GROUP),
     ]  # fmt: skip
+
+
+def test_a_querier_of_version_1() -> None:
+    """RFC 3810 §8.2.1, RFC 2710 §4: its version is spoken while it is there, and not for longer."""
+    groups, sent = listener()
+    for group in (ipv6.ALL_NODES, GROUP, OTHER_GROUP):
+        groups.join(group, 0.0)
+    run(groups, 0.0, 5.0)
+    groups.join(from_text("ff02::77"), 10.0)
+    sent.clear()
+    groups.query_arrives(wire_mld.Query(bytes(16), 2.0, 1), 10.0)
+    run(groups, 10.0, 12.0)
+    # What waited in version 2 is cancelled.
+    assert sent == [[(131, GROUP)], [(131, OTHER_GROUP)], [(131, from_text("ff02::77"))]]
+    sent.clear()
+    groups.leave(OTHER_GROUP, 20.0)
+    run(groups, 20.0, 22.0)
+    assert sent == [[(132, OTHER_GROUP)]] * 2
+    # A group that somebody else has answered for needs no second answer.
+    sent.clear()
+    groups.query_arrives(wire_mld.Query(bytes(16), 2.0, 1), 30.0)
+    groups.report_arrives(GROUP)
+    run(groups, 30.0, 32.0)
+    assert sent == [[(131, from_text("ff02::77"))]]
+    groups.query_arrives(wire_mld.Query(GROUP, 2.0, 1), 40.0)
+    groups.report_arrives(GROUP)
+    assert groups.deadline() == inf
+    # It is silent for long: version 2 again.
+    sent.clear()
+    groups.join(OTHER_GROUP, 40.0 + mld.OLDER_VERSION_QUERIER_PRESENT)
+    run(groups, 40.0 + mld.OLDER_VERSION_QUERIER_PRESENT, 400.0)
+    assert sent == [[(wire_mld.CHANGE_TO_EXCLUDE, OTHER_GROUP)]] * 2
 
 
 def test_groups_are_bounded() -> None:

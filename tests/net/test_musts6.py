@@ -602,6 +602,7 @@ def test_deprecated_and_invalid() -> None:
         prefix(validlifetime=0, preferredlifetime=0),
         ICMPv6NDOptPrefixInfo(prefix="2001:db8:5::", prefixlen=48),
         ICMPv6NDOptPrefixInfo(prefix="2001:db8:5::", prefixlen=80),
+        ICMPv6NDOptPrefixInfo(prefix="2001:db8:5::", prefixlen=192),
     ],
 )
 def test_prefixes_without_an_address(option: Packet) -> None:
@@ -610,6 +611,7 @@ def test_prefixes_without_an_address(option: Packet) -> None:
     wire.put(ra(option), dst=ALL_NODES_MAC)
     wire.run(3.0)
     assert [own for own in wire.host.addresses.local.values() if own.origin == "slaac"] == []
+    assert max((bits for _, bits in advertising(wire).prefixes), default=0) <= 80
 
 
 def test_a_flood_of_advertisements() -> None:

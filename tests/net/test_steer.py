@@ -265,9 +265,8 @@ def test_everybody_hears_errors_and_neighbours() -> None:
     family.run(0.0)
     quoted = Raw(bytes(family.answers()[1][-1][IP])[:28])
     family.put(2, IP(src=PEER, dst=OURS) / ICMP(type=3, code=4, nexthopmtu=1300) / quoted)
-    assert [host.network.path_mtus.get(from_text(PEER), (0,))[0] for host in family.hosts] == [
-        0, 1300, 0
-    ]  # fmt: skip
+    known = [h.network.mtu_of(h.links[0], from_text(PEER)) for h in family.hosts]
+    assert known == [1500, 1300, 1500]
     wanted = family.hosts[1].links[0].arp.lookup(from_text("10.0.0.7"), family.now)
     family.hosts[1].links[0].arp.enqueue(wanted, bytes(24))  # somebody asks who that is
     family.put(2, ARP(op=2, hwsrc=OTHER, psrc="10.0.0.7", pdst=OURS), dst=_mac(family))

@@ -21,7 +21,9 @@ from scapy.layers.inet6 import (
     HBHOptUnknown,
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
+    ICMPv6MLQuery,
     ICMPv6MLQuery2,
+    ICMPv6MLReport,
     ICMPv6MLReport2,
     ICMPv6ND_Redirect,
     ICMPv6PacketTooBig,
@@ -350,6 +352,25 @@ def test_queries_that_are_answered(packet: Packet, reports: int) -> None:
     assert [p for p in wire.taken() if ICMPv6MLReport2 in p] == []  # not at once
     wire.run(1.1)
     assert len([p for p in wire.taken() if ICMPv6MLReport2 in p]) == reports
+
+
+def test_listeners_of_version_1() -> None:
+    """RFC 2710 §3: each report to its group, with a hop limit of 1, behind a router alert."""
+    wire = Wire()
+    wire.run(10.0)
+    wire.taken()
+    asked = IPv6(src="fe80::2", dst="ff02::1", hlim=1) / ALERT / ICMPv6MLQuery(mrd=1000)
+    wire.put(asked, dst=ALL_NODES_MAC)
+    heard = IPv6(src="fe80::2", dst="ff02::1:ff00:1", hlim=1) / ALERT
+    wire.put(heard / ICMPv6MLReport(mladdr="ff02::1:ff00:1"), dst="33:33:ff:00:00:01")
+    wire.run(1.1)
+    sent = [p for p in wire.taken() if ICMPv6MLReport in p]
+    assert sent
+    for report in sent:
+        group = report[ICMPv6MLReport].mladdr
+        assert group != "ff02::1:ff00:1"  # somebody else has reported it
+        assert (report[IPv6].dst, report[IPv6].hlim) == (group, 1)
+        assert report[RouterAlert].value == 0
 
 
 def test_hop_by_hop_behind_another_header() -> None:

@@ -58,7 +58,7 @@ class Advertisement(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """A prefix information option (RFC 4861 §4.6.2); lifetimes in seconds."""
+    """A prefix information option (RFC 4861 §4.6.2), 0 to 128 bits; lifetimes in seconds."""
 
     length: int
     on_link: bool
@@ -131,7 +131,8 @@ def parse_router_advertisement(
     servers: list[tuple[int, tuple[bytes, ...]]] = []
     for kind, value in options:
         if kind == OPTION_PREFIX and len(value) == 30 and len(prefixes) < MAX_PREFIXES:
-            prefixes.append(_prefix(value))
+            if value[0] <= 128:
+                prefixes.append(_prefix(value))
         elif kind == OPTION_MTU and len(value) == 6:
             mtu = int.from_bytes(value[2:])
         elif kind == OPTION_RDNSS and len(value) >= 22 and len(value) % 16 == 6:
@@ -220,7 +221,7 @@ def _link(options: list[tuple[int, bytes]], wanted: int) -> bytes:
 def _prefix(value: bytes) -> Prefix:
     length, flags = value[0], value[1]
     return Prefix(
-        min(length, 128),
+        length,
         bool(flags & 0x80),
         bool(flags & 0x40),
         int.from_bytes(value[2:6]),
