@@ -57,6 +57,9 @@ class Sender(Protocol):
     def learn_path_mtu(self, there: bytes, mtu: int) -> None:
         """Remember a smaller path MTU."""
 
+    def redirected4(self, src: bytes, destination: bytes, gateway: bytes) -> None:
+        """The router `src` says that another is a better first hop to `destination`."""
+
 
 class Errors:
     """The two ICMPs of one host."""
@@ -115,7 +118,10 @@ class Errors:
                 mtu = max(mtu or _IPV4_BLIND, _IPV4_FLOOR)
             else:
                 mtu = 0
-        self._tell(src, frame, quoted, quoted.fragment_offset == 0, error, mtu, now)
+        known = self._tell(src, frame, quoted, quoted.fragment_offset == 0, error, mtu, now)
+        if known and message.type == wire_icmp.REDIRECT:
+            # RFC 1122 §3.2.2.2: for a network as for the host that was quoted.
+            self._network.redirected4(src, quoted.dst, message.rest.to_bytes(4))
 
     def unreachable4(
         self, code: int, frame: bytes, at: int, packet: ipv4.Ipv4Header, now: float
@@ -255,8 +261,11 @@ class Errors:
         error: OSError | None,
         mtu: int,
         now: float,
-    ) -> None:
-        """Hand an error to whom it quotes, if it quotes something outstanding (RFC 5927 §4)."""
+    ) -> bool:
+        """Hand an error to whom it quotes, if it quotes something outstanding (RFC 5927 §4).
+
+        `error` None and `mtu` 0 tell nobody anything; False: it quotes nothing of ours.
+        """
         at = quoted.payload_at
         here, there = quoted.src, quoted.dst
         known = False
@@ -273,13 +282,16 @@ class Errors:
                 rest = int.from_bytes(frame[at + 4 : at + 8])
                 if mtu:
                     known = self._echo_too_big(there, rest, mtu)
+                elif error is None:
+                    known = rest >> 16 in self.echoes
                 else:
-                    known = error is not None and self._not_echoed(src, frame[at], rest, error)
+                    known = self._not_echoed(src, frame[at], rest, error)
                 mtu = 0
         if not known:
             self._counters.icmp_ignored += 1
         elif mtu:
             self._network.learn_path_mtu(there, mtu)
+        return known
 
     def reassembly_timeout(self, family: int, quote: bytes, now: float) -> None:
         """A datagram never became whole (RFC 1122 §3.3.2, RFC 8200 §4.5); `quote` began it."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 UNANSWERED: Final = 3
 """Discovers without an answer before an address is taken by RFC 3927: after some 12 seconds."""
+MAX_REDIRECTS: Final = 64
+"""Destinations with a first hop of their own: they are taken from the table of all routes."""
 PROBE_AGAIN: Final = linklocal.RATE_LIMIT_INTERVAL
 """Seconds after which a given address that somebody else has is asked for again."""
 
@@ -46,6 +48,8 @@ class Ipv4Configuration:
         """Addresses of the operator's -> prefix length, and whether they are probed for."""
         self._again: dict[bytes, float] = {}
         """Those that are to be probed for -> when, seconds; minus infinity is the first turn."""
+        self._redirects: dict[bytes, bytes] = {}
+        """Destination -> better first hop (RFC 1122 §3.2.2.2), oldest first."""
         self._conflicts = 0  # of link-local addresses (RFC 3927)
         self._fall_back_at = -inf  # not before, seconds: what RFC 3927 §2.2.1 limits
         self._fallback: bytes = b""  # the link-local address that is claimed or held
@@ -116,6 +120,41 @@ class Ipv4Configuration:
         """Whether `arp_arrives` has anybody to tell."""
         return bool(self._claims)
 
+    def redirected(self, src: bytes, destination: bytes, gateway: bytes) -> None:
+        """A better first hop, if it is our first hop that says so, of a neighbour of ours.
+
+        RFC 1122 §3.2.2.2: everything else MUST be discarded.
+        """
+        routes = self._network.routes
+        before = routes.lookup(destination, self._link)
+        near = routes.lookup(gateway, self._link)
+        if before is None or before.gateway != src or near is None or near.gateway is not None:
+            return
+        self._forget_redirect(destination)
+        if len(self._redirects) >= MAX_REDIRECTS:
+            self._forget_redirect(next(iter(self._redirects)))
+        hop = None if gateway == destination else gateway
+        try:
+            routes.add(Route(destination, 32, self._link, hop, origin="redirect"))
+        except ValueError:
+            return  # the table is full: longer detours, nothing worse
+        self._redirects[destination] = gateway
+        self._network.rerouted(self._link, src)
+
+    def lost(self, address: bytes) -> None:
+        """A neighbour does not answer: nothing is redirected to it (RFC 1122 §3.3.1.5)."""
+        for destination in [d for d, hop in self._redirects.items() if hop == address]:
+            self._forget_redirect(destination)
+            self._network.rerouted(self._link, address)
+
+    def _forget_redirect(self, destination: bytes) -> None:
+        if self._redirects.pop(destination, None) is not None:
+            self._network.routes.remove(
+                lambda r: (
+                    r.origin == "redirect" and r.link is self._link and r.network == destination
+                )
+            )
+
     # ------------------------------------------------------------------ addresses and routes
 
     def _on_link(self, address: bytes, prefix_len: int, origin: str) -> None:
@@ -132,6 +171,8 @@ class Ipv4Configuration:
         claim = self._claims.pop(address, None)
         if claim is not None:
             claim.withdraw()
+        for destination in list(self._redirects):
+            self._forget_redirect(destination)
         self._network.routes.remove(lambda r: r.link is self._link and r.origin == origin)
         self._network.address_lost(address)
 

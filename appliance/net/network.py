@@ -164,6 +164,12 @@ class Network:
             self.upper.address_lost(address)
             self._changed()
 
+    def redirected4(self, src: bytes, destination: bytes, gateway: bytes) -> None:
+        """A router says that another is a better first hop (RFC 1122 §3.2.2.2)."""
+        usable = self.addresses.is_unicast(gateway) and gateway not in self.addresses.broadcasts
+        if usable and gateway not in self.addresses.local:
+            self._link_in.v4.redirected(src, destination, gateway)
+
     def contested(self, address: bytes, mac: bytes, kept: bool = False) -> None:
         """Somebody else has an address that was to be ours, or is and is `kept`: tell of it."""
         for told in self.on_conflict:
@@ -186,6 +192,8 @@ class Network:
     def unreachable(self, address: bytes, frames: list[bytes]) -> None:
         """Nobody answers at a next hop: who wanted it hears EHOSTUNREACH (RFC 1122 §2.3.2.1)."""
         error = OSError(errno.EHOSTUNREACH, "No route to host")
+        for link in self.links:
+            link.v4.lost(address)
         self.upper.neighbor_failed(address, error)
         for waited in frames:
             self.errors.not_sent(waited, IP_AT, error)

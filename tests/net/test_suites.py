@@ -6,6 +6,8 @@ nested fragments, source routes); what RFC 8200, 4861 and 4862 demand is in test
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from scapy.layers.inet import (
     ICMP,
@@ -38,9 +40,12 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet, Raw
 
+from appliance.net.link4 import MAX_REDIRECTS
 from appliance.net.network import MAX_NESTED
+from appliance.net.wire import ethernet
 from appliance.net.wire.address import from_text
-from tests.net.test_network6 import OURS, PEER, Wire, six
+from tests.net.test_musts4 import LEASE, MINE, SERVER, Leased
+from tests.net.test_network6 import OURS, PEER, Inbox, Wire, six
 
 OURS4, PEER4 = "10.0.0.1", "10.0.0.2"
 EVERYBODY_MAC = "ff:ff:ff:ff:ff:ff"
@@ -316,6 +321,109 @@ def test_source_and_length_of_reassembly_over_ipv4() -> None:
     assert wire.taken() == []
     wire.put(pieces[1])
     assert sum(len(p[IP].payload) for p in wire.taken()) == 3008
+
+
+# ---------------------------------------------------------------------- IPv4 redirects
+
+GATEWAY, BETTER, AWAY4 = "10.0.0.9", "10.0.0.8", "192.0.2.1"
+GATEWAY_MAC, BETTER_MAC = "02:00:00:00:00:09", "02:00:00:00:00:08"
+
+
+class Redirected:
+    """A host that writes to somebody behind a router, of which there are two."""
+
+    def __init__(self) -> None:
+        self.wire = Wire()
+        self.wire.host.network.add_gateway(GATEWAY)
+        self.meet()
+        self.socket = self.wire.host.udp_bind("", 53, Inbox())
+        (self.sent,) = self.send()
+
+    def meet(self) -> None:
+        for address, mac in ((GATEWAY, GATEWAY_MAC), (BETTER, BETTER_MAC)):
+            octets = ethernet.mac_from_text(mac)
+            self.wire.host.links[0].arp.learn(
+                from_text(address), octets, self.wire.now, create=True
+            )
+
+    def send(self, to: str = AWAY4) -> list[Packet]:
+        self.socket.send(b"x", (to, 9))
+        return [p for p in self.wire.taken() if p.haslayer(UDP)]
+
+    def told(self, *, src: str = GATEWAY, gw: str = BETTER, code: int = 1, **change: int) -> None:
+        quoted = self.sent[IP].copy()
+        for name, value in change.items():
+            setattr(quoted[UDP], name, value)
+        octets = Raw(bytes(quoted)[:28])
+        self.wire.put(IP(src=src, dst=OURS4) / ICMP(type=5, code=code, gw=gw) / octets)
+
+    def hop(self, to: str = AWAY4) -> str:
+        return str(self.send(to)[0].dst)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3])
+def test_a_router_knows_a_better_one(code: int) -> None:
+    """RFC 1122 §3.2.2.2: MUST be believed, for the host that was quoted, whatever the code.
+
+    §3.3.1.5: and not for longer than the better one answers.
+    """
+    scene = Redirected()
+    assert scene.hop() == GATEWAY_MAC
+    scene.told(code=code)
+    assert scene.hop() == BETTER_MAC
+    assert scene.hop("192.0.2.2") == GATEWAY_MAC
+    for _ in range(130):  # nobody answers for the better one any more, and the other is there
+        scene.wire.run(1.0)
+        octets = ethernet.mac_from_text(GATEWAY_MAC)
+        scene.wire.host.links[0].arp.learn(from_text(GATEWAY), octets, scene.wire.now, create=True)
+        scene.send()
+    assert scene.hop() == GATEWAY_MAC
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"src": BETTER}, {"src": "10.0.0.7"}, {"gw": "192.0.2.9"}, {"gw": OURS4},
+        {"gw": "10.0.0.255"}, {"gw": "224.0.0.1"}, {"gw": "0.0.0.0"}, {"sport": 54}, {"dport": 10},
+    ],
+)  # fmt: skip
+def test_redirects_that_are_none(change: dict[str, Any]) -> None:
+    """RFC 1122 §3.2.2.2: from the first hop, to a neighbour; RFC 5927 §4: about what we sent."""
+    scene = Redirected()
+    scene.told(**change)
+    assert scene.hop() == GATEWAY_MAC
+    assert len([r for r in scene.wire.host.network.routes if r.origin == "redirect"]) == 0
+
+
+def test_redirects_are_bounded() -> None:
+    """RFC 1122 §3.3.1.2: they are a cache of some destinations, the last ones."""
+    scene = Redirected()
+    routes = scene.wire.host.network.routes
+    for number in range(100):
+        (scene.sent,) = scene.send(f"192.0.2.{number}")
+        scene.told()
+    assert len([r for r in routes if r.origin == "redirect"]) == MAX_REDIRECTS
+    assert scene.hop("192.0.2.99") == BETTER_MAC
+    assert scene.hop("192.0.2.0") == GATEWAY_MAC
+
+
+def test_redirects_end_with_the_lease() -> None:
+    """RFC 2131 §4.4.5: with an address its network's routers are gone."""
+    ports = Leased()
+    ports.bind()
+    for address in (SERVER, BETTER):
+        ports.learn(0, address)
+    socket = ports.host.udp_bind("", 53, Inbox())
+    socket.send(b"x", (AWAY4, 9))
+    (sent,) = [p for p in ports.taken(0) if p.haslayer(UDP)]
+    redirect = IP(src=SERVER, dst=MINE) / ICMP(type=5, code=1, gw=BETTER)
+    ports.put(0, redirect / Raw(bytes(sent[IP])[:28]))
+    origins = [route.origin for route in ports.host.network.routes]
+    assert origins.count("redirect") == 1
+    ports.messages(LEASE + 10.0)
+    origins = [route.origin for route in ports.host.network.routes]
+    assert "redirect" not in origins
+    assert "dhcp" not in origins
 
 
 # ---------------------------------------------------------------------- listeners
