@@ -130,6 +130,10 @@ class Ipv6Configuration:
             return True
         if not icmpv6.ROUTER_SOLICITATION <= kind <= icmpv6.REDIRECT:
             return False
+        # RFC 6980 §5: MUST be ignored; filters on the way could not see what it was.
+        if ipv6.has_fragment_header(data, packet):
+            counters.nd_ignored += 1
+            return True
         # RFC 4861 §6.1, §7.1, §8.1: nothing that was forwarded, and code 0.
         if packet.hop_limit != ndp.HOP_LIMIT or message.code:
             counters.nd_hop_limit += 1

@@ -15,7 +15,7 @@ from appliance.net.checksum import checksum
 from appliance.net.counters import Counters
 from appliance.net.errors import WireError
 from appliance.net.fragments import Reassembler
-from appliance.net.wire import ethernet, ipv4, ipv6
+from appliance.net.wire import ethernet, icmpv6, ipv4, ipv6
 from appliance.net.wire.virtio import PLAIN, VNET_HDR_LEN
 
 _ETHERNET_AT: Final = VNET_HDR_LEN
@@ -96,4 +96,17 @@ class Pieces:
         head = bytearray(whole.head)
         head[1] |= 0x30 if whole.marked else 0
         head[4:6] = length.to_bytes(2)
-        return PLAIN + frame[_ETHERNET_AT:_IP_AT] + head + whole.payload
+        made = PLAIN + frame[_ETHERNET_AT:_IP_AT] + head + whole.payload
+        if _is_discovery(made):
+            raise WireError("nd_ignored")
+        return made
+
+
+def _is_discovery(frame: bytes) -> bool:
+    """Whether it is a message of Neighbour Discovery: MUST be ignored, in pieces (RFC 6980 §5)."""
+    packet = ipv6.parse_quoted(frame, _IP_AT, len(frame))
+    return (
+        packet.protocol == icmpv6.PROTOCOL
+        and packet.payload_at < packet.payload_end
+        and icmpv6.ROUTER_SOLICITATION <= frame[packet.payload_at] <= icmpv6.REDIRECT
+    )

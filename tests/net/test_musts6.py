@@ -477,6 +477,28 @@ def test_the_last_packets_wait() -> None:
     assert len(waited) > 1
 
 
+@pytest.mark.parametrize("size", [0, 8, 56])
+def test_discovery_in_fragments(size: int) -> None:
+    """RFC 6980 §5: MUST be ignored, in pieces, behind options, and as an atomic fragment."""
+    wire = Wire("10.0.0.1/24", autonomous=True)
+    told = ra(ICMPv6NDOptSrcLLAddr(lladdr=ROUTER_MAC), prefix())
+    octets = bytes(told)[40:]
+    nh = 58
+    if size == 8:
+        octets, nh = bytes((58, 0, 1, 4, 0, 0, 0, 0)) + octets, 60
+    if size:
+        pieces = [octets[:24], octets[24:]]
+    else:
+        pieces = [octets]
+    for index, piece in enumerate(pieces):
+        header = IPv6ExtHdrFragment(id=3, nh=nh, offset=index * 3, m=int(index + 1 < len(pieces)))
+        wire.put(IPv6(src=ROUTER, dst=ALL_NODES, hlim=255) / header / Raw(piece), dst=ALL_NODES_MAC)
+    assert advertising(wire).routers == {}
+    assert wire.counter("nd_ignored") == 1
+    wire.put(told, dst=ALL_NODES_MAC)
+    assert len(advertising(wire).routers) == 1
+
+
 # ---------------------------------------------------------------------- RFC 4861 §8
 
 

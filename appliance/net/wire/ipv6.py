@@ -255,6 +255,16 @@ def has_router_alert(data: bytes | memoryview, packet: Ipv6Packet) -> bool:
     return False
 
 
+def has_fragment_header(data: bytes | memoryview, packet: Ipv6Packet) -> bool:
+    """Whether a packet that `parse` has read is an atomic fragment (RFC 6946 §2)."""
+    at, protocol = packet.header_at + HEADER_LEN, data[packet.header_at + NEXT_HEADER_AT]
+    while at < packet.payload_at:
+        if protocol == FRAGMENT:
+            return True
+        protocol, at = data[at], at + 8 * data[at + 1] + 8
+    return False
+
+
 def is_multicast(address: bytes) -> bool:
     """True for ff00::/8 (RFC 4291 §2.7)."""
     return address[0] == 0xFF
