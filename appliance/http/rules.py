@@ -191,6 +191,11 @@ class HeaderRules:
         default_factory=list
     )
 
+    def forget(self, name: str) -> None:
+        """Leave a field out of every rule; `name` in lower case."""
+        for _, lines in self.rules:
+            lines[:] = [line for line in lines if line[0].lower() != name]
+
     def apply(self, path: bytes) -> Presentation:
         """Return what is said of a path."""
         said: dict[str, tuple[str, str | None]] = {}

@@ -153,6 +153,8 @@ class _Loader:
 
     def load(self, security: Security | None) -> LoadedSite:
         self.headers = parse_headers(*self._own("_headers"), self.problems)
+        if self.live:
+            self.headers.forget("content-security-policy")  # it would stop the script
         walk = Walk(self.root, self.problems)
         times = changes(self.root)
         drafts: list[tuple[Source, Draft]] = []

@@ -9,8 +9,10 @@ import pytest
 
 from appliance.cli import main
 from appliance.config import load
+from appliance.http import load_site
 from appliance.http.live import PATH, with_script
 from appliance.parts.watch import look
+from tests.http.fakes import Client
 from tests.http.whole import appliance, get, material, settings, url_of
 
 
@@ -80,6 +82,16 @@ def test_what_is_written_is_served_and_pages_learn_of_it(tmp_path: Path) -> None
         (tmp_path / "site/new.md").write_text("no front matter")
         lines.until("not reloaded")
         assert get(site + "new")[0] == 200
+
+
+def test_a_policy_against_scripts_does_not_stop_ours(tmp_path: Path) -> None:
+    policy = "Content-Security-Policy: default-src 'none'"
+    material(tmp_path, "")
+    (tmp_path / "site/_headers").write_text(f"/*\n  {policy}\n  X-Frame-Options: DENY\n")
+    for live, wanted in ((False, "default-src 'none'"), (True, None)):
+        loaded = load_site(tmp_path / "site", "http://example.org", live=live)
+        home = Client(site=loaded.site).ask("GET /")
+        assert (home["content-security-policy"], home["x-frame-options"]) == (wanted, "DENY")
 
 
 def test_without_watch_pages_have_no_script(tmp_path: Path) -> None:

@@ -234,6 +234,17 @@ def test_text_can_be_read(scheme: str, ink: str, ground: str) -> None:
     assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
+def test_the_policy_of_the_site_fits_its_pages() -> None:
+    """site/_headers tells browsers to refuse scripts, inline styles and what is from elsewhere."""
+    policy = (ROOT / "site/_headers").read_text()
+    assert "default-src 'none'; img-src 'self'; style-src 'self';" in policy
+    for path, text in documents().items():
+        outline = Outline(text)
+        assert not re.search(r"<(script|style|iframe|form|object|base)\b", text), path
+        assert not re.search(r"<[^>]*\s(style|on[a-z]+)=", text), path
+        assert all(asset.startswith("/") and asset[:2] != "//" for asset in outline.assets), path
+
+
 def test_style_sheet_is_small_and_self_contained() -> None:
     assert len(STYLE.encode()) < 15_000
     assert "url(" not in STYLE
