@@ -306,6 +306,10 @@ class HttpProtocol(asyncio.Protocol):
             self._upgrade()
             return
         parsed = parse_head(head)
+        if server.scheme == "http" and parsed.request.target[:8].lower() == b"https://":
+            # RFC 9110 §7.4: what is asked for securely is not given in the clear.  (In HTTP/2
+            # :scheme may be what a gateway in front of us was asked with.)
+            raise Refusal(421, "https is on another port")
         hook = server.hook(parsed.request.target)
         if hook is not None:
             self._answer_by(hook, head, parsed)
@@ -314,7 +318,7 @@ class HttpProtocol(asyncio.Protocol):
         if parsed.plain:
             server.keep(head, answer, last=not parsed.persistent)
         if not parsed.length:
-            self._send(answer, head, persistent=parsed.persistent)
+            self._send(answer, head, persistent=parsed.persistent, stay=parsed.stays)
         elif not self._take_body(answer, head, parsed):
             self._send(answer, head, persistent=False)
 
@@ -401,10 +405,13 @@ class HttpProtocol(asyncio.Protocol):
 
     # -- writing ------------------------------------------------------------------------------
 
-    def _send(self, answer: Answer, head: bytes, *, persistent: bool) -> None:
-        """Write an answer, whole if it is small, and go on or close after it."""
+    def _send(self, answer: Answer, head: bytes, *, persistent: bool, stay: bool = False) -> None:
+        """Write an answer, whole if it is small, and go on or close after it.
+
+        RFC 9112 §9.3: `stay` is for HTTP/1.0, which goes on only if it asks and is told so.
+        """
         server = self._server
-        close = not persistent or server.draining
+        close = not (persistent or stay) or server.draining
         if close:
             self._end = LAST
         try:
@@ -417,7 +424,7 @@ class HttpProtocol(asyncio.Protocol):
         server.count(answer, target_of(head))
         if server.on_request is not None:
             self._log(head, answer)
-        octets = server.head(answer, close=close)
+        octets = server.head(answer, close=close, stay=stay)
         if answer.length <= SMALL and not any(type(part) is Stretch for part in parts):
             self._write(octets + b"".join(cast("list[bytes]", parts)))
         else:

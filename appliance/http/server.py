@@ -300,14 +300,14 @@ class HttpServer:
             self.site = current
         return current
 
-    def head(self, answer: Answer, *, close: bool) -> bytes:
-        """Return the octets of a whole response head."""
+    def head(self, answer: Answer, *, close: bool, stay: bool = False) -> bytes:
+        """Return the octets of a whole response head; `stay` tells HTTP/1.0 that it may go on."""
         return b"%s%s%s%s%s\r\n" % (
             STATUS_LINES[answer.status],
             self._date,
             answer.block,
             self._extra,
-            b"Connection: close\r\n" if close else b"",
+            b"Connection: close\r\n" if close else b"Connection: keep-alive\r\n" if stay else b"",
         )
 
     @property

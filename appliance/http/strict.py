@@ -49,6 +49,7 @@ class Head(NamedTuple):
     length: int  # octets of body announced; -1: chunked
     expects: bool  # Expect: 100-continue
     plain: bool  # none of the fields that forbid remembering the head
+    stays: bool = False  # HTTP/1.0, and asks for a persistent connection
 
 
 def incomplete(buffer: bytes | bytearray, start: int, scanned: int) -> None:
@@ -68,7 +69,12 @@ def _fault(buffer: bytes | bytearray, start: int, scanned: int) -> Refusal | Non
     """Return the first thing wrong that shows before a head is complete."""
     if not _FIRST.match(buffer, start):
         return Refusal(400, "malformed request line")
-    if buffer.find(b"\r\n", start, start + MAX_LINE) >= 0:
+    stop = buffer.find(b"\r\n", start, start + MAX_LINE)
+    if stop >= 0:
+        # What is no request line is told as soon as it is whole: an SSH client, HTTP/0.9.
+        whole = scanned < stop + 2 and buffer.find(b"\n", start, stop) < 0
+        if whole and not _REQUEST_LINE.fullmatch(buffer, start, stop + 2):
+            return Refusal(400, "malformed request line")
         if _BARE_LF.search(buffer, max(scanned - 1, start), start + MAX_HEAD):
             return Refusal(400, "bare LF")
     elif _BARE_LF.search(buffer, max(scanned - 1, start), start + MAX_LINE):
@@ -150,12 +156,7 @@ def _frame(request: Request, modern: bool) -> Head:
         if expect.lower() != b"100-continue":
             raise Refusal(417, "unknown expectation")
         expects = True
-    options = fields.get(b"connection")
-    persistent = modern
-    if options is not None:
-        persistent = modern and b"close" not in {
-            option.strip(b" \t") for option in options.lower().split(b",")
-        }
+    persistent, stays = _persistence(fields.get(b"connection"), modern)
     simple = (
         coding is None
         and stated is None
@@ -163,7 +164,17 @@ def _frame(request: Request, modern: bool) -> Head:
         and b"upgrade" not in fields
         and request.method in {b"GET", b"HEAD"}
     )
-    return Head(request, persistent, length, expects, simple)
+    return Head(request, persistent, length, expects, simple and not stays, simple and stays)
+
+
+def _persistence(options: bytes | None, modern: bool) -> tuple[bool, bool]:
+    """Say whether a connection goes on, and whether it would by HTTP/1.0's way of asking."""
+    if options is None:
+        return modern, False
+    said = {option.strip(b" \t") for option in options.lower().split(b",")}
+    # RFC 9112 §9.3: close goes before keep-alive, which is for HTTP/1.0 alone.
+    stays = b"close" not in said
+    return stays and modern, stays and not modern and b"keep-alive" in said
 
 
 def _diagnose(head: bytes) -> Refusal:
@@ -171,10 +182,7 @@ def _diagnose(head: bytes) -> Refusal:
     fault = _fault(head, 0, 0)
     if fault is not None:
         return fault
-    line, _, rest = head.partition(b"\r\n")
-    if not _REQUEST_LINE.fullmatch(line + b"\r\n"):
-        return Refusal(400, "malformed request line")
-    for field in rest.split(b"\r\n"):
+    for field in head.partition(b"\r\n")[2].split(b"\r\n"):
         if field[:1] in {b" ", b"\t"}:
             return Refusal(400, "folded field line")
         name = field.partition(b":")[0]

@@ -53,6 +53,8 @@ SCENARIOS = {
     "upgrade": GET.replace(b"\r\n\r\n", b"\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n") + GET,
     "close": GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + GET,
     "HTTP/1.0": b"GET /about HTTP/1.0\r\n\r\n" + GET,
+    "HTTP/1.0 stays": GET.replace(b"1.1\r\n", b"1.0\r\nConnection: keep-alive\r\n") * 2 + GET,
+    "https": GET.replace(b"/about", b"https://example.org/about") + GET,
     "HTTP/0.9": b"GET /about\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/3": b"PRI * HTTP/3.0\r\n\r\n" + GET,
@@ -120,6 +122,7 @@ def test_with_the_memo_equals_without(name: str) -> None:
         ("upgrade", [200, 200], False),
         ("close", [200], True),
         ("HTTP/1.0", [200], True),
+        ("https", [421], True),
         ("HTTP/0.9", [400], True),
         ("HTTP/3", [505], True),
         ("bare LF", [400], True),
@@ -152,6 +155,21 @@ def test_rfc9112_messages_end_where_they_say(name: str, statuses: list[int], end
             assert reply["connection"] == "close"
         else:
             assert reply["connection"] is None
+
+
+def test_rfc9112_http10_stays_when_it_asks() -> None:
+    """RFC 9112 §9.3: and is told so; an answer that HTTP/1.1 gets is none of its answers."""
+    octets, over = run(SCENARIOS["HTTP/1.0 stays"])
+    found = replies(octets, "GET", "GET", "GET")
+    assert [reply["connection"] for reply in found] == ["keep-alive", "keep-alive", None]
+    assert not over
+
+
+def test_rfc9110_7_4_https_is_not_given_in_the_clear() -> None:
+    """RFC 9110 §7.4: over TLS it is, and so is http there (RFC 8164)."""
+    for scheme, status in (("http", 421), ("https", 200)):
+        for place, wanted in (("HTTPS://a/about", status), ("http://a/about", 200)):
+            assert Client(make_server(scheme=scheme)).ask(f"GET {place}").status == wanted
 
 
 def test_rfc9112_pipelined_answers_come_in_order() -> None:

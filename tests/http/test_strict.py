@@ -27,7 +27,7 @@ def test_rfc9112_a_head_is_read() -> None:
         b"a",
         {b"host": b"a", b"accept-encoding": b"gzip,br", b"range": b"bytes=0-1"},
     )
-    assert parsed[1:] == (True, 0, False, True)
+    assert parsed[1:] == (True, 0, False, True, False)
 
 
 def test_rfc9110_repeated_list_fields_are_one_list() -> None:
@@ -132,6 +132,19 @@ def test_rfc9112_framing_is_refused(fields: list[str], status: int) -> None:
     assert caught.value.status == status
 
 
+def test_rfc9112_http10_may_ask_to_stay() -> None:
+    """RFC 9112 §9.3: by keep-alive, which says nothing in HTTP/1.1; never with a body."""
+    asks = "Connection: x, Keep-Alive"
+    assert parse_head(head("GET / HTTP/1.0", asks))[1:] == (False, 0, False, False, True)
+    for line, *fields in (
+        ("GET / HTTP/1.0", "Connection: keep-alive, close"),
+        ("GET / HTTP/1.0", asks, "Content-Length: 0"),
+        ("POST / HTTP/1.0", asks),
+        ("GET / HTTP/1.1", asks),
+    ):
+        assert not parse_head(head(line, *fields)).stays
+
+
 def test_rfc9112_http10_has_no_transfer_codings() -> None:
     """RFC 9112 §6.1: Transfer-Encoding in HTTP/1.0 is faulty framing."""
     with pytest.raises(Refusal):
@@ -155,7 +168,7 @@ def test_rfc9112_http10_has_no_transfer_codings() -> None:
         ("GET / HTTP/1.1", ["Connection: keep-alive"], True, 0, False, True),
         ("GET / HTTP/1.1", ["Connection: disclose"], True, 0, False, True),
         ("GET / HTTP/1.1", ["Connection: Upgrade", "Upgrade: h2c"], True, 0, False, False),
-        ("GET / HTTP/1.0", ["Connection: keep-alive"], False, 0, False, True),
+        ("GET / HTTP/1.0", ["Connection: keep-alive, close"], False, 0, False, True),
         ("GET / HTTP/1.0", ["Expect: 100-continue"], False, 0, False, False),
     ],
 )
@@ -164,7 +177,7 @@ def test_rfc9112_framing(
 ) -> None:
     """RFC 9112 §6.3, §9.3; RFC 9110 §10.1.1: what a head says of its message and connection."""
     parsed = parse_head(head(line, *fields))
-    assert parsed[1:] == (persistent, length, expects, plain)
+    assert parsed[1:] == (persistent, length, expects, plain, False)
 
 
 def test_limits_of_fields_and_line() -> None:
@@ -188,6 +201,9 @@ def test_limits_of_fields_and_line() -> None:
         (b"GET / HT", None),
         (b"GET / HTTP/1.1\r\nHost: a\r", None),
         (b"GET / HTTP/1.1\nHost", 400),
+        (b"GET /\r\n", 400),  # HTTP/0.9
+        (b"SSH-2.0-x\r\n", 400),
+        (b"GET / HTTP/1.1\r\n", None),
         (b"\x16\x03\x01\x02\x00", 400),  # a TLS client on the plain port
         (b"{}", 400),
         (b"G" * MAX_LINE, None),
