@@ -307,6 +307,7 @@ class Http2Protocol(asyncio.Protocol):
         self._ended = True
         self._streams.clear()
         self._bodies.clear()
+        self._out.unread.clear()
         self._sending.clear()
         self._server.closed(self)
 
@@ -353,6 +354,9 @@ class Http2Protocol(asyncio.Protocol):
                     self._respond_early(number, body.answer)
             self._pump()
             self._goaway(h2.errors.ErrorCodes.NO_ERROR)
+        elif self._out.unread and waited > limits.body_seconds:
+            self._out.refuse_unread()
+            self._pump()
         elif waited > limits.idle_seconds:
             self._goaway(h2.errors.ErrorCodes.NO_ERROR)
 
@@ -385,13 +389,13 @@ class Http2Protocol(asyncio.Protocol):
         elif isinstance(event, h2.events.DataReceived):
             self._content(event)
         elif isinstance(event, h2.events.StreamEnded):
+            self._out.unread.pop(event.stream_id, None)
             body = self._bodies.pop(event.stream_id, None)
             if body is not None:
                 answer = body.ended(self._server, self.address)
                 self._respond(event.stream_id, body.request, body.headers, answer)
         elif isinstance(event, h2.events.StreamReset):
-            self._streams.pop(event.stream_id, None)
-            self._bodies.pop(event.stream_id, None)
+            self._forget(event.stream_id)
         elif isinstance(event, h2.events.UnknownFrameReceived):
             self._out.prioritise(event)
 
@@ -401,13 +405,18 @@ class Http2Protocol(asyncio.Protocol):
         if octets:
             self._h2.increment_flow_control_window(octets)
         body = self._bodies.get(number)
-        if body is None:
+        ended = event.stream_ended is not None
+        if self._out.content(number, octets, ended=ended) or body is None:
             return
-        if octets and event.stream_ended is None:
+        if octets and not ended:
             self._h2.increment_flow_control_window(octets, number)
         answer = body.take(event.data, self._server.limits.body)
         if answer is not None:
             self._respond_early(number, answer)
+
+    def _forget(self, number: int) -> None:
+        for some in (self._streams, self._bodies, self._out.unread):
+            some.pop(number, None)
 
     def _respond_early(self, number: int, answer: Answer) -> None:
         """Answer a request whose content has not ended."""
@@ -462,7 +471,7 @@ class Http2Protocol(asyncio.Protocol):
         priority = self._out.early.pop(number, None) or parse_priority(
             request.fields.get(b"priority", b"")
         )
-        stream = Stream(number, parts, priority, unread)
+        stream = Stream(number, parts, priority, self._out.begin(number, unread=unread))
         date = server.date[6:-2]  # without "Date: " and CRLF
         fields = [
             (b":status", b"%d" % answer.status), (b"date", date),

@@ -22,6 +22,9 @@ from appliance.http.server import HttpServer
 
 # RFC 9218 §7.1: the frame type of PRIORITY_UPDATE.
 PRIORITY_UPDATE = 0x10
+# Requests of one connection whose content is read after their answer, and octets of each.
+MAX_UNREAD = 8
+MAX_REST = 1024 * 1024
 
 
 class Stream:
@@ -47,7 +50,7 @@ class Stream:
 class Outgoing:
     """The streams of a connection that have something to send."""
 
-    __slots__ = ("_h2", "_pump", "_server", "_turn", "early", "progress", "streams")
+    __slots__ = ("_h2", "_pump", "_server", "_turn", "early", "progress", "streams", "unread")
 
     def __init__(
         self, connection: h2.connection.H2Connection, server: HttpServer, pump: Callable[[], None]
@@ -59,6 +62,7 @@ class Outgoing:
         self._turn = 0
         self.streams: dict[int, Stream] = {}
         self.early: dict[int, Priority] = {}  # PRIORITY_UPDATE before its request (§7.1)
+        self.unread: dict[int, int] = {}  # answered requests that go on: octets still taken
         self.progress = 0  # octets of content sent since the owner set it to nought
 
     @property
@@ -159,8 +163,42 @@ class Outgoing:
         self.streams.pop(stream.number, None)
         self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.INTERNAL_ERROR)
 
+    def begin(self, number: int, *, unread: bool) -> bool:
+        """Say whether what is left of a request has to be refused after its answer.
+
+        RFC 9113 §8.1 lets a server refuse it at once, with NO_ERROR.  But there are clients that
+        lose the answer by that (curl 7.88), or wait for a window and look at nothing else before
+        they have said all (httpx); so some is read first, and thrown away.
+        """
+        if unread and len(self.unread) < MAX_UNREAD:
+            self.unread[number] = MAX_REST
+            return False
+        return unread
+
+    def content(self, number: int, octets: int, *, ended: bool) -> bool:
+        """Take octets of an answered request; False when it is none."""
+        left = self.unread.get(number)
+        if left is None:
+            return False
+        if octets > left:
+            del self.unread[number]
+            self._refuse(number)
+        elif octets and not ended:
+            self.unread[number] = left - octets
+            self._h2.increment_flow_control_window(octets, number)
+        return True
+
+    def refuse_unread(self) -> None:
+        """Take no more of any answered request."""
+        for number in self.unread:
+            self._refuse(number)
+        self.unread.clear()
+
     def refuse_rest(self, stream: Stream) -> None:
         """Tell the peer of an answered request that what is left of it is not wanted (§8.1)."""
         if stream.unread:
-            with contextlib.suppress(h2.exceptions.ProtocolError):  # it has ended meanwhile
-                self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.NO_ERROR)
+            self._refuse(stream.number)
+
+    def _refuse(self, number: int) -> None:
+        with contextlib.suppress(h2.exceptions.ProtocolError):  # it has ended meanwhile
+            self._h2.reset_stream(number, h2.errors.ErrorCodes.NO_ERROR)
