@@ -7,6 +7,7 @@ was sound. The pre-rendered path does not come by here. Imports `consts`, `error
 
 from __future__ import annotations
 
+import contextlib
 from struct import Struct
 from typing import Final
 
@@ -87,10 +88,15 @@ class FormatError(WireError):
 def parse(message: bytes) -> Query:
     """Understand a query of at least 12 octets; raises only FormatError.
 
-    A message with an opcode other than QUERY is left at its header: NOTIMP needs no more.
+    A message with an opcode other than QUERY is left at its header, since NOTIMP needs no more but
+    an OPT record for an OPT record (RFC 6891 §6.1.1), where one is found as in a query.
     """
     query = Query(message[2] << 8 | message[3])
     if query.opcode != OPCODE_QUERY:
+        as_query = Query(query.flags)
+        with contextlib.suppress(WireError):
+            _parse(message, as_query)
+            query.edns = as_query.edns
         return query
     try:
         _parse(message, query)

@@ -286,7 +286,8 @@ def test_hostile_octets_never_raise_and_answers_keep_the_rules(
         return
     assert wire is not None
     assert wire[:2] == message[:2]
-    assert wire[2] & 0xF9 == 0x80 | message[2] & 0x79
+    # RD comes back with the opcode that it means something to.
+    assert wire[2] & 0xF9 == 0x80 | (message[2] & 0x78 or message[2] & 0x01)
     assert wire[3] & 0xF0 == 0
     assert len(wire) <= (1232 if transport == "udp" else 65535)
     if b"\0\0\x29" not in message and transport == "udp":

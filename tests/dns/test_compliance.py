@@ -233,6 +233,15 @@ def test_opcodes(ask: Ask, server: Authority, opcode: int, rest: bytes) -> None:
         assert (len(wire), wire[3] & 15) == (12, NOTIMP)
 
 
+def test_opt_for_opt_whatever_the_opcode(ask: Ask) -> None:
+    """RFC 6891 §6.1.1: dig takes an answer without one for a server that knows no EDNS."""
+    for opcode in (1, 2, 3, 6, 15):
+        asked = query(edns=0)
+        wire = ask(asked[:2] + bytes((opcode << 3 | 1, 0)) + asked[4:])
+        assert header(wire) == (opcode, QR, [0, 0, 0, 1])
+        assert (wire[3] & 15, wire[12:15], wire[17:23]) == (NOTIMP, b"\0\0\x29", bytes(6))
+
+
 @pytest.mark.parametrize("do", [0, DO])
 @pytest.mark.parametrize("rdtype", ["DNSKEY", "DS", "RRSIG", "NSEC", "CDS", "CDNSKEY"])
 def test_types_of_signed_zones(ask: Ask, rdtype: str, do: int) -> None:
