@@ -151,27 +151,26 @@ def test_the_mailboxes_of_rfc1035(record: str, rdata: bytes) -> None:
 
 @pytest.mark.parametrize("record", ["MINFO x.", "MB x. y.", "MB", "MINFO \\# 0", "NS \\# 2 0178"])
 def test_what_is_no_mailbox_is_told(record: str) -> None:
-    with pytest.raises(ZoneError, match="<text>:6: error: bad M|<text>:6: error: bad NS"):
+    with pytest.raises(ZoneError, match=r"<text>:6: error: bad [MN]"):
         zone(f"a {record}\n")
 
 
 # RFC 9460 Appendix D: texts and what they are on the wire.
 SERVICES = [
-    (r"0 foo.example.com.", "0000 03666f6f076578616d706c6503636f6d00"),
+    (r"0 foo.example.com.", "0000 FOO.COM"),
     (r"1 .", "0001 00"),
-    (r"16 foo.example.com. port=53", "0010 03666f6f076578616d706c6503636f6d00 0003 0002 0035"),
+    (r"16 foo.example.com. port=53", "0010 FOO.COM 0003 0002 0035"),
     (
         r"1 foo.example.com. key667=hello",
-        "0001 03666f6f076578616d706c6503636f6d00 029b 0005 68656c6c6f",
+        "0001 FOO.COM 029b 0005 68656c6c6f",
     ),
     (
         r'1 foo.example.com. key667="hello\210qoo"',
-        "0001 03666f6f076578616d706c6503636f6d00 029b 0009 68656c6c6fd2716f6f",
+        "0001 FOO.COM 029b 0009 68656c6c6fd2716f6f",
     ),
     (
         r'1 foo.example.com. ipv6hint="2001:db8::1,2001:db8::53:1"',
-        "0001 03666f6f076578616d706c6503636f6d00 0006 0020 20010db8000000000000000000000001"
-        "20010db8000000000000000000530001",
+        "0001 FOO.COM 0006 0020 20010db8000000000000000000000001 20010db8000000000000000000530001",
     ),
     (
         r'1 example.com. ipv6hint="2001:db8:122:344::192.0.2.33"',
@@ -179,16 +178,15 @@ SERVICES = [
     ),
     (
         r"16 foo.example.org. ( alpn=h2,h3-19 mandatory=ipv4hint,alpn ipv4hint=192.0.2.1 )",
-        "0010 03666f6f076578616d706c65036f726700 0000 0004 0001 0004 0001 0009 026832"
-        "0568332d3139 0004 0004 c0000201",
+        "0010 FOO.ORG 0000 0004 0001 0004 0001 0009 026832 0568332d3139 0004 0004 c0000201",
     ),
     (
         r'16 foo.example.org. alpn="f\\\\oo\\,bar,h2"',
-        "0010 03666f6f076578616d706c65036f726700 0001 000c 08665c6f6f2c626172 026832",
+        "0010 FOO.ORG 0001 000c 08665c6f6f2c626172 026832",
     ),
     (
         r"16 foo.example.org. alpn=f\\\092oo\092,bar,h2",
-        "0010 03666f6f076578616d706c65036f726700 0001 000c 08665c6f6f2c626172 026832",
+        "0010 FOO.ORG 0001 000c 08665c6f6f2c626172 026832",
     ),
 ]
 
@@ -196,6 +194,9 @@ SERVICES = [
 @pytest.mark.parametrize(("text", "wire"), SERVICES)
 def test_rfc9460_appendix_d_vectors(text: str, wire: str) -> None:
     (rrset,) = zone(f"a SVCB {text}\n").nodes[b"\1a\7example\4test\0"].rrsets.values()
+    for top in ("com", "org"):
+        name = names.from_text(f"foo.example.{top}.")
+        wire = wire.replace(f"FOO.{top.upper()}", name.hex())
     assert rrset.rdatas == (bytes.fromhex(wire),)
 
 
