@@ -186,9 +186,12 @@ def _hosts(zone: Zone, node: Node) -> Iterator[Finding]:
 
 
 def _is_host(labels: list[bytes], *, wildcard: bool = False) -> bool:
-    """True if all labels are letters, digits and hyphens, as mail and web want names of hosts."""
-    if wildcard and labels[:1] == [b"*"]:
-        labels = labels[1:]
+    """True if all labels are letters, digits and hyphens, as mail and web want names of hosts.
+
+    `wildcard`: or an asterisk, of which `_wildcards` has something to say.
+    """
+    if wildcard:
+        labels = [label for label in labels if label != b"*"]
     return all(_HOST_LABEL.fullmatch(label) for label in labels)
 
 

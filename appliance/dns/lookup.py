@@ -44,7 +44,7 @@ from appliance.dns.consts import (
     A,
 )
 from appliance.dns.errors import LocalError
-from appliance.dns.zone import Node, RRset, Zone
+from appliance.dns.zone import Node, RRset, Zone, is_cut
 
 BESIDE_CNAME: Final = frozenset((CNAME, RRSIG, NSEC, SIG, KEY))
 """Types that may share a name with CNAME and are asked of that name itself: RFC 4034 §3 and §4,
@@ -227,7 +227,7 @@ class Lookup:
         exact = len(node.name) == len(name)
         cover = node.cover
         if trace is not None:
-            _note_node(trace, node, name)
+            _note_node(trace, zone, node, name)
         if cover is not None:
             at_cover = exact and node is cover
             if NS in cover.rrsets and cover.name != zone.origin:
@@ -280,7 +280,7 @@ class Lookup:
             _note(trace, "RFC 2308 §2.2", "the name exists without this type: NODATA")
             return None
         result.answer.append((owner, found))
-        _note(trace, "RFC 1034 §4.3.2 step 3a", f"{len(found.rdatas)} records found")
+        _note(trace, "RFC 1034 §4.3.2 step 3a", _count(found))
         if found.rtype in _TARGET_AT:
             self._helpers(result, zone, owner, found)
         if not self.minimal and qtype != ANY and (found.rtype != NS or node is not zone.apex):
@@ -376,9 +376,17 @@ def _note_zone(trace: Trace, zone: Zone, qtype: int, name: bytes) -> None:
         _note(trace, "RFC 1034 §4.3.2 step 2", text)
 
 
-def _note_node(trace: Trace, node: Node, name: bytes) -> None:
+def _count(found: RRset) -> str:
+    count = len(found.rdatas)
+    return "1 record found" if count == 1 else f"{count} records found"
+
+
+def _note_node(trace: Trace, zone: Zone, node: Node, name: bytes) -> None:
     shown, at = names.to_text(name), names.to_text(node.name)
-    if len(node.name) != len(name):
+    if node.cover is not None and is_cut(node.cover, zone.origin) and node.cover.name != name:
+        text = f"{shown} lies below {names.to_text(node.cover.name)}, which is delegated"
+        _note(trace, "RFC 1034 §4.2.1", text)
+    elif len(node.name) != len(name):
         _note(trace, "RFC 4592 §3.3.1", f"{shown} does not exist; what exists of it is {at}")
     elif not node.rrsets:
         text = f"{at} exists without records, because names below it do"
