@@ -215,7 +215,7 @@ class Catalog:
     ) -> bytes | Iterator[bytes] | None:
         """Like `answer`, but a zone transfer gives all its messages, made as they are asked for."""
         if b"\0\xfc\0\1" in query or b"\0\xfb\0\1" in query:
-            messages = self._slow.transfer(query, peer)
+            messages = self._slow.transfer(query, transport, peer)
             if messages is not None:
                 return messages
         return self.answer(query, transport=transport, peer=peer)

@@ -106,7 +106,7 @@ class Counters:
 
     def streamed(self, kind: str, count: int) -> None:
         """Count messages of one stream; `kind` is "tls" for those under it."""
-        if kind == "tls":
+        if kind in ("tls", "tls12"):
             self.tls_queries += count
         else:
             self.tcp_queries += count

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
-from appliance.dns.consts import NOTIMP, OPT, REFUSED, SERVFAIL
+from appliance.dns.consts import DEFAULT_UDP, NOTIMP, OPT, REFUSED, SERVFAIL
 from appliance.dns.cookies import Cookies
 from appliance.dns.errors import LocalError
 from appliance.dns.message import COOKIE, DO, Edns
@@ -30,7 +30,13 @@ NSID_MAX: Final = 64
 """Octets of our NSID: it goes into every answer that asks for it (RFC 5001 §3 sets no bound)."""
 PADDING_BLOCK: Final = 468
 """Octets of which padded answers are multiples (RFC 8467 §4.1)."""
-ENCRYPTED: Final = frozenset(("tls", "https", "quic"))
+QUERY_BLOCK: Final = 128
+"""Octets of which padded queries are multiples (RFC 8467 §4.1)."""
+OPT_LENGTH: Final = 11
+"""Octets of an OPT record without options (RFC 6891 §6.1.2)."""
+OLD_TLS: Final = "tls12"
+"""The transport "tls" where it is older than TLS 1.3."""
+ENCRYPTED: Final = frozenset(("tls", OLD_TLS, "https", "quic"))
 """Transports on which padding hides something (RFC 7830 §4)."""
 
 # Extended errors (RFC 8914 §4).
@@ -141,3 +147,11 @@ def padding(length: int, edns: Edns, transport: str) -> bytes:
     if transport not in ENCRYPTED or all(code != PADDING for code, _ in edns.options):
         return b""
     return option(PADDING, bytes(-(length + 4) % PADDING_BLOCK))
+
+
+def padded_query(message: bytes, reserved: int = 0) -> bytes:
+    """A query without OPT with one that pads it, beside `reserved` octets that come behind it."""
+    length = len(message) + OPT_LENGTH + 4 + reserved
+    opt = opt_record(DEFAULT_UDP, 0, 0, option(PADDING, bytes(-length % QUERY_BLOCK)))
+    count = int.from_bytes(message[10:12], "big") + 1
+    return message[:10] + count.to_bytes(2, "big") + message[12:] + opt

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol, cast
 
 from appliance.dns.answer import Catalog
 from appliance.dns.consts import HEADER_LEN, OPCODE_UPDATE
+from appliance.dns.edns import OLD_TLS
 from appliance.dns.notify import Notifier
 from appliance.dns.zone import Zone
 
@@ -180,6 +181,8 @@ class DnsStreamProtocol(asyncio.Protocol):
         self._entered = True
         counters.tcp_accepted += 1
         self._transport = stream
+        if self._kind == "tls" and stream.get_extra_info("tls_version") == "TLSv1.2":
+            self._kind = OLD_TLS
         stream.set_write_buffer_limits(high=WRITE_HIGH)
         loop = asyncio.get_running_loop()
         self._deadline = loop.time() + self._idle_timeout
@@ -316,12 +319,17 @@ class DnsStreamProtocol(asyncio.Protocol):
         stream = self._transport
         if stream is None or not self._transfers or self._sending or self._paused:
             return
+        # Under TLS records end where messages do: NSD 4.6, as a secondary, forgets what lies behind
+        # a message in the last record until the stream ends.
+        each = self._kind == "tls"
         out: list[bytes] = []
         size = 0
         for message in self._transfers[0]:
-            out.append(_LENGTH(len(message)))
-            out.append(message)
             size += len(message)
+            if each:
+                stream.write(_LENGTH(len(message)) + message)
+            else:
+                out += (_LENGTH(len(message)), message)
             if size >= WRITE_CHUNK:
                 break
         else:
@@ -331,7 +339,8 @@ class DnsStreamProtocol(asyncio.Protocol):
         self._deadline = loop.time() + self._idle_timeout
         self._sending = True
         loop.call_soon(self._sent)
-        stream.write(b"".join(out))
+        if out:
+            stream.write(b"".join(out))
 
     def _sent(self) -> None:
         self._sending = False

@@ -44,6 +44,8 @@ from appliance.dns.edns import (
     ENCRYPTED,
     EXTENDED,
     NOTHING,
+    OLD_TLS,
+    OPT_LENGTH,
     PROHIBITED,
     Extensions,
     Said,
@@ -160,7 +162,8 @@ class Responder:
                 if query.edns is not None and query.edns.options:
                     said = self._extensions.reply(query.edns, transport, peer)
                 udp = transport == "udp"
-                if udp and query.qtype == IXFR and self._wanted(message, query, signer, peer):
+                ixfr = udp and query.qtype == IXFR
+                if ixfr and self._wanted(message, query, signer, transport, peer):
                     # RFC 1995 §2: an answer too long for UDP is the SOA alone; then TCP is used.
                     query.qtype = SOA
                 rcode, why = self._unservable(message, query, said, signer)
@@ -187,7 +190,7 @@ class Responder:
                 return self.limited(message, query.end, opt, verdict)
         return answer
 
-    def transfer(self, message: bytes, peer: Any) -> Iterator[bytes] | None:
+    def transfer(self, message: bytes, transport: str, peer: Any) -> Iterator[bytes] | None:
         """The messages of a zone transfer over a stream; None: answer it like any other query."""
         transfers = self._transfers
         if transfers is None or len(message) < HEADER_LEN or message[2] & QR:
@@ -197,7 +200,7 @@ class Responder:
             signer: Signer | None = None
             if query.tsig_at:
                 signer = self._extensions.signer(message, query.tsig_at)
-            zone = self._wanted(message, query, signer, peer)
+            zone = self._wanted(message, query, signer, transport, peer)
         except WireError:
             return None
         if zone is None or transfers.active >= CONCURRENT:
@@ -205,13 +208,21 @@ class Responder:
         serial = None
         if query.qtype == IXFR:
             serial = client_serial(message, query.authority_at)
-        opt = b"" if query.edns is None else opt_record(self._udp_size, query.edns.flags)
+        reserved = signer.length if signer is not None else 0
+        edns = query.edns
+
+        def opt(length: int) -> bytes:
+            if edns is None:
+                return b""
+            pad = padding(length + OPT_LENGTH + reserved, edns, transport)
+            return opt_record(self._udp_size, edns.flags, 0, pad)
+
         self._counters.transfers += 1
         rows = transfers.answer(zone, serial)
         return transfers.messages(message, query.end, rows, opt, signer, self._extensions.clock)
 
     def _wanted(
-        self, message: bytes, query: Query, signer: Signer | None, peer: Any
+        self, message: bytes, query: Query, signer: Signer | None, transport: str, peer: Any
     ) -> Zone | None:
         """The zone that a client asks a transfer of, if it may have it."""
         if query.opcode or query.qclass != IN or query.qtype not in (AXFR, IXFR):
@@ -222,7 +233,11 @@ class Responder:
         key = signer.key.name if signer is not None and signer.key is not None else None
         if zone is None or self._transfers is None:
             return None
-        return zone if self._transfers.allows(zone.origin, address_of(peer), key) else None
+        if transport == OLD_TLS:
+            return None  # RFC 9103 §7.2: TLS 1.3 or later, only
+        tls = transport == "tls"
+        may = self._transfers.allows(zone.origin, address_of(peer), key, tls=tls)
+        return zone if may else None
 
     def limited(self, message: bytes, end: int, opt: bytes, verdict: int) -> bytes | None:
         """Nothing, or the question alone with TC, which is never longer than the query was."""

@@ -41,15 +41,17 @@ class Grant(NamedTuple):
     network: ipaddress.IPv4Network | ipaddress.IPv6Network
     key: bytes | None
     """The key's name in lower-cased wire form."""
+    tls: bool = False
+    """Under TLS only (RFC 9103 §11)."""
 
 
-def grant(network: str, key: str | None = None) -> Grant:
+def grant(network: str, key: str | None = None, *, tls: bool = False) -> Grant:
     """A grant from text like "192.0.2.0/24" and "transfer.example."; LocalError if it is none."""
     try:
         parsed = ipaddress.ip_network(network)
     except ValueError as error:
         raise LocalError(str(error)) from None
-    return Grant(parsed, None if key is None else names.from_text(key, names.ROOT).lower())
+    return Grant(parsed, None if key is None else names.from_text(key, names.ROOT).lower(), tls)
 
 
 class History:
@@ -104,14 +106,14 @@ class Grants:
         """True if anybody may."""
         return bool(self._default) or any(self._grants.values())
 
-    def allows(self, zone: bytes, address: str, key: bytes | None) -> bool:
-        """True if a client at `address`, with a verified key or None, may do it."""
+    def allows(self, zone: bytes, address: str, key: bytes | None, *, tls: bool = False) -> bool:
+        """True if a client at `address`, with a verified key or None and under TLS or not, may."""
         try:
             client = ipaddress.ip_address(address)
         except ValueError:
             return False
         return any(
-            client in one.network and (one.key is None or one.key == key)
+            client in one.network and (one.key is None or one.key == key) and (tls or not one.tls)
             for one in self._grants.get(zone, self._default)
         )
 
@@ -157,12 +159,13 @@ class Transfers(Grants):
         query: bytes,
         end: int,
         rows: Iterator[Record],
-        opt: bytes,
+        opt: Callable[[int], bytes],
         signer: Signer | None,
         now: Callable[[], float],
     ) -> Iterator[bytes]:
-        """Answers to a query whose question ends at `end`, each with an OPT and a signature if any.
+        """Answers to a query whose question ends at `end`, each with a signature if there is one.
 
+        `opt` gives the OPT record of a message that has so many octets without it, b"" for none.
         Counted as active from the first message until the last, or until the iterator is closed.
         """
         self.active += 1
@@ -191,8 +194,11 @@ def _changes(zone: Zone, changes: list[Difference]) -> Iterator[Record]:
     yield soa_record(zone)
 
 
-def _messages(query: bytes, end: int, rows: Iterator[Record], opt: bytes) -> Iterator[bytes]:
+def _messages(
+    query: bytes, end: int, rows: Iterator[Record], opt: Callable[[int], bytes]
+) -> Iterator[bytes]:
     question = query[HEADER_LEN:end]
+    edns = bool(opt(0))
     name = question[:-4]
     flags = QR | AA | query[2] & RD
     writer, count = _writer(name, end), 0
@@ -200,13 +206,13 @@ def _messages(query: bytes, end: int, rows: Iterator[Record], opt: bytes) -> Ite
         before = len(writer.octets)
         writer.record(*row)
         if count and (end + len(writer.octets) > MESSAGE or count == 0xFFFF):
-            head = query[:2] + HEAD(flags, 0, 1, count, 0, bool(opt))
-            yield head + question + bytes(writer.octets[:before]) + opt
+            head = query[:2] + HEAD(flags, 0, 1, count, 0, edns)
+            yield head + question + bytes(writer.octets[:before]) + opt(end + before)
             writer, count = _writer(name, end), 0
             writer.record(*row)
         count += 1
-    head = query[:2] + HEAD(flags, 0, 1, count, 0, bool(opt))
-    yield head + question + bytes(writer.octets) + opt
+    head = query[:2] + HEAD(flags, 0, 1, count, 0, edns)
+    yield head + question + bytes(writer.octets) + opt(end + len(writer.octets))
 
 
 def _writer(name: bytes, end: int) -> Renderer:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
+import dns.edns
 import dns.message
 import dns.name
 import dns.query
@@ -20,7 +21,7 @@ import dns.zone
 import pytest
 
 from appliance.dns import Catalog, DnsStreamProtocol, Zone, names
-from appliance.dns.edns import Extensions
+from appliance.dns.edns import PADDING_BLOCK, Extensions
 from appliance.dns.protocol import MAX_TRANSFERS
 from appliance.dns.serial import difference
 from appliance.dns.transfer import (
@@ -55,8 +56,8 @@ def catalog(zone: Zone, transfers: Transfers | None = None) -> Catalog:
     return Catalog([zone], transfers=transfers, extensions=Extensions(keys=keys), eager=100)
 
 
-def messages(one: Catalog, query: bytes, peer: Any = PEER) -> list[bytes]:
-    found = one.stream(query, peer=peer)
+def messages(one: Catalog, query: bytes, peer: Any = PEER, transport: str = "tcp") -> list[bytes]:
+    found = one.stream(query, transport=transport, peer=peer)
     assert found is not None
     return [found] if isinstance(found, bytes) else list(found)
 
@@ -149,6 +150,21 @@ def test_rfc5936_2_2_axfr(edns: int | bool, signed: bool) -> None:
         message = dns.message.from_wire(answer, keyring=False, xfr=True)
         assert (message.edns == 0) == (edns is not False)
         assert (message.tsig is not None) == signed
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("transport", "pads"), [("tls", True), ("tls", False), ("tcp", True)])
+def test_rfc8467_4_1_transfers_are_padded(transport: str, pads: bool, signed: bool) -> None:
+    """Under TLS and for clients that pad: with their signatures, multiples of 468 octets."""
+    options = [dns.edns.GenericOption(dns.edns.OptionType.PADDING, bytes(20))] if pads else []
+    query = dns.message.make_query("x.test.", "AXFR", use_edns=0, options=options)
+    if signed:
+        query.use_tsig(KEY)
+    found = messages(catalog(BIG), query.to_wire(), transport=transport)
+    assert content(received(query, found)) == content(BIG)
+    assert len(found) > 2
+    padded = [len(message) % PADDING_BLOCK == 0 for message in found]
+    assert all(padded) if transport == "tls" and pads else not any(padded)
 
 
 def test_every_odd_record_is_transferred() -> None:
@@ -257,6 +273,34 @@ def test_who_may_have_a_zone() -> None:
         grant("somewhere")
 
 
+def test_rfc9103_11_a_zone_may_be_for_tls_alone() -> None:
+    """And for TLS 1.3 (§7.2: MUST), which goes for every transfer under TLS."""
+    strict = catalog(V3, Transfers(default=[grant("192.0.2.0/24", tls=True)]))
+    either = catalog(V3, Transfers(default=[grant("192.0.2.0/24")]))
+    for query in (question("x.test.", "AXFR"), ixfr(1).to_wire()):
+        given = [
+            [rcode(messages(one, query, transport=kind)) == 0 for kind in ("tcp", "tls12", "tls")]
+            for one in (strict, either)
+        ]
+        assert given == [[False, False, True], [True, False, True]]
+    ordinary = question("x.test.", "SOA")
+    assert rcode(messages(strict, ordinary, transport="tls12")) == 0  # RFC 7858 has TLS 1.2, too
+
+
+@pytest.mark.parametrize(("version_name", "given"), [("TLSv1.3", True), ("TLSv1.2", False)])
+def test_a_stream_knows_how_old_its_tls_is(
+    monkeypatch: pytest.MonkeyPatch, version_name: str, given: bool
+) -> None:
+    here = stream(monkeypatch, BIG, "tls")
+    here.transport.get_extra_info = lambda name: version_name if name == "tls_version" else PEER
+    here.protocol.connection_made(here.transport)
+    here.protocol.data_received(framed(question("x.test.", "AXFR")))
+    while here.soon:
+        here.turn()
+    assert (len(here.transport.sent) > 1000) == given
+    assert here.protocol._holder.current.counters.tls_queries == 1
+
+
 def test_transfers_at_once_are_bounded() -> None:
     transfers = Transfers(default=[grant("192.0.2.0/24")])
     one = catalog(BIG, transfers)
@@ -290,14 +334,14 @@ def test_the_history_is_bounded_and_unbroken() -> None:
     assert len(history.differences) == HISTORY_VERSIONS
 
 
-def stream(monkeypatch: pytest.MonkeyPatch, zone: Zone) -> Any:
+def stream(monkeypatch: pytest.MonkeyPatch, zone: Zone, kind: str = "tcp") -> Any:
     loop = FakeLoop()
     soon: list[Any] = []
     loop.call_soon = soon.append  # type: ignore[attr-defined]
     monkeypatch.setattr("appliance.dns.protocol.asyncio.get_running_loop", lambda: loop)
     transport = FakeTransport(PEER)
     transfers = Transfers(default=[grant("192.0.2.0/24")])
-    protocol = DnsStreamProtocol(SimpleNamespace(current=catalog(zone, transfers)))
+    protocol = DnsStreamProtocol(SimpleNamespace(current=catalog(zone, transfers)), kind=kind)
     transport.protocol = protocol
     protocol.connection_made(transport)
 
@@ -344,6 +388,19 @@ def test_a_stream_sends_a_transfer_part_by_part(monkeypatch: pytest.MonkeyPatch)
     assert here.transfers.active == 0
     lengths = sizes(bytes(here.transport.sent))
     assert len(lengths) > 5
+
+
+@pytest.mark.parametrize(("kind", "writes"), [("tcp", 2), ("tls", 6)])
+def test_under_tls_each_message_is_a_write(
+    monkeypatch: pytest.MonkeyPatch, kind: str, writes: int
+) -> None:
+    """So that records end where messages do; NSD 4.6 waits for the stream's end otherwise."""
+    here = stream(monkeypatch, version(5, "$GENERATE 1-3600 Host-$ A 192.0.2.1"), kind)
+    here.protocol.data_received(framed(question("x.test.", "AXFR")))
+    while here.soon:
+        here.turn()
+    assert len(sizes(bytes(here.transport.sent))) == 6
+    assert here.transport.writes == writes
 
 
 def test_a_stream_takes_few_transfers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
