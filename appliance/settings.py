@@ -7,6 +7,7 @@ Imports pydantic and the standard library.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ from appliance.links import PAIR
 
 IFNAMSIZ: Final = 16
 """Octets of an interface name with its final zero; Linux's if.h."""
+SHA256: Final = 32
+"""Octets of a digest."""
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 # What the fields accept.
@@ -113,6 +116,20 @@ def host_name(value: str) -> str:
     return name
 
 
+def _server_name(value: str) -> str:
+    """A host name or an IP address, as certificates have them."""
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        return host_name(value)
+
+
+def _pin(value: str) -> str:
+    if len(base64.b64decode(value, validate=True)) != SHA256:
+        raise ValueError("not a SHA-256")
+    return value
+
+
 def _uri(value: str) -> str:
     parts = urlsplit(value)
     # RFC 9116 §2.5: web addresses have to be https.
@@ -159,6 +176,8 @@ HostName = Annotated[Text, AfterValidator(host_name)]
 ServerAddress = Annotated[Text, AfterValidator(_bind)]
 DomainName = Annotated[Text, AfterValidator(_domain)]
 Uri = Annotated[Text, AfterValidator(_uri)]
+ServerName = Annotated[Text, AfterValidator(_server_name)]
+Pin = Annotated[Text, AfterValidator(_pin)]
 Interface = Annotated[Text, AfterValidator(_interface)]
 Host = Annotated[Text, AfterValidator(_host)]
 
@@ -210,13 +229,16 @@ class DnsSecondary(_Table):
         default=(), description='a list of zones, like ["example.org"]; without it all'
     )
     notify: bool = Field(default=True, strict=True, description="true or false")
+    tls: bool = Field(default=False, strict=True, description="true or false")
 
 
 class DnsPrimary(_Table):
     """[[dns.primary]]: whom we have zones from."""
 
     address: ServerAddress = Field(description='an IP address, like "192.0.2.53"')
-    port: Port = 53
+    port: Port | None = Field(
+        default=None, description="an integer from 1 to 65535; without it 53, or 853 with tls"
+    )
     key: DomainName | None = Field(default=None, description="the name of a [[dns.key]]")
     zones: tuple[DomainName, ...] = Field(
         default=(), description='a list of zones, like ["example.net"]'
@@ -224,6 +246,28 @@ class DnsPrimary(_Table):
     catalogs: tuple[DomainName, ...] = Field(
         default=(), description="a list of catalog zones (RFC 9432)"
     )
+    tls: bool = Field(default=False, strict=True, description="true or false")
+    tls_name: ServerName | None = Field(
+        default=None, description='whom its certificate is for, like "ns1.example.net"'
+    )
+    tls_ca_file: AnyPath | None = Field(default=None, description="a path, as text")
+    tls_pins: tuple[Pin, ...] = Field(
+        default=(),
+        max_length=16,
+        description="a list of keys: SHA-256 of a SubjectPublicKeyInfo in base64, 44 characters",
+    )
+
+    @model_validator(mode="after")
+    def _strictly(self) -> Self:
+        for one in ("tls_name", "tls_ca_file", "tls_pins"):
+            if getattr(self, one) and not self.tls:
+                raise ValueError(f"{one}|{{…}}|beside tls = true")
+        # RFC 9103 §7.5: TLS to anybody would hide nothing from whoever is in between.
+        if self.tls and not (self.tls_name or self.tls_pins):
+            raise ValueError("tls_name||a name beside tls = true, unless there are tls_pins")
+        if self.tls_ca_file and not self.tls_name:
+            raise ValueError("tls_ca_file|{…}|beside a tls_name")
+        return self
 
 
 class DnsUpdate(_Table):

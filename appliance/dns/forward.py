@@ -81,19 +81,17 @@ class ForwardProtocol(asyncio.Protocol):
 async def carry(
     message: bytes,
     primaries: Iterable[Primary],
-    connect: Callable[..., Awaitable[tuple[Any, Any]]],
+    connect: Callable[[Callable[[], asyncio.Protocol], Primary], Awaitable[tuple[Any, Any]]],
     failed: Callable[[Primary, str], None],
 ) -> bytes | None:
     """Hand an update on to the first primary that can be reached; its answer, if it has one.
 
-    `connect` is like `loop.create_connection`; `failed` hears of each that was of no use.
+    `connect` makes a stream and its protocol; `failed` hears of each that was of no use.
     """
     for primary in primaries:
         try:
             async with asyncio.timeout(PATIENCE):
-                transport, protocol = await connect(
-                    lambda: ForwardProtocol(message), primary.address, primary.port
-                )
+                transport, protocol = await connect(lambda: ForwardProtocol(message), primary)
         except (OSError, TimeoutError) as error:
             failed(primary, str(error) or type(error).__name__)
             continue

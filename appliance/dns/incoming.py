@@ -19,11 +19,12 @@ from typing import Final, NamedTuple
 
 from appliance.dns import names
 from appliance.dns.consts import AXFR, HEADER_LEN, IN, IXFR, NOERROR, RCODE_NAMES, SOA, TSIG
+from appliance.dns.edns import padded_query
 from appliance.dns.errors import LocalError, WireError
 from appliance.dns.prepared import AA, QR, TC
 from appliance.dns.reader import WireRecord, check_rdata, last_record, name_at, record_at, sections
 from appliance.dns.serial import Difference, Record, is_newer, serial_of
-from appliance.dns.tsig import Key, Verifier, sign_query
+from appliance.dns.tsig import Key, Verifier, record_length, sign_query
 from appliance.dns.zone import ZoneBuilder
 
 MAX_RECORDS: Final = 5_000_000
@@ -71,14 +72,19 @@ class Incoming:
         random: Random,
         wall: Callable[[], float],
         whole: bool = False,
+        padded: bool = False,
     ) -> None:
-        """`serial`: of the version we have; `whole`: ask for all of it even so."""
+        """`serial`: of the version we have; `whole`: ask for all of it even so.
+
+        `padded`: the stream is encrypted, so lengths are to tell nothing.
+        """
         self.name = name
         self._lowered = name.lower()
         self._serial = serial
         self._key = key
         self._random = random
         self._wall = wall
+        self._padded = padded
         self._incremental = serial is not None and not whole
         self._verifier: Verifier | None = None
         self._identifier = b""
@@ -110,6 +116,9 @@ class Incoming:
             rdata = b"\0\0" + self._serial.to_bytes(4, "big") + bytes(16)
             fixed = SOA.to_bytes(2, "big") + IN.to_bytes(2, "big") + bytes(4)
             message += b"\xc0\x0c" + fixed + len(rdata).to_bytes(2, "big") + rdata
+        if self._padded:
+            # RFC 7830 §4: it also asks for answers that are padded.
+            message = padded_query(message, record_length(self._key) if self._key else 0)
         if self._key is not None:
             message, mac = sign_query(message, self._key, self._wall())
             self._verifier = Verifier(self._key, mac)

@@ -12,6 +12,7 @@ Sans-I/O; `now` is monotonic seconds. Imports `serial`, `tsig`, `zone`.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from random import Random
 from struct import Struct
 from typing import Final, NamedTuple
@@ -33,12 +34,25 @@ JITTER: Final = 0.1
 _TIMES: Final = Struct("!III")
 
 
+class Trust(NamedTuple):
+    """How a primary shows over TLS that it is the one (RFC 9103 §7.5); by a name, pins, or both."""
+
+    name: str = ""
+    """Its authentication domain name (RFC 8310 §7.1), or an address; "" where pins alone decide."""
+    ca_file: Path | None = None
+    """Certificates of the authorities to believe, in PEM; None: those that the system believes."""
+    pins: frozenset[bytes] = frozenset()
+    """SHA-256 of a subjectPublicKeyInfo each (RFC 7858 §4.2); the primary's must be among them."""
+
+
 class Primary(NamedTuple):
     """Where a zone is had from."""
 
     address: str
     port: int = 53
     key: Key | None = None
+    tls: Trust | None = None
+    """None: it is asked in the clear."""
 
 
 class Secondary:

@@ -47,6 +47,8 @@ CONVERSATIONS: Final = 10
 
 Connect = Callable[..., Awaitable[tuple[Any, Any]]]
 """Like `loop.create_connection`: factory, host, port."""
+Secure = Callable[[Callable[[], asyncio.Protocol], Primary], Awaitable[tuple[Any, Any]]]
+"""Makes a stream under TLS to a primary that has shown who it is, and the protocol above it."""
 Endpoint = Callable[[Callable[[], asyncio.DatagramProtocol]], Awaitable[Any]]
 """Makes an endpoint on any port."""
 
@@ -61,9 +63,13 @@ class Service:
         random: Random,
         connect: Connect | None = None,
         endpoint: Endpoint | None = None,
+        secure: Secure | None = None,
         write_back: float = WRITE_BACK,
     ) -> None:
-        """Without `connect` and `endpoint`, asyncio's own sockets are used."""
+        """Without `connect` and `endpoint`, asyncio's own sockets are used.
+
+        Without `secure`, primaries that want TLS are not reached.
+        """
         self.authority = authority
         self.current = authority.current
         """The catalog to ask; with `update`, what protocols want of a holder. A plain attribute,
@@ -71,6 +77,7 @@ class Service:
         self._random = random
         self._connect = connect
         self._endpoint = endpoint
+        self._secure = secure
         self._write_back = write_back
         self._tasks: set[asyncio.Task[None]] = set()
         self._commits: asyncio.Task[None] | None = None
@@ -82,10 +89,24 @@ class Service:
         self._reloading = asyncio.Lock()
         self._ended = False
 
-    def reach(self, connect: Connect, endpoint: Endpoint) -> None:
-        """Talk to other servers this way; before `begin`."""
+    def reach(
+        self, connect: Connect | None, endpoint: Endpoint | None, secure: Secure | None = None
+    ) -> None:
+        """Talk to other servers this way, as in `Service(...)`; before `begin`."""
         self._connect = connect
         self._endpoint = endpoint
+        self._secure = secure
+
+    async def _reach(
+        self, factory: Callable[[], asyncio.Protocol], primary: Primary
+    ) -> tuple[Any, Any]:
+        """A stream to a primary, in the way that it is to be reached, and no other."""
+        if primary.tls is None:
+            connect = self._connect or asyncio.get_running_loop().create_connection
+            return await connect(factory, primary.address, primary.port)
+        if self._secure is None:
+            raise LocalError("there is no TLS here")
+        return await self._secure(factory, primary)
 
     async def begin(self) -> None:
         """Load what is on the disk of other people's zones, and begin to keep them fresh."""
@@ -163,7 +184,6 @@ class Service:
     async def _carry(self, origin: bytes, message: bytes, answered: Answered) -> None:
         """Bring an update to a zone's primaries, and the answer to whoever waits for it."""
         secondary = self.authority.secondaries.get(origin)
-        connect = self._connect or asyncio.get_running_loop().create_connection
         answer: bytes | None = None
 
         def failed(primary: Primary, why: str) -> None:
@@ -172,7 +192,7 @@ class Service:
 
         try:
             if secondary is not None:
-                answer = await carry(message, secondary.primaries, connect, failed)
+                answer = await carry(message, secondary.primaries, self._reach, failed)
         finally:
             answered(answer)
 
@@ -329,13 +349,14 @@ class Service:
             key=primary.key,
             random=self._random,
             wall=self.authority.wall,
+            padded=primary.tls is not None,
         )
         loop = asyncio.get_running_loop()
-        connect = self._connect or loop.create_connection
-        async with asyncio.timeout(CONNECT):
-            transport, protocol = await connect(
-                lambda: TransferProtocol(incoming), primary.address, primary.port
-            )
+        try:
+            async with asyncio.timeout(CONNECT):
+                transport, protocol = await self._reach(lambda: TransferProtocol(incoming), primary)
+        except TimeoutError as error:
+            raise WireError(str(error) or f"no connection within {CONNECT:.0f} s") from None
         try:
             while not protocol.done.done():
                 left = protocol.heard + SILENCE - loop.time()
@@ -343,9 +364,12 @@ class Service:
                     raise WireError(f"the primary says nothing for {SILENCE:.0f} s")
                 await asyncio.wait([protocol.done], timeout=left)
             protocol.done.result()
-        finally:
+            # In an orderly way: over TLS the primary is to hear that this is all (RFC 8446 §6.1).
+            transport.close()
+        except BaseException:
             protocol.done.cancel()
             transport.abort()
+            raise
         return incoming
 
     async def _whole(self, secondary: Secondary, result: Whole) -> None:

@@ -187,6 +187,13 @@ def _variables(known: Key, time: int, fudge: int, error: int, other: bytes) -> b
     )
 
 
+def record_length(known: Key) -> int:
+    """Octets that `sign_query` adds to a message."""
+    mac = ALGORITHMS[known.algorithm][1]
+    fixed = _FIXED.size + _TIMERS.size + 2 + _TAIL.size
+    return len(known.name) + len(known.algorithm) + fixed + mac
+
+
 def sign_query(message: bytes, known: Key, now: float) -> tuple[bytes, bytes]:
     """A query with its TSIG record, and the MAC that its answer will cover."""
     time = int(now)

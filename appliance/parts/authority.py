@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from appliance.content import Content
     from appliance.dns import Zone
     from appliance.dns.authority import Options
+    from appliance.dns.service import Connect, Endpoint, Secure
     from appliance.net.transport import Stack
     from appliance.settings import Settings
 
@@ -89,12 +90,15 @@ class Authority(Part):
             )
         )
         await stack.create_datagram_endpoint(lambda: DnsDatagramProtocol(holder), ("", self._port))
-        if self._settings.net.link != PAIR:
-            # On a pair nobody but the gateway is there; the host's own sockets reach others.
-            self.catalog.reach(
-                connect=stack.create_connection,
-                endpoint=lambda factory: stack.create_datagram_endpoint(factory, ("", 0)),
-            )
+        # On a pair nobody but the gateway is there; the host's own sockets reach others.
+        ours = self._settings.net.link != PAIR
+        self.catalog.reach(
+            connect=stack.create_connection if ours else None,
+            endpoint=_endpoint(stack) if ours else None,
+            secure=_secure(stack.create_connection if ours else None)
+            if any(one.tls for one in dns.primary)
+            else None,
+        )
         await self.catalog.begin()
         if dns.watch:
             task = asyncio.get_running_loop().create_task(self._watch(dns.watch))
@@ -158,3 +162,13 @@ class Authority(Part):
         await self.catalog.end()
         if self._log is not None:
             self._log.close()
+
+
+def _endpoint(stack: Stack) -> Endpoint:
+    return lambda factory: stack.create_datagram_endpoint(factory, ("", 0))
+
+
+def _secure(connect: Connect | None) -> Secure:
+    from appliance.parts.primaries import SecurePrimaries  # which brings OpenSSL with it
+
+    return SecurePrimaries(connect)

@@ -22,17 +22,20 @@ from appliance.dns.errors import LocalError
 from appliance.dns.notify import Notifier, Target
 from appliance.dns.policy import Policy, rule
 from appliance.dns.rrl import RateLimiter
-from appliance.dns.secondary import Primary
+from appliance.dns.secondary import Primary, Trust
 from appliance.dns.transfer import Grant, Grants, Transfers, grant
 from appliance.dns.tsig import Key, Keys, key
 from appliance.links import PAIR
 
 if TYPE_CHECKING:
-    from appliance.settings import Dns, DnsKey, Settings
+    from appliance.settings import Dns, DnsKey, DnsPrimary, Settings
 
 _SECRET: Final = re.compile(r'secret\s*:?\s*"?([A-Za-z0-9+/=]+)"?')
 """In what tsig-keygen (BIND) and keymgr (Knot) write."""
 ANYWHERE: Final = ("0.0.0.0/0", "::/0")
+PORT: Final = 53
+TLS_PORT: Final = 853
+"""RFC 9103 §7.3."""
 COOKIE_SECRET: Final = 16
 """Octets (RFC 9018 §4)."""
 
@@ -137,7 +140,7 @@ def _transfers(dns: Dns) -> Transfers:
         if not networks:
             # A key says more than an address; without a key the address must do.
             networks = ANYWHERE if one.key is not None else (str(ip_network(str(one.address))),)
-        grants = [grant(network, one.key) for network in networks]
+        grants = [grant(network, one.key, tls=one.tls) for network in networks]
         if not one.zones:
             everywhere += grants
         for zone in one.zones:
@@ -184,11 +187,29 @@ def _notifier(dns: Dns, keys: Mapping[str, Key]) -> Notifier | None:
 def _primaries(dns: Dns, keys: Mapping[str, Key], what: str) -> dict[bytes, tuple[Primary, ...]]:
     found: dict[bytes, tuple[Primary, ...]] = {}
     for one in dns.primary:
-        primary = Primary(one.address, one.port, keys[one.key] if one.key is not None else None)
+        known = keys[one.key] if one.key is not None else None
+        port = one.port or (TLS_PORT if one.tls else PORT)
+        primary = Primary(one.address, port, known, _trust(one))
         for zone in getattr(one, what):
             origin = names.from_text(zone)
             found[origin] = (*found.get(origin, ()), primary)
     return found
+
+
+def _trust(one: DnsPrimary) -> Trust | None:
+    """How a primary is to show who it is, if that is wanted."""
+    if not one.tls:
+        return None
+    if one.tls_ca_file is not None:
+        from cryptography.x509 import load_pem_x509_certificates
+
+        try:
+            load_pem_x509_certificates(one.tls_ca_file.read_bytes())
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "there are no certificates in it"
+            raise OptionsError(f"{one.tls_ca_file}: tls_ca_file cannot be read: {why}") from None
+    pins = frozenset(base64.b64decode(pin) for pin in one.tls_pins)
+    return Trust(one.tls_name or "", one.tls_ca_file, pins)
 
 
 def _chaos(dns: Dns) -> dict[bytes, bytes]:

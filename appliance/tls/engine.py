@@ -40,6 +40,7 @@ try:
     _WANT_READ: int = _lib.SSL_ERROR_WANT_READ
     _ZERO_RETURN: int = _lib.SSL_ERROR_ZERO_RETURN
     _lib.SSL_set_bio, _lib.BIO_new, _lib.BIO_s_mem  # noqa: B018
+    _lib.SSL_get_verify_result, _lib.X509_verify_cert_error_string  # noqa: B018
     DIRECT: bool = all(
         hasattr(SSL.Connection(SSL.Context(SSL.TLS_METHOD), None), name)
         for name in ("_ssl", "_into_ssl", "_from_ssl")
@@ -59,6 +60,16 @@ def reason_of(error: Exception) -> str:
             return str(first[0][-1]) or "unknown"
         return str(first)
     return str(error) or type(error).__name__
+
+
+def explained(error: Exception, connection: SSL.Connection) -> str:
+    """`reason_of`, and what was wrong with the peer's certificate if that was the reason."""
+    reason = reason_of(error)
+    if DIRECT and reason == "certificate verify failed":
+        found = _lib.SSL_get_verify_result(connection._ssl)
+        words: bytes = _ffi.string(_lib.X509_verify_cert_error_string(found))
+        reason = f"{reason}: {words.decode()}"
+    return reason
 
 
 def resumed(connection: SSL.Connection) -> bool | None:
@@ -110,7 +121,7 @@ class Engine:
         except SSL.WantReadError:
             return False
         except Exception as exc:  # those of callbacks come through here too
-            raise TlsError(reason_of(exc)) from exc
+            raise TlsError(explained(exc, self.connection)) from exc
         return True
 
     def read(self) -> bytes | None:
@@ -190,7 +201,7 @@ class DirectEngine(Engine):
         try:
             self.connection._raise_ssl_error(self._ssl, done)
         except Exception as exc:  # those of callbacks come through here too
-            raise TlsError(reason_of(exc)) from exc
+            raise TlsError(explained(exc, self.connection)) from exc
         raise TlsError("OpenSSL gave no reason")
 
     def read(self) -> bytes | None:

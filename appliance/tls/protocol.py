@@ -10,7 +10,7 @@ Imports asyncio, pyOpenSSL and this package.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from OpenSSL import SSL
@@ -173,7 +173,7 @@ class ServerStream(TlsStream):
 class ClientStream(TlsStream):
     """The client's side: `connection` is ready to connect, `waiter` hears how that ends."""
 
-    __slots__ = ("_connection", "_factory", "_waiter")
+    __slots__ = ("_connection", "_factory", "_judges", "_waiter")
 
     def __init__(
         self,
@@ -181,8 +181,11 @@ class ClientStream(TlsStream):
         factory: Callable[[], asyncio.BaseProtocol],
         waiter: asyncio.Future[None],
         limits: Limits = LIMITS,
+        judges: Iterable[Callable[[SSL.Connection], None]] = (),
     ) -> None:
+        """`judges` see the connection when its handshake is done, and raise TlsError to end it."""
         super().__init__(limits)
+        self._judges = judges
         self._connection = connection
         self._factory = factory
         self._waiter: asyncio.Future[None] | None = waiter
@@ -192,6 +195,10 @@ class ClientStream(TlsStream):
         self._engine = engine(self._connection)
         self._state = HANDSHAKE
         self._shake()
+
+    def _judge(self) -> None:
+        for judge in self._judges:
+            judge(self._connection)
 
     def _established(self) -> asyncio.BaseProtocol:
         waiter, self._waiter = self._waiter, None

@@ -191,6 +191,9 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
     def _begin(self) -> None:
         raise NotImplementedError
 
+    def _judge(self) -> None:
+        """The handshake is done; TlsError if this side will not go on with that peer."""
+
     def _established(self) -> asyncio.BaseProtocol:
         """Make the upper protocol; the handshake is done."""
         raise NotImplementedError
@@ -238,6 +241,8 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         assert tls is not None
         try:
             done = tls.handshake()
+            if done:
+                self._judge()
         except TlsError as exc:
             self._fail(exc)
             return

@@ -27,7 +27,7 @@ from appliance.dns.authority import Authority, Options
 from appliance.dns.members import make
 from appliance.dns.secondary import Primary
 from appliance.dns.serial import records
-from appliance.dns.service import Service
+from appliance.dns.service import Secure, Service
 from appliance.dns.writer import zone_text
 from appliance.dns.zone import canonical
 from tests.dns.test_interop_secondaries import KEY, TEXT, free_port, version
@@ -144,19 +144,19 @@ SERVERS: dict[str, Callable[[Path, int, int], list[str]]] = {
 class Ours:
     """A secondary of a catalog, and of what it lists."""
 
-    def __init__(self, state: Path, primary: int) -> None:
+    def __init__(self, state: Path, primary: Primary, secure: Secure | None = None) -> None:
         self.said: list[str] = []
         self.server = Authority(
             Options(
                 extensions=Extensions(keys=Keys([KEY])),
                 state=state,
-                catalogs={CATALOG: (Primary("127.0.0.1", primary, KEY),)},
+                catalogs={CATALOG: (primary,)},
             ),
             random=Random(),
             say=self.said.append,
         )
         self.server.begin(LoadedZones((), ()))
-        self.service = Service(self.server, random=Random())
+        self.service = Service(self.server, random=Random(), secure=secure)
         self.end: Any = None
         self.streams: Any = None
 
@@ -229,7 +229,7 @@ def test_a_primary_is_followed(program: str, tmp_path: Path) -> None:
             SERVERS[program](directory, port, here), stdout=log, stderr=log,
             env={**os.environ, "TZ": "UTC"},
         )  # fmt: skip
-        ours = Ours(tmp_path / "state", port)
+        ours = Ours(tmp_path / "state", Primary("127.0.0.1", port, KEY))
         try:
             await asyncio.sleep(0.7)  # another program begins
             await ours.begin(here)
@@ -261,7 +261,7 @@ def test_a_primary_is_followed(program: str, tmp_path: Path) -> None:
             log.close()
             await ours.close()
         # What is on the disk is served again without the primary.
-        again = Ours(tmp_path / "state", port)
+        again = Ours(tmp_path / "state", Primary("127.0.0.1", port, KEY))
         await again.begin(here)
         assert again.has(MOVING, 4)
         assert same(again.zone(MOVING), zone)

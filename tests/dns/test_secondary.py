@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from itertools import pairwise
 from random import Random
 
+import dns.edns
+import dns.message
 import pytest
 
 from appliance.dns import Extensions, Key, Keys, LoadedZones, Transfers, Zone, grant, names
@@ -98,6 +101,24 @@ def test_an_soa_without_reason_is_bounded() -> None:
     one.have(version(1, "2147483647 1 1"), 0.0)
     assert one.deadline() < 4 * 604800 + 1
     assert one.deadline() < math.inf
+
+
+def test_rfc8467_4_1_queries_under_tls_are_padded() -> None:
+    """Names and keys of any length: 128 octets, or a multiple, and the padding is of zeroes."""
+    for key_of, name in itertools.product((None, KEY), (NAME, b"\x30" + b"a" * 48 + NAME)):
+        for serial in (None, 7):
+            asked = Incoming(
+                name, serial, key=key_of, random=Random(3), wall=lambda: 5e8, padded=True
+            )
+            query = asked.start()
+            assert len(query) % 128 == 0
+            parsed = dns.message.from_wire(query, keyring=False)
+            (option,) = parsed.options
+            assert option.otype == dns.edns.OptionType.PADDING
+            assert not any(option.to_wire())
+            assert (parsed.tsig is not None) == bool(key_of)
+    plain = Incoming(NAME, None, random=Random(3), wall=lambda: 5e8).start()
+    assert dns.message.from_wire(plain).edns == -1  # in the clear as ever
 
 
 # What a primary sends.

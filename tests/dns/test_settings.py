@@ -55,6 +55,9 @@ key = "k.example"
 zones = ["a.example"]
 [[dns.secondary]]
 networks = ["198.51.100.0/24"]
+[[dns.secondary]]
+networks = ["203.0.113.64/26"]
+tls = true
 [[dns.primary]]
 address = "192.0.2.54"
 zones = ["b.example"]
@@ -71,6 +74,8 @@ types = ["TXT"]
     assert not allows(a, "203.0.113.1", None)
     assert not allows(b, "203.0.113.1", secret)
     assert allows(b, "198.51.100.7", None)
+    assert not allows(b, "203.0.113.65", None)
+    assert allows(b, "203.0.113.65", None, tls=True)
     assert [one.address for one in found.secondaries[b]] == ["192.0.2.54"]
     assert found.policy.allows(secret, a, names.from_text("x.dyn.a.example."), 16)
     assert not found.policy.allows(secret, a, names.from_text("x.dyn.a.example."), 1)
