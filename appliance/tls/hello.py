@@ -5,7 +5,7 @@ the protocols offered (RFC 7301), and by the key that a ticket was made with, si
 set of ticket keys for each context. What is read here decides nothing else: OpenSSL judges the same
 octets afterwards, so anything odd is simply not understood here and left to it.
 
-No I/O, no state. Imports the standard library.
+No I/O. Imports the standard library.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ HANDSHAKE: Final = 22
 """Content type of a record that carries handshake messages: RFC 8446 §5.1."""
 CLIENT_HELLO: Final = 1
 """Handshake type: RFC 8446 §4."""
-MAX_HELLO: Final = 32 * 1024
-"""Octets of a ClientHello that is looked at: ten times one with a hybrid key share (1.6 KB)."""
+MAX_HELLO: Final = 131_396
+"""Octets of a ClientHello that OpenSSL takes (CLIENT_HELLO_MAX_LENGTH of statem_srvr.c); those of
+today have 0.3 to 2 KB."""
+MAX_RECORD: Final = 16_384
+"""Octets of a record's content: RFC 8446 §5.1."""
 TICKET_NAME: Final = 16
 """Octets at the start of a ticket that name its key: RFC 5077 §4, which OpenSSL follows."""
 MAX_TICKETS: Final = 8
@@ -60,40 +63,69 @@ def is_http(data: bytes) -> bool:
     return any(method.startswith(data[: len(method)]) for method in _HTTP_METHODS)
 
 
-def read_hello(data: bytes | bytearray) -> Hello | None:
+class Gathered:
+    """A hello that comes in pieces; whatever they are, each octet is looked at once."""
+
+    __slots__ = ("_at", "_message", "octets")
+
+    def __init__(self) -> None:
+        self.octets = bytearray()  # all that has come; OpenSSL wants it from the beginning
+        self._message = bytearray()  # the content of the records that are whole
+        self._at = 0  # where the next record begins
+
+    def add(self, data: bytes) -> Hello | None:
+        """Take the next octets; None while the hello is not all there.
+
+        Raises HelloTooLongError, and nothing else, whatever the octets are.
+        """
+        octets, message = self.octets, self._message
+        octets += data
+        have = len(octets)
+        while True:
+            at = self._at
+            if have > at and octets[at] != HANDSHAKE:
+                # Nothing but a handshake record can begin a connection: do not wait for the rest.
+                return NOTHING
+            if have < at + 5:
+                return None
+            length = octets[at + 3] << 8 | octets[at + 4]
+            if octets[at + 1] != 3 or not 0 < length <= MAX_RECORD:
+                return NOTHING
+            if at > 2 * MAX_HELLO:
+                # Many tiny records: the header of each is longer than what it carries.
+                raise HelloTooLongError(f"{at} octets of records")
+            if have < at + 5 + length:
+                return None
+            self._at = at + 5 + length
+            message += octets[at + 5 : self._at]
+            if message[0] != CLIENT_HELLO:
+                return NOTHING
+            if len(message) >= 4:
+                wanted = 4 + int.from_bytes(message[1:4], "big")
+                if wanted > MAX_HELLO:
+                    raise HelloTooLongError(f"{wanted} octets")
+                if len(message) >= wanted:
+                    return _read(bytes(message[:wanted]))
+
+
+def read_hello(data: bytes) -> Hello | None:
     """Read the hello at the start of a stream of records; None while it is not all there.
 
     Raises HelloTooLongError, and nothing else, whatever the octets are.
     """
-    message = b""
-    at = 0
-    while True:
-        if len(data) < at + 5:
-            # Nothing but a handshake record can begin a connection: do not wait for the rest.
-            return None if not data or data[0] == HANDSHAKE else NOTHING
-        if data[at] != HANDSHAKE or data[at + 1] != 3:
-            return NOTHING
-        length = data[at + 3] << 8 | data[at + 4]
-        if not length:
-            return NOTHING
-        message += data[at + 5 : at + 5 + length]
-        if message and message[0] != CLIENT_HELLO:
-            return NOTHING
-        if len(message) >= 4:
-            wanted = 4 + int.from_bytes(message[1:4], "big")
-            if wanted > MAX_HELLO:
-                raise HelloTooLongError(f"{wanted} octets")
-            if len(message) >= wanted:
-                try:
-                    return _parse(message[:wanted])
-                except (IndexError, ValueError):
-                    return NOTHING
-        if len(data) < at + 5 + length:
-            return None
-        at += 5 + length
-        if at > 2 * MAX_HELLO:
-            # Many tiny records: the header of each is longer than what it carries.
-            raise HelloTooLongError(f"{at} octets of records")
+    if len(data) >= 9 and data[0] == HANDSHAKE and data[1] == 3 and data[5] == CLIENT_HELLO:
+        length = data[3] << 8 | data[4]
+        # Most often this is one record, and all of it is here.
+        if len(data) >= 5 + length and int.from_bytes(data[6:9], "big") == length - 4:
+            return _read(data[5 : 5 + length])
+    return Gathered().add(data)
+
+
+def _read(hello: bytes) -> Hello:
+    try:
+        return _parse(hello)
+    except (IndexError, ValueError):
+        return NOTHING
 
 
 def _parse(hello: bytes) -> Hello:

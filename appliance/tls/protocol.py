@@ -19,7 +19,16 @@ from appliance.tls.contexts import Contexts, RefusedError
 from appliance.tls.counters import TlsCounters
 from appliance.tls.engine import engine, resumed
 from appliance.tls.errors import TlsError, TruncatedError, alert
-from appliance.tls.hello import MAX_HELLO, HelloTooLongError, is_http, read_hello
+from appliance.tls.hello import HANDSHAKE as RECORD
+from appliance.tls.hello import (
+    MAX_HELLO,
+    MAX_RECORD,
+    Gathered,
+    Hello,
+    HelloTooLongError,
+    is_http,
+    read_hello,
+)
 from appliance.tls.stream import HANDSHAKE, HELLO, LIMITS, Limits, TlsStream
 
 HTTP_ANSWER: Final = (
@@ -54,6 +63,7 @@ class TlsServer:
         self.counters = counters or TlsCounters()
         # Handshakes under way with the time they began, the oldest first.
         self.handshaking: dict[ServerStream, float] = {}
+        self.gathered = 0  # octets of hellos that are not whole yet
 
     def __call__(self) -> ServerStream:
         """A protocol for a new connection."""
@@ -77,12 +87,12 @@ class TlsServer:
 class ServerStream(TlsStream):
     """The server's side."""
 
-    __slots__ = ("_buffer", "_server")
+    __slots__ = ("_gathered", "_server")
 
     def __init__(self, server: TlsServer) -> None:
         super().__init__(server.limits)
         self._server = server
-        self._buffer: bytes | bytearray = b""  # of the hello; bounded by hello.MAX_HELLO
+        self._gathered: Gathered | None = None  # of a hello that did not come at once
 
     def _begin(self) -> None:
         if self._server.admit(self, self._loop.time()):
@@ -92,6 +102,13 @@ class ServerStream(TlsStream):
 
     def _over(self) -> None:
         self._server.handshaking.pop(self, None)
+        self._forget()
+
+    def _forget(self) -> None:
+        """The hello is needed no more."""
+        if self._gathered is not None:
+            self._server.gathered -= len(self._gathered.octets)
+            self._gathered = None
 
     def _refused(self, reason: str) -> None:
         counters = self._server.counters
@@ -107,18 +124,22 @@ class ServerStream(TlsStream):
 
     def _read_hello(self, data: bytes) -> None:
         """Gather the hello, and begin with the context that it asks for."""
-        if self._buffer:
-            self._buffer = bytearray(self._buffer)
-            self._buffer += data
-            data = bytes(self._buffer)
-        self._buffer = data
-        if is_http(data):
+        gathered = self._gathered
+        if gathered is not None and gathered.octets[0] != RECORD:
+            data = bytes(gathered.octets) + data  # it began as HTTP does
+            self._forget()
+            gathered = None
+        if gathered is None and is_http(data):
             self._answer_http(data)
             return
         try:
-            hello = read_hello(data)
+            hello = read_hello(data) if gathered is None else None
             if hello is None:
-                return
+                hello = self._gather(data)
+                if hello is None:
+                    return
+                assert self._gathered is not None
+                data = bytes(self._gathered.octets)
             chosen = self._server.contexts.choose(hello)
         except HelloTooLongError:
             # RFC 8446 §6.2, decode_error: a length out of range.
@@ -127,7 +148,7 @@ class ServerStream(TlsStream):
         except RefusedError as exc:
             self._refuse(exc.alert, exc.reason)
             return
-        self._buffer = b""
+        self._forget()
         connection = SSL.Connection(chosen.accept, None)
         connection.set_context(chosen.named)
         connection.set_accept_state()
@@ -137,16 +158,30 @@ class ServerStream(TlsStream):
         self._engine.feed(data)
         self._shake()
 
+    def _gather(self, data: bytes) -> Hello | None:
+        """Add to a hello that is not all here; raises HelloTooLongError or RefusedError."""
+        if self._gathered is None:
+            self._gathered = Gathered()
+        gathered, server = self._gathered, self._server
+        server.gathered += len(data)
+        hello = gathered.add(data)
+        if server.gathered > server.limits.hellos and len(gathered.octets) > MAX_RECORD:
+            # RFC 8446 §6.2, internal_error: nothing that the peer has done.
+            raise RefusedError(80, "unfinished hellos take too much memory")
+        return hello
+
     def _refuse(self, description: int, reason: str) -> None:
-        self._buffer = b""
         self._refused(reason)
         self._lower_write(alert(description))
         self._give_up()
 
     def _answer_http(self, data: bytes) -> None:
         if len(data) < 8 and b"\n" not in data:
-            return  # too little to be sure; the deadline is running
-        self._buffer = b""
+            # Too little to be sure; the deadline is running.
+            self._gathered = Gathered()
+            self._gathered.octets += data
+            self._server.gathered += len(data)
+            return
         self._server.counters.http += 1
         self._lower_write(HTTP_ANSWER % (len(HTTP_TEXT), HTTP_TEXT))
         self._give_up()

@@ -48,6 +48,7 @@ class Limits:
     stall_seconds: float = 30.0  # for a peer to take what was written before close()
     handshakes: int = 2000  # under way at once: each costs 60 KB and 0.3 ms of CPU
     patience: float = 1.0  # an older handshake may be ended for a new one, at the limit
+    hellos: int = 16 * 1024 * 1024  # octets of unfinished hellos at once; small ones always may
 
 
 LIMITS: Final = Limits()

@@ -15,9 +15,10 @@ from appliance.fuzz import assault, attack, mutate, mutate_tls, target_tls
 from appliance.fuzz.attack import OffPath, in_between, off_path
 from appliance.fuzz.targets import TARGETS, BrokenRuleError, Dns, Frames, Tls
 from appliance.net.tcp import Connection
+from appliance.tls.hello import MAX_HELLO
 from tests.fuzz.test_loopback import sabotage
 
-PADDING = mutate_tls.extension(21, bytes(60_000))  # RFC 7685
+TOO_LONG = mutate_tls.records(b"\x01" + (MAX_HELLO + 1).to_bytes(3) + bytes(20_000))
 INPUTS = {"frames": 2_000, "dns": 2_000, "http": 2_000, "tls": 500}
 
 
@@ -155,7 +156,7 @@ def hostile(how: int, octets: bytes) -> Tls:
 @pytest.mark.parametrize(
     ("how", "octets", "reason"),
     [
-        (0x00, mutate_tls.records(mutate_tls.hello(more=PADDING)), "ClientHello of more than"),
+        (0x00, TOO_LONG, "ClientHello of more than"),
         (0x00, mutate_tls.records(mutate_tls.hello())[:-1], "handshake took too long"),
         (0x10, mutate_tls.records(mutate_tls.hello())[:-1], "ended during the handshake"),
         (0x01, b"garbage" * 3, "bad record type"),
@@ -196,9 +197,8 @@ def test_rules_of_tls_can_be_broken(
     module, _, kind = owner.partition(".")
     target = Tls()
     sabotage(monkeypatch, getattr(import_module(f"appliance.tls.{module}"), kind), name, put)
-    hello = mutate_tls.records(mutate_tls.hello(more=PADDING))
     with pytest.raises(BrokenRuleError, match=rule):
-        target.try_one(b"\0" + hello)
+        target.try_one(b"\0" + TOO_LONG)
 
 
 def test_a_good_client_that_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:

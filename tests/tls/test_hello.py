@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from appliance.tls.hello import NOTHING, HelloTooLongError, is_http, read_hello
+from appliance.tls.hello import NOTHING, Gathered, HelloTooLongError, is_http, read_hello
 
 
 def hello(name: str = "www.example.org", alpn: tuple[bytes, ...] = (b"h2", b"http/1.1")) -> bytes:
@@ -56,6 +58,43 @@ def test_a_hello_with_one_wrong_octet(place: int, octet: int) -> None:
 
 
 WHOLE = hello()
+
+
+def in_tiny_records(data: bytes) -> list[bytes]:
+    return [b"\x16\x03\x01\0\x01" + bytes((octet,)) for octet in data[5:]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 600])
+@pytest.mark.parametrize("data", [WHOLE, b"".join(in_tiny_records(WHOLE)), WHOLE[:50] + WHOLE])
+def test_pieces_are_as_good_as_the_whole(data: bytes, size: int) -> None:
+    gathered = Gathered()
+    found = None
+    for at in range(0, len(data), size):
+        assert found is None
+        found = gathered.add(data[at : at + size])
+        if found is not None:
+            break
+    assert found == read_hello(data)
+    assert data.startswith(gathered.octets)
+
+
+def test_each_record_is_looked_at_once() -> None:
+    """Work is as long as the hello, not as its square: some steps for each of 1,500 records."""
+    steps = 0
+
+    def count(frame: Any, _event: str, _arg: Any) -> Any:
+        nonlocal steps
+        steps += frame.f_code is Gathered.add.__code__
+        return count
+
+    gathered = Gathered()
+    pieces = in_tiny_records(WHOLE)
+    sys.settrace(count)
+    for piece in pieces:
+        gathered.add(piece)
+    sys.settrace(None)
+    assert len(pieces) > 1000
+    assert steps < 40 * len(pieces)
 
 
 @pytest.mark.parametrize(

@@ -396,20 +396,58 @@ def padded(length: int) -> bytes:
     )
 
 
-def test_a_hello_of_64_kilobytes_is_refused(rig: Rig) -> None:
-    """RFC 8446 §6.2: decode_error; nothing is buffered for it."""
+def test_a_hello_that_is_longer_than_any_is_refused(rig: Rig) -> None:
+    """RFC 8446 §6.2: decode_error, as soon as it says how long it is to be."""
     hello = padded(65000)
-    for at in range(0, len(hello), 1460):
-        rig.give(hello[at : at + 1460])
+    head = bytearray(hello[:16389])
+    head[6:9] = (MAX_HELLO - 3).to_bytes(3, "big")
+    for at in range(0, len(head), 1460):
+        assert not rig.below.sent
+        rig.give(bytes(head[at : at + 1460]))
     assert alert_of(bytes(rig.below.sent)) == 50
     assert rig.below.eof_written
     assert any(str(MAX_HELLO) in reason for reason in rig.server.counters.failures)
+    assert rig.server.gathered == 0
 
 
-def test_a_hello_of_16_kilobytes_is_understood(rig: Rig) -> None:
+@pytest.mark.parametrize("length", [16000, 65000])
+def test_a_long_hello_is_understood(rig: Rig, length: int) -> None:
     """It has no key share and no groups: handshake_failure or missing_extension, by OpenSSL."""
-    rig.give(padded(16000))
+    hello = padded(length)
+    for at in range(0, len(hello), 1460):
+        rig.give(hello[at : at + 1460])
     assert alert_of(bytes(rig.below.sent)) in (40, 109)
+    assert rig.server.gathered == 0
+
+
+def test_unfinished_hellos_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of an ordinary length are gathered even so, and what one held is given back."""
+    limits = Limits(hellos=100_000)
+    first = Rig(monkeypatch, limits=limits)
+    rigs = [first, *(Rig(monkeypatch, server=first.server, loop=first.loop) for _ in range(3))]
+    long = padded(65000)
+    for rig in rigs[:2]:
+        rig.give(long[:60000])
+    assert not rigs[0].below.sent
+    assert alert_of(bytes(rigs[1].below.sent)) == 80
+    rigs[2].give(long[:50000])
+    assert alert_of(bytes(rigs[2].below.sent)) == 80
+    assert first.server.gathered == 60000
+    rigs[0].stream.connection_lost(None)
+    assert first.server.gathered == 0
+    rigs[3].give(long)
+    assert alert_of(bytes(rigs[3].below.sent)) in (40, 109)
+
+
+def test_a_hello_in_tiny_records(rig: Rig) -> None:
+    """Each octet in a record of its own, and each record in a segment (RFC 8446 §5.1)."""
+    rig.open()
+    with pytest.raises(SSL.WantReadError):
+        rig.client.do_handshake()
+    for octet in rig.out()[5:]:
+        rig.give(b"\x16\x03\x01\0\x01" + bytes((octet,)))
+    rig.client.bio_write(rig.below.take())
+    rig.client.do_handshake()
 
 
 def test_old_versions_are_refused(rig: Rig) -> None:
