@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import socket
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from appliance import cli
+from appliance.app import event_loop
 from appliance.config import load
 from appliance.net import Stack, pair
 from appliance.net.vif.pcap import read_pcap
@@ -45,7 +48,8 @@ def with_control(folder: Path, script: Callable[[Stack, Control], Awaitable[None
                 part.drain()
                 await part.end()
 
-    asyncio.run(asyncio.wait_for(scenario(), 30.0))
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
+        runner.run(asyncio.wait_for(scenario(), 30.0))
 
 
 async def command(folder: Path, *words: str) -> int:
@@ -167,6 +171,26 @@ def test_capture_of_links(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert "-1 frames cannot be shown" in capsys.readouterr().err
 
     with_control(tmp_path, script)
+
+
+def test_an_engineer_who_leaves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In the middle of a capture: it ends, and nothing is said about it."""
+
+    async def script(stack: Stack, part: Control) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "run" / "control"))
+            client.sendall(b'{"do": "capture"}\n')
+            while not stack._watchers:  # noqa: ASYNC110 - it is asked for
+                await asyncio.sleep(0.01)
+            client.shutdown(socket.SHUT_RD)  # what is written finds nobody
+            for sequence in range(100):
+                stack.ping(PEER, 9, sequence, 10, lambda *_: None)
+            await asyncio.sleep(0.1)
+            assert not stack._watchers
+        gc.collect()
+
+    with_control(tmp_path, script)
+    assert caplog.text == ""
 
 
 def test_nobody_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

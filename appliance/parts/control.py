@@ -18,6 +18,7 @@ import logging
 import os
 import socket
 import time
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from appliance.net.neighbor import (
@@ -35,7 +36,7 @@ from appliance.net.wire.ethernet import mac_text
 from appliance.parts.base import Part
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
     from appliance.net.transport import Stack
@@ -114,12 +115,16 @@ class Control(Part):
                 raise ValueError("too many at the same time")
             line = await reader.readline()
             gone = asyncio.ensure_future(_gone(reader, task))
-            async for answer in self._answer(json.loads(line)):
-                writer.write(json.dumps(answer).encode() + b"\n")
-                await writer.drain()
+            # Closed here and now, however it ends: a capture that nobody reads is no use.
+            async with aclosing(self._answers(json.loads(line))) as answers:
+                async for answer in answers:
+                    writer.write(json.dumps(answer).encode() + b"\n")
+                    await writer.drain()
         except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
             text = getattr(error, "strerror", None) or str(error)
-            writer.write(json.dumps({"error": text}).encode() + b"\n")
+            # uvloop raises RuntimeError for what is written to a client that has gone.
+            with suppress(OSError, RuntimeError):
+                writer.write(json.dumps({"error": text}).encode() + b"\n")
         except asyncio.CancelledError:
             pass  # the client has gone, or the appliance ends
         finally:
@@ -128,23 +133,17 @@ class Control(Part):
             self._clients.discard(task)
             writer.close()
 
-    async def _answer(self, request: Any) -> AsyncIterator[Answer]:
+    def _answers(self, request: Any) -> AsyncGenerator[Answer, None]:
         wanted = request.get("do") if isinstance(request, dict) else None
         if wanted == "arp":
-            for answer in self._neighbors():
-                yield answer
-        elif wanted == "route":
-            for answer in self._routes():
-                yield answer
-        elif wanted == "ping":
-            async for answer in self._ping(request):
-                yield answer
-        elif wanted == "capture":
-            count, link = int(request.get("count", 0)), str(request.get("link", ""))
-            async for answer in self._capture(count, link):
-                yield answer
-        else:
-            raise ValueError("unknown request")
+            return _each(self._neighbors())
+        if wanted == "route":
+            return _each(self._routes())
+        if wanted == "ping":
+            return self._ping(request)
+        if wanted == "capture":
+            return self._capture(int(request.get("count", 0)), str(request.get("link", "")))
+        raise ValueError("unknown request")
 
     # Tables.
 
@@ -200,7 +199,7 @@ class Control(Part):
 
     # Ping.
 
-    async def _ping(self, request: Answer) -> AsyncIterator[Answer]:
+    async def _ping(self, request: Answer) -> AsyncGenerator[Answer, None]:
         assert self._stack is not None
         to, count = str(request["to"]), int(request.get("count", 4))
         interval, size = float(request.get("interval", 1.0)), int(request.get("size", 56))
@@ -249,7 +248,7 @@ class Control(Part):
 
     # Capture.
 
-    async def _capture(self, count: int, link: str) -> AsyncIterator[Answer]:
+    async def _capture(self, count: int, link: str) -> AsyncGenerator[Answer, None]:
         assert self._stack is not None
         if count < 0:
             raise ValueError(f"{count} frames cannot be shown; 0 has no end")
@@ -273,6 +272,11 @@ class Control(Part):
                 yield {"at": at, "link": name, "frame": octets, "missed": missed}
         finally:
             stop()
+
+
+async def _each(answers: list[Answer]) -> AsyncGenerator[Answer, None]:
+    for answer in answers:
+        yield answer
 
 
 async def _gone(reader: asyncio.StreamReader, task: asyncio.Task[Any]) -> None:
