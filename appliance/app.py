@@ -209,13 +209,16 @@ class Appliance:
         net = self.settings.net
         tracing = self._tracing()
         ours, theirs = self._open_cable()
-        more = open_more(net, logger.warning)
+        more = self._open_more()
         if tracing is not None:
             ours, more = tracing.around(ours), [tracing.around(vif) for vif in more]
         stack = await self._stack(ours, (), (), **configuration(net))
+        for cable, vif in zip(net.more, more, strict=True):
+            stack.add_vif(vif, **configuration(cable))
+        self._linked(stack)
         self._cabling = Cabling(net, stack, self._say)
         try:
-            self._cabling.join(more)
+            self._cabling.join()
         except ValueError as exc:
             raise StartError(str(exc)) from exc
         if tracing is not None:
@@ -237,6 +240,13 @@ class Appliance:
     def _open_cable(self) -> tuple[Vif, Vif | None]:
         """The first link, and the other end of a pair; raises LinkError."""
         return open_cable(self.settings.net, self.settings.net.pcap, logger.warning)
+
+    def _open_more(self) -> list[Vif]:
+        """The further links; raises LinkError."""
+        return open_more(self.settings.net, logger.warning)
+
+    def _linked(self, stack: Stack) -> None:
+        """All links are there, and have no addresses yet."""
 
     def _tell_changes(self, stack: Stack) -> None:
         """Say where we are found from now on, when that changes."""

@@ -117,12 +117,11 @@ class Cabling:
         self._rivals: set[tuple[str, str]] = set()
         stack.host.network.on_conflict.append(self._conflict)
 
-    def join(self, more: Sequence[Vif]) -> None:
+    def join(self) -> None:
         """Give each link what the settings say; ValueError for what cannot be."""
         stack, net = self._stack, self._net
-        self._attach(net, stack.host.links[0])
-        for cable, vif in zip(net.more, more, strict=True):
-            self._attach(cable, stack.add_vif(vif, **configuration(cable)))
+        for cable, link in zip((net, *net.more), stack.host.links, strict=True):
+            self._attach(cable, link)
         stack.host.wake()
 
     def _attach(self, cable: Cable, link: Link) -> None:

@@ -35,7 +35,8 @@ class Family:
     settings: Settings
     count: int
     mesh: Mesh
-    queues: Sequence[Vif]
+    queues: Sequence[Sequence[Vif]]
+    """Of each worker, one of each link."""
     content: Content
     options: Options
     """Of the name server, with its secrets."""
@@ -103,9 +104,11 @@ def make_family(settings: Settings, say: Say, verbose: bool) -> Family:
     content = load_content(settings)
     try:
         made = options(parted)
-        queues = queues_of(net.link, net.workers)
-        if net.host_address is not None:
-            configure_host_side(net.link.partition(":")[2], net.host_address)
+        links: list[Sequence[Vif]] = []
+        for cable in (net, *net.more):
+            links.append(queues_of(cable.link, net.workers))
+            if cable.host_address is not None:
+                configure_host_side(cable.link.partition(":")[2], cable.host_address)
     except OptionsError as exc:
         raise StartError(str(exc)) from exc
     except LinkError as exc:
@@ -114,7 +117,7 @@ def make_family(settings: Settings, say: Say, verbose: bool) -> Family:
         settings=settings,
         count=net.workers,
         mesh=Mesh(net.workers),
-        queues=queues,
+        queues=list(zip(*links, strict=True)),
         content=content,
         options=made,
         secret=secrets.token_bytes(16),

@@ -614,14 +614,11 @@ class Net(Cable):
 
     @model_validator(mode="after")
     def _of_workers(self) -> Self:
-        """Several processes share one interface that has a queue for each."""
-        alone = None
-        if self.link == PAIR:
-            alone = "the link is a pair, which has one end"
-        elif self.more:
-            alone = "there are more links"
-        if self.workers > 1 and alone:
-            raise ValueError(f"workers|{self.workers}|1, since {alone}")
+        """Several processes share interfaces that have a queue for each."""
+        if self.workers > 1 and self.link == PAIR:
+            raise ValueError(
+                f"workers|{self.workers}|1, since the link is a pair, which has one end"
+            )
         return self
 
     @model_validator(mode="after")

@@ -126,13 +126,22 @@ class Worker(Appliance):
             self.post.send(other, *words)
 
     def _open_cable(self) -> tuple[Vif, Vif | None]:
-        queue, pcap = self.family.queues[self.index], self.settings.net.pcap
+        return self._recorded(self.family.queues[self.index][0], self.settings.net.pcap), None
+
+    def _open_more(self) -> list[Vif]:
+        pcap, queues = self.settings.net.pcap, self.family.queues[self.index][1:]
+        return [
+            self._recorded(queue, pcap and pcap.with_stem(f"{pcap.stem}.{queue.name}"))
+            for queue in queues
+        ]
+
+    def _recorded(self, queue: Vif, pcap: Path | None) -> Vif:
         if pcap is None:
-            return queue, None
+            return queue
         from appliance.net.vif.pcap import Recorder
 
         self._keep_recording(pcap)
-        return Recorder(queue, pcap, clock=time.time_ns, warn=logger.warning), None
+        return Recorder(queue, pcap, clock=time.time_ns, warn=logger.warning)
 
     def _tracing(self) -> TraceFile | None:
         if self.settings.net.trace is not None:
@@ -155,10 +164,6 @@ class Worker(Appliance):
         ipv6: Ipv6Settings | None = None,
         dhcp: bool = False,
     ) -> Stack:
-        if self.index != FIRST:
-            dhcp = False
-            if ipv6 is not None:
-                ipv6 = replace(ipv6, autonomous=False, detect=0, follows=True)
         secret = SameSecret(self.family.secret)
         chosen = TcpSettings(**vars(self.settings.tcp))
         stack = Stack(vif, ipv6=ipv6, dhcp=dhcp, tcp=chosen, tcp_random=secret)
@@ -172,11 +177,6 @@ class Worker(Appliance):
             udp=udp,
             pass_on=self.family.mesh.pass_on,
         )
-        if self.family.addressing is not None:
-            network = stack.host.network
-            follow(network, self.family.addressing)
-            if self.index == FIRST:
-                self._inherited = [*network.addresses.local.values(), *network.routes]
         loop = asyncio.get_running_loop()
         await stack.start()
         loop.add_reader(self.family.mesh.frames[self.index][0], self._frames)
@@ -185,6 +185,14 @@ class Worker(Appliance):
             self._seen = stack.share_watching(self._watch)
             loop.add_reader(self.family.mesh.seen[0], self._shown)
         return stack
+
+    def _linked(self, stack: Stack) -> None:
+        """Be who the workers were, before this one finds out for itself."""
+        if self.family.addressing is not None:
+            network = stack.host.network
+            follow(network, self.family.addressing)
+            if self.index == FIRST:
+                self._inherited = [*network.addresses.local.values(), *network.routes]
 
     async def _begin(self) -> None:
         loop = asyncio.get_running_loop()
@@ -199,18 +207,28 @@ class Worker(Appliance):
             self._tell_followers("alone", False)
             self._tell_followers("watch", False)
         else:
-            net = self.settings.net
-            ipv6 = Ipv6Settings(self.family.secret) if net.ipv6 != "off" else None
-            tracing, vif = self._tracing(), self._open_cable()[0]
-            if tracing is not None:
-                vif = tracing.around(vif)
-            stack = await self._stack(vif, (), (), ipv6=ipv6)
-            if tracing is not None:
-                stack.host.on_turn = tracing.trace.turn
+            stack = await self._follow_links()
             for part in self._parts:
                 await part.begin(stack)
             loop.add_reader(self.post.fileno(), self._letters)
         self._tick()
+
+    async def _follow_links(self) -> Stack:
+        """A stack on all links, whose addresses the first worker finds."""
+        net = self.settings.net
+        tracing = self._tracing()
+        vifs = [self._open_cable()[0], *self._open_more()]
+        if tracing is not None:
+            vifs = [tracing.around(vif) for vif in vifs]
+        followed = Ipv6Settings(self.family.secret, autonomous=False, detect=0, follows=True)
+        ipv6 = [followed if cable.ipv6 != "off" else None for cable in (net, *net.more)]
+        stack = await self._stack(vifs[0], (), (), ipv6=ipv6[0])
+        for vif, settings in zip(vifs[1:], ipv6[1:], strict=True):
+            stack.add_vif(vif, ipv6=settings)
+        self._linked(stack)
+        if tracing is not None:
+            stack.host.on_turn = tracing.trace.turn
+        return stack
 
     def _let_go(self) -> None:
         """Give up what a first worker before this had found, and this one has not."""
@@ -370,7 +388,7 @@ class Worker(Appliance):
     def _tell_addressing(self) -> None:
         """Have the others be who we are now; while nothing is found yet they stay who they were."""
         now = addressing(self._stacks[0].host.network)
-        if now == self._told or (self._told is None and not now.addresses):
+        if now == self._told or (self._told is None and not any(on.addresses for on in now)):
             return
         self._told = now
         for other in range(1, self.family.count + 1):

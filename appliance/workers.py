@@ -118,8 +118,9 @@ class Supervisor:
     def close(self) -> None:
         """Let go of queues and sockets."""
         signal.set_wakeup_fd(-1)
-        for queue in self.family.queues:
-            queue.close()
+        for queues in self.family.queues:
+            for queue in queues:
+                queue.close()
         self.family.mesh.close()
         for fd in (self._lifeline, self._life):
             os.close(fd)
@@ -169,9 +170,10 @@ class Supervisor:
         code = 1
         try:
             self._leave_behind()
-            for other, queue in enumerate(self.family.queues):
+            for other, queues in enumerate(self.family.queues):
                 if other != index:
-                    queue.close()
+                    for queue in queues:
+                        queue.close()
             run_worker(self.family, index, self._lifeline, again=self._all_ready)
             code = 0
         except StartError as exc:

@@ -1,9 +1,9 @@
 """Several stacks that are one host: which of them a frame is for, and what the others must hear.
 
-Workers share an interface with a queue for each. Whoever fills the queues (a tap, AF_PACKET's
-fanout) puts the frames of a flow into one of them by a hash of its addresses and ports, and that
-does not change while the queues stay open: so whoever gets a SYN keeps the connection, and what is
-known here takes the host's short way and never comes by this module. The rest is parted:
+Workers share an interface, or several, with a queue for each. Whoever fills the queues (a tap,
+AF_PACKET's fanout) puts the frames of a flow into one of them by a hash of its addresses and ports,
+and that does not change while the queues stay open: so whoever gets a SYN keeps the connection, and
+what is known here takes the host's short way and never comes by this module. The rest is parted:
 
     TCP to a port that all serve      its flow is here, or it opens one: mine; else *asked* around
     UDP to a port that all serve      mine
@@ -37,13 +37,13 @@ __all__ = ["CHECKED", "Addressing", "SameSecret", "Steer", "addressing", "follow
 
 # The first octet of a message between workers.
 HOME: Final = 0
-"""A frame that is yours."""
+"""The number of a link, and a frame of it that is yours."""
 ASK: Final = 1
-"""Who asks, the key's length, the key, the frame: whoever knows the flow takes it."""
+"""The link, who asks, the key's length, the key, the frame: whoever knows the flow takes it."""
 BACK: Final = 2
-"""The frame that you asked about: nobody knows it."""
+"""The link, and the frame that you asked about: nobody knows it."""
 COPY: Final = 3
-"""A frame that all should hear."""
+"""The link, and a frame that all should hear."""
 
 MAX_WORKERS: Final = 256
 """Queues of a tap (MAX_TAP_QUEUES, linux/if_tun.h)."""
@@ -78,8 +78,8 @@ class SteeredHost(Protocol):
     arrives: Callable[[bytes, float, Link], None]
     strays: Callable[[bytes, Packet, float], bool] | None
 
-    def receive(self, frames: list[bytes], now: float) -> None:
-        """Take in a batch of frames."""
+    def receive(self, frames: list[bytes], now: float, link: Link | None = None) -> None:
+        """Take in a batch of frames of one link (the first)."""
 
 
 class Steer:
@@ -107,6 +107,7 @@ class Steer:
         self._pass_on = pass_on
         self._whole = host.network.arrives
         self._final = False  # what comes now is for us, whatever it is
+        self._link = 0  # the number of the link of what comes now
         self._tokens = float(ASKED)
         self._tokens_at = 0.0
         self.handed_over = 0
@@ -135,6 +136,7 @@ class Steer:
 
     def arrives(self, frame: bytes, now: float, link: Link) -> None:
         """A frame that the host does not know by its flow."""
+        self._link = self._host.network.links.index(link)
         if self._final:
             self._whole(frame, now, link)
         elif self._index:
@@ -142,13 +144,13 @@ class Steer:
                 self._whole(frame, now, link)
             else:
                 self.handed_over += 1
-                self._send(0, bytes((HOME,)) + frame)
+                self._send(0, bytes((HOME, self._link)) + frame)
         else:
             self._whole(frame, now, link)
             if _concerns_all(frame):
                 self.copied += 1
                 for other in range(1, self._count):
-                    self._send(other, bytes((COPY,)) + frame)
+                    self._send(other, bytes((COPY, self._link)) + frame)
 
     def strays(self, frame: bytes, packet: Packet, now: float) -> bool:
         """A whole segment that took the long way; True if it is not this worker's, and is gone."""
@@ -163,14 +165,13 @@ class Steer:
             if not self._index:
                 return False
             self.handed_over += 1
-            self._send(0, bytes((HOME,)) + frame)
+            self._send(0, bytes((HOME, self._link)) + frame)
             return True
         if frame[at + _FLAGS_AT] & (SYN | ACK | RST) == SYN or not self._may_ask(now):
             return False
         self.asked += 1
-        self._send(
-            (self._index + 1) % self._count, bytes((ASK, self._index, len(key))) + key + frame
-        )
+        asked = bytes((ASK, self._link, self._index, len(key))) + key
+        self._send((self._index + 1) % self._count, asked + frame)
         return True
 
     def _may_ask(self, now: float) -> bool:
@@ -200,35 +201,43 @@ class Steer:
 
     def taken(self, messages: Sequence[bytes], now: float) -> None:
         """What other workers sent: a turn of the host, if it comes to that."""
-        ours: list[bytes] = []
-        told: list[bytes] = []
+        ours: dict[int, list[bytes]] = {}
+        told: dict[int, list[bytes]] = {}
         for message in messages:
-            kind = message[0]
+            kind, link = message[0], message[1]
             if kind == HOME:
-                ours.append(message[1:])
+                ours.setdefault(link, []).append(message[2:])
             elif kind == ASK:
-                self._asked(message, ours)
+                if (frame := self._asked(message)) is not None:
+                    ours.setdefault(link, []).append(frame)
             else:
-                told.append(message[1:])
-        if ours:
-            self._host.receive(ours, now)
+                told.setdefault(link, []).append(message[2:])
+        self._receive(ours, now)
         if told:
             self._final = True
             try:
-                self._host.receive(told, now)
+                self._receive(told, now)
             finally:
                 self._final = False
 
-    def _asked(self, message: bytes, ours: list[bytes]) -> None:
-        home, at = message[1], 3 + message[2]
+    def _receive(self, frames: dict[int, list[bytes]], now: float) -> None:
+        links = self._host.network.links
+        for number, those in frames.items():
+            if number < len(links):
+                self._host.receive(those, now, links[number])
+
+    def _asked(self, message: bytes) -> bytes | None:
+        """The frame, if its flow is here; else the message goes on, or back."""
+        home, at = message[2], 4 + message[3]
         following = (self._index + 1) % self._count
-        if message[3:at] in self._host.tcp.flows:
+        if message[4:at] in self._host.tcp.flows:
             self.taken_over += 1
-            ours.append(message[at:])
-        elif following == home:
-            self._send(home, bytes((BACK,)) + message[at:])
+            return message[at:]
+        if following == home:
+            self._send(home, bytes((BACK, message[1])) + message[at:])
         else:
             self._send(following, message)
+        return None
 
     def _send(self, worker: int, message: bytes) -> None:
         if not self._pass_on(worker, message):
@@ -249,8 +258,8 @@ def _concerns_all(frame: bytes) -> bool:
     return False
 
 
-class Addressing(NamedTuple):
-    """Who a host is, and its ways to others: what the first worker finds and the others follow."""
+class OnLink(NamedTuple):
+    """Who a host is on one link, and its ways to others by it."""
 
     addresses: tuple[tuple[bytes, int, str, bool], ...]
     """Address, prefix length, origin, deprecated."""
@@ -262,10 +271,17 @@ class Addressing(NamedTuple):
     """What routers advertise; None: no IPv6."""
 
 
+Addressing = tuple[OnLink, ...]
+"""Who a host is on each link: what the first worker finds and the others follow."""
+
+
 def addressing(network: Network) -> Addressing:
-    """Who we are now, on the first link."""
-    link = network.links[0]
-    return Addressing(
+    """Who we are now."""
+    return tuple(_on(network, link) for link in network.links)
+
+
+def _on(network: Network, link: Link) -> OnLink:
+    return OnLink(
         tuple(
             (own.address, own.prefix_len, own.origin, own.deprecated)
             for own in network.addresses.of(link)
@@ -283,7 +299,11 @@ def addressing(network: Network) -> Addressing:
 
 def follow(network: Network, wanted: Addressing) -> None:
     """Be who the first worker is: addresses come and go as there; connections of lost ones end."""
-    link = network.links[0]
+    for link, on_it in zip(network.links, wanted, strict=False):
+        _follow(network, link, on_it)
+
+
+def _follow(network: Network, link: Link, wanted: OnLink) -> None:
     link.mtu, link.mtu6 = wanted.mtu, wanted.mtu6
     if link.slaac is not None and wanted.hop_limit is not None:
         link.slaac.hop_limit = wanted.hop_limit

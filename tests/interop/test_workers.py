@@ -280,6 +280,43 @@ def test_a_ticket_of_one_is_good_at_all(host: Host) -> None:
         assert "Reused, TLS" in said
 
 
+def test_two_links(tmp_path: Path) -> None:
+    """Both workers serve on both links; one that dies is replaced on both."""
+    require("curl", "ping")
+    arguments, _ = write_house(tmp_path)
+    second, its_kernel = "10.78.2.2", "10.78.2.1/24"
+    with lab.namespace("twolinks") as space:
+        command = space.command(
+            *(sys.executable, "-m", "appliance", "serve", "--workers", "2"),
+            *("--link", "tap:many1", "--address", NETWORK, "--host-address", KERNEL),
+            *("--link", "tap:many2", "--address", f"{second}/24", "--host-address", its_kernel),
+            *(*arguments, "--pcap", str(tmp_path / "seen.pcap")),
+        )
+        with lab.serve("appliance", command, tmp_path, env=ENVIRONMENT) as server:
+            server.wait(lambda: "2 workers, processes" in server.words(), 30.0)
+            host = Host(space, server, tmp_path)
+
+            def served() -> None:
+                for address in (OURS, second):
+                    for _ in range(12):
+                        url = f"http://{address}/1k.txt"
+                        space.run("curl", "-sSf", "--max-time", "5", "-o", "/dev/null", url)
+                    assert "1 received" in space.run("ping", "-c", "1", address)
+
+            served()
+            for index in (1, 0):
+                victim = host.workers()[index]
+                os.kill(victim, signal.SIGKILL)
+                host.replaced(victim)
+                served()
+            assert server.stop() == 0
+            assert "Traceback" not in server.log.read_text()
+    for index in (0, 1):
+        for name in ("", ".many2"):
+            file = tmp_path / f"seen.worker{index}{name}.pcap"
+            assert asked([record.octets for record in read_pcap(file)]) > 0, file
+
+
 def test_a_tap_with_one_queue(tmp_path: Path) -> None:
     """The error says how to make one that has several."""
     require("curl")

@@ -16,7 +16,7 @@ from appliance.net.steer import ASKED, SameSecret, Steer, addressing, follow
 from appliance.net.tcp import Connection
 from appliance.net.vif.pair import PairEnd, pair
 from appliance.net.wire import ethernet
-from appliance.net.wire.address import from_text
+from appliance.net.wire.address import from_text, to_text
 from appliance.net.wire.virtio import PLAIN
 
 OURS, PEER, OTHER = "10.0.0.2", "10.0.0.1", "02:00:00:00:00:99"
@@ -253,6 +253,49 @@ def test_fragments_meet_at_the_first_and_go_where_they_belong() -> None:
     family.put(0, first)
     family.put(1, second)
     assert family.web[1].got == [b"x" * 1000]
+
+
+def test_several_links() -> None:
+    """What is handed over, told and followed is of the link that it came by."""
+    family = Family(2)
+    seconds = []
+    for host in family.hosts:
+        near, far = pair(names=("second", "its-peer"))
+        host.add_vif(near)
+        seconds.append(far)
+    first, other = family.hosts
+    first.network.add_address("10.1.0.2/24", first.links[1])
+    follow(other.network, addressing(first.network))
+    on_second = other.addresses.of(other.links[1])
+    assert [to_text(own.address) for own in on_second] == ["10.1.0.2"]
+    assert [own.link for own in other.addresses.of(other.links[0])] == [other.links[0]] * 3
+    # A question comes to the other worker; it is answered by the first, on the second link.
+    question = ARP(op=1, hwsrc=OTHER, psrc="10.1.0.1", pdst="10.1.0.2")
+    frame = PLAIN + bytes(Ether(src=OTHER, dst="ff:ff:ff:ff:ff:ff") / question)
+    first.flush(family.now)
+    for far in (*seconds, *family.far):
+        far.receive(64)
+    other.receive([frame], family.now, other.links[1])
+    family.deliver()
+    (answer,) = seconds[0].receive(64)
+    assert Ether(answer[10:])[ARP].psrc == "10.1.0.2"
+    assert seconds[1].receive(64) == family.far[0].receive(64) == []
+    # A neighbour's answer comes to the first, and is told to the other, on that link.
+    other.links[1].arp.lookup(from_text("10.1.0.1"), family.now)
+    reply = ARP(op=2, hwsrc=OTHER, psrc="10.1.0.1", pdst="10.1.0.2")
+    frame = PLAIN + bytes(Ether(src=OTHER, dst=ethernet.mac_text(first.links[1].mac)) / reply)
+    first.receive([frame], family.now, first.links[1])
+    family.deliver()
+    assert [n.mac for n in other.links[1].arp.entries()] == [ethernet.mac_from_text(OTHER)]
+    assert from_text("10.1.0.1") not in [n.address for n in other.links[0].arp.entries()]
+    # A stray on the second link is asked around and comes back there.
+    stray = IP(src="10.1.0.1", dst="10.1.0.2") / TCP(sport=7, dport=WEB, flags="A", ack=1)
+    frame = PLAIN + bytes(Ether(src=OTHER, dst=ethernet.mac_text(other.links[1].mac)) / stray)
+    seconds[1].receive(64)  # the question above
+    other.receive([frame], family.now, other.links[1])
+    family.deliver()
+    (reset,) = seconds[1].receive(64)
+    assert Ether(reset[10:])[TCP].flags == "R"
 
 
 def test_everybody_hears_errors_and_neighbours() -> None:

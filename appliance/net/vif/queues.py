@@ -32,9 +32,9 @@ def queues_of(link: str, count: int) -> list[Tap] | list[PacketVif]:
 def open_packet_queues(name: str, count: int) -> list[PacketVif]:
     """`count` sockets on the card `name` that share its frames by flow; raises LinkError."""
     queues: list[PacketVif] = []
-    # A group is known by 16 bits, in one network namespace.
-    group = os.getpid() & 0xFFFF
     try:
+        # A group is known by 16 bits, in one network namespace, and is of one card.
+        group = os.getpid() * 31 + socket.if_nametoindex(name) & 0xFFFF
         for _ in range(count):
             queue = open_packet(name)
             queues.append(queue)
