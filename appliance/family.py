@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from appliance.app import Say, StartError, look_for_directories
 from appliance.content import Content, load_content
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from appliance.parts.certificates import Certificates
     from appliance.settings import Settings
     from appliance.tls.contexts import Contexts
+
+AHEAD: Final = 60
+"""Keys for tickets that are made before the fork: for a month, 14 KB each. Whoever serves longer
+without a new supervisor makes its own, and a client's ticket is then good at one worker alone."""
 
 
 @dataclass
@@ -136,6 +140,8 @@ def _certificates(settings: Settings) -> Certificates | None:
 
     class Prepared(Certificates):
         """Has its contexts before anybody asks for them."""
+
+        ahead = AHEAD
 
         def prepare(self) -> None:
             """Make them."""

@@ -42,6 +42,8 @@ PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 30.0
 TWICE: Final = 0.2
 """Seconds within which two signals are one: timeout(1) sends to the process, and to its group."""
+TURN: Final = 60.0
+"""Seconds until the keys of tickets are looked at again: those of before are to be forgotten."""
 SOON: Final = 0.05
 """Seconds until letters that found no room are tried again."""
 
@@ -85,6 +87,7 @@ class Supervisor:
         self._all_ready = False
         self._killed = False
         self._deadline = 0.0
+        self._turn_at = 0.0
         self._lifeline, self._life = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._reloads = Reloads(family, self.post, self._living, self._leave_behind)
         self._woken, self._wake = socket.socketpair()
@@ -138,11 +141,16 @@ class Supervisor:
             times.append(deadline)
         if not self.post.flush():
             times.append(now + SOON)
+        if self.family.certificates is not None:
+            times.append(self._turn_at)
         return max(min(times) - now, 0.0) if times else None
 
     def _go_on(self) -> None:
         """What is due by the clock."""
         now = time.monotonic()
+        if self.family.certificates is not None and now >= self._turn_at:
+            self.family.certificates.turn()
+            self._turn_at = now + TURN
         if self._ending:
             if now >= self._deadline and not self._killed:
                 self._killed = True

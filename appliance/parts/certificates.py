@@ -94,6 +94,9 @@ class Held:
 class Certificates(Part):
     """All certificates, and the contexts that offer them; HTTPS is off while there is none."""
 
+    ahead = 0
+    """Periods for which ticket keys are made beforehand: for those who are forked afterwards."""
+
     def __init__(self, settings: Settings, *, clock: Clock = utc_now) -> None:
         super().__init__()
         self._settings = settings
@@ -144,6 +147,7 @@ class Certificates(Part):
             service=service,
             now=time.monotonic(),
             keylog=self._log_key if self._settings.tls.keylog else None,
+            ahead=self.ahead,
         )
         self._contexts.append(made)
         return made
@@ -264,13 +268,17 @@ class Certificates(Part):
         """Look at once, without waiting for the next round."""
         self.look()
 
+    def turn(self) -> None:
+        """Change the keys of tickets when it is time."""
+        for contexts in self._contexts:
+            contexts.turn(time.monotonic())
+
     def look(self) -> None:
         """One round: files, local certificate, ticket keys."""
         now = self.now()
         new = self._look_at_files(now)
         new = self._renew_local(now) or new
-        for contexts in self._contexts:
-            contexts.turn(time.monotonic())
+        self.turn()
         if new:
             try:
                 self.changed()

@@ -14,6 +14,7 @@ May import pyOpenSSL, cryptography and this package. Time is an argument.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -144,45 +145,73 @@ class Names:
 
 
 class Tickets:
-    """The accept contexts of now and of before; `turn` makes new keys when it is time."""
+    """The accept contexts of now, of before and of what comes; `turn` changes them in time.
 
-    __slots__ = ("_keylog", "_made", "_now", "_old", "_session_id")
+    OpenSSL makes the keys of a context by chance and takes none from us, so processes that are to
+    know each other's tickets are forked from one that has made contexts `ahead`.
+    """
 
-    def __init__(self, session_id: bytes, keylog: Keylog | None, now: float) -> None:
+    __slots__ = ("_ahead", "_epoch", "_keylog", "_next", "_now", "_old", "_period", "_session_id")
+
+    def __init__(
+        self, session_id: bytes, keylog: Keylog | None, now: float, *, ahead: int = 0
+    ) -> None:
+        """`ahead`: periods of TICKET_SECONDS to make keys for, besides the present one."""
         self._session_id = session_id
         self._keylog = keylog
-        self._now = self._make()
+        self._epoch = now  # monotonic seconds, which are the same in all processes
+        self._period = 0  # since then
+        self._ahead = deque(self._make() for _ in range(ahead))
         self._old: tuple[bytes, SSL.Context] | None = None
-        self._made = now  # monotonic seconds
+        self._now = _named(self._make())
+        self._next = self._peek()
 
-    def _make(self) -> tuple[bytes, SSL.Context]:
+    def _make(self) -> SSL.Context:
         context = _plain(self._keylog)
         context.set_session_id(self._session_id)
-        return ticket_name(context), context
+        return context
+
+    def _peek(self) -> tuple[bytes, SSL.Context] | None:
+        """What others may have begun with who looked at the clock a moment earlier."""
+        return _named(self._ahead[0]) if self._ahead else None
 
     def turn(self, now: float) -> bool:
         """Change keys if the present ones are old; `now` in monotonic seconds."""
-        age = now - self._made
-        if age < TICKET_SECONDS:
+        period = int((now - self._epoch) // TICKET_SECONDS)
+        if period <= self._period:
             return False
+        for _ in range(min(period - self._period - 1, len(self._ahead))):
+            # Nobody was here; those who have the same keys may have been.
+            self._now = _named(self._ahead.popleft())
+            self._period += 1
         # After two periods without anybody the old keys have no living ticket either.
-        self._old = self._now if age < 2 * TICKET_SECONDS else None
-        self._now = self._make()
-        self._made = now
+        self._old = self._now if period == self._period + 1 else None
+        self._now = self._next_one()
+        self._next = self._peek()
+        self._period = period
         return True
+
+    def _next_one(self) -> tuple[bytes, SSL.Context]:
+        return _named(self._ahead.popleft() if self._ahead else self._make())
 
     def context(self, names: Sequence[bytes]) -> SSL.Context:
         """Where to accept a client that has tickets with these key names."""
-        if names and self._old is not None and names[0] == self._old[0]:
-            return self._old[1]
+        if names:
+            for one in (self._old, self._next):
+                if one is not None and names[0] == one[0]:
+                    return one[1]
         return self._now[1]
+
+
+def _named(context: SSL.Context) -> tuple[bytes, SSL.Context]:
+    return ticket_name(context), context
 
 
 class Contexts:
     """All that a listener needs to begin a connection; `replace` swaps the certificates.
 
     `protocols` are ALPN names in order of preference, empty to ignore the extension. `service`
-    keeps the sessions of one service from another. Raises CredentialError.
+    keeps the sessions of one service from another, `ahead` is for Tickets. Raises CredentialError.
     """
 
     def __init__(
@@ -193,6 +222,7 @@ class Contexts:
         service: str,
         now: float,
         keylog: Keylog | None = None,
+        ahead: int = 0,
     ) -> None:
         self._protocols = tuple(protocols)
         self._session_id = service.encode()[:32]  # RFC 5246: SSL_MAX_SID_CTX_LENGTH
@@ -200,7 +230,7 @@ class Contexts:
         self.credentials: tuple[Credential, ...] = ()
         self._names = Names(())
         self._challenges: dict[str, SSL.Context] = {}  # at most one for each order under way
-        self._tickets = Tickets(self._session_id, keylog, now)
+        self._tickets = Tickets(self._session_id, keylog, now, ahead=ahead)
         self.unknown_names = 0  # asked for; they got the first certificate
         self.replace(credentials)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,47 @@ def test_ticket_keys_turn(
     second.shake(context=context, session=session)
     assert second.server.counters.resumed == resumes
     assert second.server.counters.handshakes == 2
+
+
+def forked(offered: Contexts) -> Contexts:
+    """What a worker has that was forked off: the same contexts, turned by itself."""
+    worker = copy(offered)
+    worker._tickets = copy(offered._tickets)
+    worker._tickets._ahead = copy(offered._tickets._ahead)
+    return worker
+
+
+@pytest.mark.parametrize("tls12", [False, True])
+@pytest.mark.parametrize(
+    ("one", "other", "resumes"),
+    [
+        ([1], [1], True),
+        ([1, 2, 3], [1, 2, 3], True),
+        ([1, 2, 3], [3], True),  # it was asleep meanwhile
+        ([2], [2, 3], True),  # those of before are good
+        ([2], [1], True),  # the other has not looked at the clock yet
+        ([1], [3], False),
+        ([5], [5], False),  # beyond what was made before the fork
+    ],
+)
+def test_workers_have_the_same_ticket_keys_after_they_turned(
+    monkeypatch: pytest.MonkeyPatch, one: list[int], other: list[int], resumes: bool, tls12: bool
+) -> None:
+    """RFC 5077 §5.5, in processes that were forked: by the clock that they have in common."""
+    offered = Contexts(
+        [CREDENTIAL], protocols=[b"h2", b"http/1.1"], service="test", now=100.0, ahead=4
+    )
+    workers = [forked(offered), forked(offered)]
+    for worker, turns in zip(workers, (one, other), strict=True):
+        for turn in turns:
+            assert worker.turn(100.0 + turn * TICKET_SECONDS + 5)
+            assert not worker.turn(100.0 + (turn + 1) * TICKET_SECONDS - 5)
+    context = client_context(tls12=tls12)
+    first = Rig(monkeypatch, offered=workers[0]).shake(context=context)
+    session = first.client.get_session()
+    second = Rig(monkeypatch, offered=workers[1], loop=first.loop)
+    second.shake(context=context, session=session)
+    assert second.server.counters.resumed == resumes
 
 
 def test_keys_of_an_idle_day_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
