@@ -171,7 +171,7 @@ def _highlight(code: str, language: str, _attributes: str) -> str:
         return ""
     try:
         lexer = get_lexer_by_name(language)
-    except ClassNotFound:
+    except (ClassNotFound, ImportError):  # the latter: a machine has but the commonest of them
         return ""  # markdown-it escapes it as plain text
     return str(pygments_highlight(code, lexer, HtmlFormatter(nowrap=True)))
 

@@ -103,6 +103,19 @@ def test_the_command_line_names_disks_in_their_order(tmp_path: Path) -> None:
     )
 
 
+def test_an_emulated_machine_is_not_asked_for_what_costs_it_most(tmp_path: Path) -> None:
+    """Its timer is not measured; ACPI has the power button, but routes no interrupts."""
+    emulated = machine(tmp_path)
+    lent = replace(emulated, accelerator="kvm")
+    for one in (emulated, lent):
+        assert {"acpi=noirq", "mitigations=off"} <= set(qemu.command_line(one).split())
+        assert "acpi=off" not in qemu.command_line(one)
+    assert "nolapic_timer" in qemu.command_line(emulated).split()
+    assert "nolapic_timer" not in qemu.command_line(lent).split()
+    words = qemu.command(emulated)
+    assert words[words.index("-cpu") + 1] == "max,la57=off,erms=off"
+
+
 def test_a_snapshot_is_of_one_machine(tmp_path: Path) -> None:
     one = machine(tmp_path)
     other = replace(one, memory=256)
