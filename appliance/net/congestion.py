@@ -39,6 +39,11 @@ class CongestionControl:
         self._hystart: HyStart | None = HyStart()  # until the first slow start is over
         self._undo: tuple[int, int] = (0, 0)  # cwnd, ssthresh before the last reduction
 
+    def start(self, mss: int) -> None:
+        """Begin with what the handshake has settled; nothing has been sent yet."""
+        self.mss = mss
+        self.cwnd = initial_window(mss)
+
     def acked(self, octets: int, now: float, rtt: RttEstimator, ack: int, nxt: int) -> None:
         """Grow: `octets` were acknowledged, up to `ack`, while the window was what limited us."""
         cwnd = self.cwnd

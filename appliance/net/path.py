@@ -16,7 +16,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, Protocol
 
-from appliance.net.checksum import fold, pseudo_header_sum
+from appliance.net.checksum import fold
 from appliance.net.neighbor import Neighbor
 from appliance.net.wire import ethernet, virtio
 
@@ -38,6 +38,16 @@ _TCP4_TIMESTAMP: Final = Struct(">10s6s10sH6sH12sIIHHHHIII")
 _UDP4: Final = Struct(">10s6s10sH6sH12sHH")
 
 _NO_MAC: Final = bytes(6)
+# What is the same in every packet over IPv4: ethertype, version, header length and TOS; then
+# identification, flags, TTL and protocol.
+_FRONT4: Final = ethernet.ETHERTYPE_IPV4.to_bytes(2) + bytes((0x45, 0))
+# RFC 6864 §4.1: an atomic datagram's identification means nothing; DF makes it atomic.
+_MIDDLE4_TCP: Final = bytes((0, 0, 0x40, 0, DEFAULT_TTL, TCP))
+_MIDDLE4_UDP: Final = bytes((0, 0, 0x40, 0, DEFAULT_TTL, UDP))
+_IP_WORDS: Final = 0x4500 + 0x4000 + (DEFAULT_TTL << 8)  # their sum, without the protocol
+_VNET4: Final = virtio.pack(
+    flags=virtio.NEEDS_CSUM, csum_start=ETHERNET_LEN + IPV4_LEN, csum_offset=16
+)
 
 
 class TcpPath(Protocol):
@@ -70,39 +80,13 @@ class TcpPath(Protocol):
         ...
 
 
-def _ipv4_constants(
-    src_mac: bytes, src: bytes, dst: bytes, protocol: int, tos: int
-) -> tuple[bytes, bytes, int]:
-    """Return the constant stretches of Ethernet+IPv4 and the sum of the constant IP words."""
-    front = src_mac + ethernet.ETHERTYPE_IPV4.to_bytes(2) + bytes((0x45, tos))
-    # RFC 6864 §4.1: an atomic datagram's identification means nothing; DF makes it atomic.
-    middle = bytes((0, 0, 0x40, 0, DEFAULT_TTL, protocol))
-    words = int.from_bytes(src + dst) + (0x4500 | tos) + int.from_bytes(middle)
-    return front, middle, fold(words)
-
-
 class Ipv4Path:
     """Header template of one TCP connection over IPv4."""
 
     __slots__ = (
-        "_ect",
-        "_flow",
-        "_front",
-        "_ip_sum",
-        "_middle",
-        "_not_ect",
-        "_plain",
-        "_pseudo",
-        "_segment",
-        "_src_mac",
-        "_super",
-        "_super_timestamp",
-        "local",
-        "mtu",
-        "neighbor",
-        "overhead",
-        "remote",
-    )
+        "_flow", "_front", "_ip_sum", "_pseudo", "_segment", "_super", "_tos", "local", "mtu",
+        "neighbor", "overhead", "remote",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -119,59 +103,39 @@ class Ipv4Path:
         self.remote = remote
         self.mtu = mtu
         self.overhead = IPV4_LEN
-        self._src_mac = src_mac
         self._flow = local + remote + local_port.to_bytes(2) + remote_port.to_bytes(2)
-        self._pseudo = pseudo_header_sum(local, remote, TCP, 0)
+        self._front = src_mac + _FRONT4
+        self._tos = 0
+        addresses = int.from_bytes(self._flow[:8])
+        self._ip_sum = fold(addresses + _IP_WORDS + TCP)
         # Deviates from RFC 9293 §3.8.1 in nothing: the sum below lacks the payload on purpose.
-        self._plain = virtio.pack(
-            flags=virtio.NEEDS_CSUM,
-            csum_start=ETHERNET_LEN + IPV4_LEN,
-            csum_offset=16,
-        )
-        self.set_segment(mtu - IPV4_LEN - TCP_LEN)
-        self._ect: tuple[bytes, bytes, int] | None = None
-        self._not_ect = _ipv4_constants(src_mac, local, remote, TCP, 0)
-        self._front, self._middle, self._ip_sum = self._not_ect
+        self._pseudo = fold(addresses + TCP)
+        self._segment = mtu - IPV4_LEN - TCP_LEN
+        self._super = b""
 
     def set_segment(self, payload: int) -> None:
         """Segments carry `payload` octets from now on; longer ones are super-segments."""
         self._segment = payload
-        for_headers = ETHERNET_LEN + IPV4_LEN + TCP_LEN
-        self._super, self._super_timestamp = (
-            virtio.pack(
-                flags=virtio.NEEDS_CSUM,
-                gso_type=virtio.GSO_TCPV4,
-                hdr_len=for_headers + options,
-                gso_size=payload,
-                csum_start=ETHERNET_LEN + IPV4_LEN,
-                csum_offset=16,
-            )
-            for options in (0, 12)
-        )
+        self._super = b""
 
     def set_ect(self, on: bool) -> None:
         """Let packets to come say, or not say, that marks will be answered (RFC 3168 §5)."""
-        if on:
-            front, self._middle, self._ip_sum = self._ect = self._ect or _ipv4_constants(
-                self._src_mac, self.local, self.remote, TCP, ECT_0
-            )
-            self._front = front
-        else:
-            self._front, self._middle, self._ip_sum = self._not_ect
+        self._tos = ECT_0 if on else 0
+        self._front = self._front[:-1] + (b"\2" if on else b"\0")
 
     def head_timestamp(
         self, seq: int, ack: int, flags: int, window: int, tsval: int, tsecr: int, length: int
     ) -> bytes:
         """Headers of a segment whose only option is the timestamp."""
         total = length + 52
-        ip_sum = self._ip_sum + total
+        ip_sum = self._ip_sum + self._tos + total
         tcp_sum = self._pseudo + length + 32
         return _TCP4_TIMESTAMP.pack(
-            self._plain if length <= self._segment else self._super_timestamp,
+            _VNET4 if length <= self._segment else self._super or self._super_timestamp(),
             self.neighbor.mac or _NO_MAC,
             self._front,
             total,
-            self._middle,
+            _MIDDLE4_TCP,
             ((ip_sum & 0xFFFF) + (ip_sum >> 16)) ^ 0xFFFF,
             self._flow,
             seq,
@@ -185,25 +149,29 @@ class Ipv4Path:
             tsecr,
         )
 
+    def _super_timestamp(self) -> bytes:
+        """The virtio_net_hdr of those that are cut, made when the first one leaves."""
+        self._super = tcp_super(virtio.GSO_TCPV4, ETHERNET_LEN + IPV4_LEN, 32, self._segment)
+        return self._super
+
     def head(
         self, seq: int, ack: int, flags: int, window: int, options: bytes, length: int
     ) -> bytes:
         """Headers of a segment with `options` (a multiple of 4) before `length` octets."""
         header = TCP_LEN + len(options)
         total = length + IPV4_LEN + header
-        ip_sum = self._ip_sum + total
+        ip_sum = self._ip_sum + self._tos + total
         tcp_sum = self._pseudo + length + header
-        vnet = self._plain
+        vnet = _VNET4
         if length > self._segment:
-            vnet = self._super[:2] + (ETHERNET_LEN + IPV4_LEN + header).to_bytes(2, "little")
-            vnet += self._super[4:]
+            vnet = tcp_super(virtio.GSO_TCPV4, ETHERNET_LEN + IPV4_LEN, header, self._segment)
         return (
             _TCP4.pack(
                 vnet,
                 self.neighbor.mac or _NO_MAC,
                 self._front,
                 total,
-                self._middle,
+                _MIDDLE4_TCP,
                 ((ip_sum & 0xFFFF) + (ip_sum >> 16)) ^ 0xFFFF,
                 self._flow,
                 seq,
@@ -215,6 +183,18 @@ class Ipv4Path:
             )
             + options
         )
+
+
+def tcp_super(kind: int, start: int, header: int, size: int) -> bytes:
+    """The virtio_net_hdr over segments of `size` octets, a TCP header of `header` at `start`."""
+    return virtio.pack(
+        flags=virtio.NEEDS_CSUM,
+        gso_type=kind,
+        hdr_len=start + header,
+        gso_size=size,
+        csum_start=start,
+        csum_offset=16,
+    )
 
 
 class UdpPath(Protocol):
@@ -244,7 +224,6 @@ class Ipv4UdpPath:
         "_flow",
         "_front",
         "_ip_sum",
-        "_middle",
         "_pseudo",
         "local",
         "local_port",
@@ -276,9 +255,11 @@ class Ipv4UdpPath:
         self.remote_port = remote_port
         self.mtu = mtu
         self.overhead = IPV4_LEN + UDP_LEN
-        self._front, self._middle, self._ip_sum = _ipv4_constants(src_mac, local, remote, UDP, 0)
         self._flow = local + remote + local_port.to_bytes(2) + remote_port.to_bytes(2)
-        self._pseudo = pseudo_header_sum(local, remote, UDP, 0)
+        self._front = src_mac + _FRONT4
+        addresses = int.from_bytes(self._flow[:8])
+        self._ip_sum = fold(addresses + _IP_WORDS + UDP)
+        self._pseudo = fold(addresses + UDP)
 
     def head(self, length: int) -> bytes:
         """Headers of a datagram of `length` octets."""
@@ -291,7 +272,7 @@ class Ipv4UdpPath:
             self.neighbor.mac or _NO_MAC,
             self._front,
             total,
-            self._middle,
+            _MIDDLE4_UDP,
             ((ip_sum & 0xFFFF) + (ip_sum >> 16)) ^ 0xFFFF,
             self._flow,
             udp,

@@ -19,6 +19,7 @@ from appliance.net.path import (
     TIMESTAMP_WORD,
     UDP,
     UDP_LEN,
+    tcp_super,
     udp_super,
 )
 from appliance.net.wire import ethernet, ipv6, virtio
@@ -32,6 +33,9 @@ _TCP6_TIMESTAMP: Final = Struct(">10s6s12sH38sIIHHHHIII")
 _UDP6: Final = Struct(">10s6s12sH38sHH")
 
 _NO_MAC: Final = bytes(6)
+_VNET6: Final = virtio.pack(
+    flags=virtio.NEEDS_CSUM, csum_start=ETHERNET_LEN + IPV6_LEN, csum_offset=16
+)
 
 
 def _front(src_mac: bytes, label: int, traffic_class: int) -> bytes:
@@ -43,15 +47,13 @@ class Ipv6Path:
     """Header template of one TCP connection over IPv6; `label` has 20 bits."""
 
     __slots__ = (
-        "_ect",
         "_flow",
         "_front",
-        "_not_ect",
-        "_plain",
+        "_label",
         "_pseudo",
         "_segment",
+        "_src_mac",
         "_super",
-        "_super_timestamp",
         "local",
         "mtu",
         "neighbor",
@@ -84,34 +86,20 @@ class Ipv6Path:
             + remote_port.to_bytes(2)
         )
         self._pseudo = pseudo_header_sum(local, remote, TCP, 0)
-        self._plain = virtio.pack(
-            flags=virtio.NEEDS_CSUM,
-            csum_start=ETHERNET_LEN + IPV6_LEN,
-            csum_offset=16,
-        )
-        self.set_segment(mtu - IPV6_LEN - TCP_LEN)
-        self._ect = _front(src_mac, label, ECT_0)
-        self._not_ect = self._front = _front(src_mac, label, 0)
+        self._src_mac = src_mac
+        self._label = label
+        self._front = _front(src_mac, label, 0)
+        self._segment = mtu - IPV6_LEN - TCP_LEN
+        self._super = b""
 
     def set_segment(self, payload: int) -> None:
         """Segments carry `payload` octets from now on; longer ones are super-segments."""
         self._segment = payload
-        for_headers = ETHERNET_LEN + IPV6_LEN + TCP_LEN
-        self._super, self._super_timestamp = (
-            virtio.pack(
-                flags=virtio.NEEDS_CSUM,
-                gso_type=virtio.GSO_TCPV6,
-                hdr_len=for_headers + options,
-                gso_size=payload,
-                csum_start=ETHERNET_LEN + IPV6_LEN,
-                csum_offset=16,
-            )
-            for options in (0, 12)
-        )
+        self._super = b""
 
     def set_ect(self, on: bool) -> None:
         """Let packets to come say, or not say, that marks will be answered (RFC 3168 §5)."""
-        self._front = self._ect if on else self._not_ect
+        self._front = _front(self._src_mac, self._label, ECT_0 if on else 0)
 
     def head_timestamp(
         self, seq: int, ack: int, flags: int, window: int, tsval: int, tsecr: int, length: int
@@ -120,7 +108,7 @@ class Ipv6Path:
         tcp_length = length + 32
         tcp_sum = self._pseudo + tcp_length
         return _TCP6_TIMESTAMP.pack(
-            self._plain if length <= self._segment else self._super_timestamp,
+            _VNET6 if length <= self._segment else self._super or self._super_timestamp(),
             self.neighbor.mac or _NO_MAC,
             self._front,
             tcp_length,
@@ -136,16 +124,20 @@ class Ipv6Path:
             tsecr,
         )
 
+    def _super_timestamp(self) -> bytes:
+        """The virtio_net_hdr of those that are cut, made when the first one leaves."""
+        self._super = tcp_super(virtio.GSO_TCPV6, ETHERNET_LEN + IPV6_LEN, 32, self._segment)
+        return self._super
+
     def head(
         self, seq: int, ack: int, flags: int, window: int, options: bytes, length: int
     ) -> bytes:
         """Headers of a segment with `options` (a multiple of 4) before `length` octets."""
         header = TCP_LEN + len(options)
         tcp_sum = self._pseudo + length + header
-        vnet = self._plain
+        vnet = _VNET6
         if length > self._segment:
-            vnet = self._super[:2] + (ETHERNET_LEN + IPV6_LEN + header).to_bytes(2, "little")
-            vnet += self._super[4:]
+            vnet = tcp_super(virtio.GSO_TCPV6, ETHERNET_LEN + IPV6_LEN, header, self._segment)
         return (
             _TCP6.pack(
                 vnet,

@@ -45,7 +45,6 @@ class Repair:
     """
 
     __slots__ = (
-        "_algorithm",
         "_counters",
         "_peak",
         "_peak_end",
@@ -67,8 +66,9 @@ class Repair:
 
     def __init__(self, algorithm: str, mss: int, sack_on: bool, counters: Counters) -> None:
         self._counters = counters
-        self._algorithm = algorithm
+        self.mss = mss
         self.sack_on = sack_on
+        self.cc = ALGORITHMS[algorithm](mss)
         self.flight = Flight()
         self.rtt = RttEstimator()
         self.rack = Rack()
@@ -82,13 +82,12 @@ class Repair:
         self._reno_dups = 0  # duplicate acknowledgments in a row, without SACK
         self._peak = 0  # most octets out in this round, ...
         self._peak_end = 0  # ... which ends when this number is acknowledged
-        self.start(mss, sack_on)
 
     def start(self, mss: int, sack_on: bool) -> None:
         """Begin with what the handshake has settled."""
         self.mss = mss
         self.sack_on = sack_on
-        self.cc = ALGORITHMS[self._algorithm](mss)
+        self.cc.start(mss)
 
     def syn_lost(self, times: int) -> None:
         """The SYN had to be sent again (RFC 6298 §5.7); the path is worse than we hoped."""

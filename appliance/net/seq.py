@@ -11,9 +11,11 @@ This module does not know what the numbers count.  It imports nothing.
 
 from __future__ import annotations
 
-MODULUS = 1 << 32
-MASK = MODULUS - 1
-HALF = 1 << 31
+from typing import Final
+
+MODULUS: Final = 1 << 32
+MASK: Final = 0xFFFFFFFF
+HALF: Final = 1 << 31
 
 
 def unwrap(wire: int, near: int) -> int:

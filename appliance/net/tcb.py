@@ -72,7 +72,8 @@ class TcpSettings:
     @property
     def first_window(self) -> int:
         """The window of our SYN, which is never scaled (RFC 7323 §2.2)."""
-        return min(self.receive_buffer, self.receive_start, 0xFFFF)
+        offered = min(self.receive_buffer, self.receive_start)
+        return min(offered, 0xFFFF)
 
 
 class TcpUser(Protocol):
@@ -130,13 +131,14 @@ class Tcb:
         "_held_octets", "_keepalive_at", "_keepalive_sent", "_last_ack_sent", "_orphan",
         "_paused", "_peer_fin", "_persist_at", "_quick_acks", "_recent", "_reorder_at",
         "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_search", "_sendq",
-        "_settings", "_shown", "_silent_since", "_straight", "_syn_repeats", "_ts_offset",
+        "_settings", "_shown", "_silent_since", "_straight", "_syn_repeats",
         "_tune_at", "_tune_from", "_unacked", "_unacked_since", "_unanswered", "dirty", "ecn_on",
         "heap_at", "host", "irs", "iss", "key", "last_data_at", "last_heard", "last_sent_at",
         "local", "max_snd_wnd", "mss", "nodelay", "notify_below", "passive", "path", "probes",
         "rcv_adv", "rcv_buffer", "rcv_mss", "rcv_nxt", "rcv_wscale", "reassembly", "remote",
         "repair", "retransmitted", "sack_on", "scaling", "snd_nxt", "snd_una", "snd_wl1", "snd_wl2",
-        "snd_wnd", "snd_wscale", "state", "ts_on", "ts_recent", "ts_recent_at", "unsent", "user",
+        "snd_wnd", "snd_wscale", "state", "ts_offset", "ts_on", "ts_recent", "ts_recent_at",
+        "unsent", "user",
     )  # fmt: skip
 
     def __init__(
@@ -206,7 +208,7 @@ class Tcb:
         self.ts_on = settings.timestamps
         self.ts_recent = 0  # the peer's timestamp to echo
         self.ts_recent_at = 0.0
-        self._ts_offset = ts_offset
+        self.ts_offset = ts_offset
 
         # RFC 3168.
         self.ecn_on = False
@@ -358,7 +360,7 @@ class Tcb:
 
     def _clock(self, now: float) -> int:
         """Our timestamp clock: milliseconds, from a secret start (RFC 7323 §4.1, §7.1)."""
-        return (int(now * 1000.0) + self._ts_offset) & MASK
+        return (int(now * 1000.0) + self.ts_offset) & MASK
 
     def _arm(self, at: float) -> None:
         if at < self.heap_at:

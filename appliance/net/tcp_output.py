@@ -218,7 +218,8 @@ class Output(Tcb):
         waits = outstanding > 0 and not self.nodelay and self._fin_seq < 0
         if unsent <= mss and unsent <= room:
             return -1 if waits and unsent < mss else unsent
-        length = min(unsent, room, self._burst())
+        room = min(unsent, room)
+        length = min(room, self._burst())
         if length >= mss:
             # Whole segments; a small tail goes along if it ends the queue and need not wait.
             tail = length % mss
@@ -319,7 +320,7 @@ class Output(Tcb):
                 self.rcv_nxt & MASK,
                 flags,
                 self._window(),
-                (int(now * 1000.0) + self._ts_offset) & MASK,
+                (int(now * 1000.0) + self.ts_offset) & MASK,
                 self.ts_recent,
                 length,
             )
