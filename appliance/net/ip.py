@@ -89,6 +89,18 @@ class Addresses:
             return address[0] != 0xFF
         return any(address[:10]) or address[10:12] not in (b"\0\0", b"\xff\xff")
 
+    def are_ends(self, source: bytes, destination: bytes) -> bool:
+        """Tell whether a packet between these is one host's, for one address of ours.
+
+        RFC 1122 §3.2.1.3.
+        """
+        return (
+            destination in self.local
+            and source not in self.local
+            and source not in self.broadcasts
+            and self.is_unicast(source)
+        )
+
     def of(self, link: Any) -> list[Local]:
         """Our addresses on one link."""
         return [own for own in self.local.values() if own.link is link]

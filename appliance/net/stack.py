@@ -166,20 +166,20 @@ class Host:
                             continue
                         payload_at = _TCP_AT + (of >> 12) * 4
                         if (
-                            flow is not None
-                            and _TCP_AT + 20 <= payload_at <= end
+                            _TCP_AT + 20 <= payload_at <= end
+                            and (flow is not None or self._opens(key))
                             and (vnet & CHECKED or self._tcp_sum_holds(frame, end, key))
                         ):
                             counters.tcp_in += 1
                             if kind & _CE == _CE and type(flow) is Connection:
                                 flow.congestion_experienced()
-                            if (
-                                flow.segment_arrives(
-                                    now, seq, ack, of, wnd, frame, _TCP_AT + 20, payload_at, end
-                                )
-                                is True
+                            at = _TCP_AT + 20
+                            if flow is None or flow.segment_arrives(
+                                now, seq, ack, of, wnd, frame, at, payload_at, end
                             ):
-                                slow(frame, now, link)
+                                self.tcp.unclaimed(
+                                    key, now, seq, ack, of, wnd, frame, at, payload_at, end
+                                )
                             continue
                 elif (
                     kind >> 12 == _IPV6
@@ -190,6 +190,10 @@ class Host:
                     continue
             slow(frame, now, link)
         self._finish_turn(now)
+
+    def _opens(self, key: bytes) -> bool:
+        """Tell whether a segment of no flow may be taken as it is, no other process knowing it."""
+        return self.strays is None and self.addresses.are_ends(key[:4], key[4:8])
 
     def _udp_fast(self, frame: bytes, size: int, mac: bytes) -> bool:
         """Take a datagram of a known flow over IPv4; False: it needs the long way."""

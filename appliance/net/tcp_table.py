@@ -30,9 +30,10 @@ from appliance.net.tcp import Connection
 from appliance.net.time_wait import TimeWait, TimeWaitQueue
 from appliance.net.wire import tcp as wire_tcp
 from appliance.net.wire.address import from_text, to_text
-from appliance.net.wire.tcp import ACK, CWR, ECE, FIN, RST, SYN
+from appliance.net.wire.tcp import ACK, CWR, ECE, FIN, RST, SYN, TcpOptions
 
 _ECN_SETUP: Final = ECE | CWR
+_NO_PORT: Final = b"\0\0"  # RFC 6335 §6: nobody sends from port 0
 FLOOD_MEMORY: Final = 1.0  # seconds after a SYN that found the queue full
 AUDIT_INTERVAL: Final = 1.0  # seconds; 10,000 idle connections take it some 5 ms
 
@@ -177,9 +178,10 @@ class TcpTable:
             for half in self._half_open.of(listener):
                 self.drop_half_open(half)
 
-    def _listener(self, address: bytes, port: int) -> Listener | None:
-        """Return who accepts connections to `address` and `port`."""
+    def _listener(self, key: bytes) -> Listener | None:
+        """Return who accepts connections to the local address and port of a flow."""
         listeners = self._listeners
+        address, port = key[(len(key) - 4) >> 1 : -4], int.from_bytes(key[-2:])
         return listeners.get((address, port)) or listeners.get((b"", port))
 
     # ------------------------------------------------------------------ the long way in
@@ -193,44 +195,60 @@ class TcpTable:
             return
         self.counters.tcp_in += 1
         key = packet.src + packet.dst + frame[at : at + 4]
+        seq, ack, window = header.seq, header.ack, header.window
+        of = int.from_bytes(frame[at + 12 : at + 14])
+        options_at, payload_at = header.options_at, header.payload_at
         flow = self.flows.get(key)
         if flow is not None:
-            of = int.from_bytes(frame[at + 12 : at + 14])
             again = flow.segment_arrives(
-                now, header.seq, header.ack, of, header.window, frame,
-                header.options_at, header.payload_at, end,
-            )  # fmt: skip
+                now, seq, ack, of, window, frame, options_at, payload_at, end
+            )
             if again is not True:
                 return
-        flags = header.flags
+        self.unclaimed(key, now, seq, ack, of, window, frame, options_at, payload_at, end)
+
+    def unclaimed(
+        self,
+        key: bytes,
+        now: float,
+        seq: int,
+        ack: int,
+        offset_flags: int,
+        window: int,
+        frame: bytes,
+        options_at: int,
+        payload_at: int,
+        end: int,
+    ) -> None:
+        """SEGMENT ARRIVES for a segment of no flow, whose checksum holds (RFC 9293 §3.10.7)."""
+        flags = offset_flags & 0xFF
         # RFC 9293 §3.10.7.2: LISTEN.
         if flags & RST:
             return
-        listener = None
-        if not flags & ACK and header.src_port:
-            listener = self._listener(packet.dst, header.dst_port)
-        if listener is not None:
-            # Third, a SYN; fourth, anything else is dropped.
-            if flags & SYN:
-                self._syn_arrives(listener, key, frame, header, now)
-            return
-        if flags & (SYN | ACK) == ACK and now < self._cookies_until:
-            connection = self._cookie_arrives(key, frame, header, now)
+        if not flags & ACK and key[-4:-2] != _NO_PORT:
+            listener = self._listener(key)
+            if listener is not None:
+                # Third, a SYN; fourth, anything else is dropped.
+                if flags & SYN:
+                    options = wire_tcp.parse_options(frame, options_at, payload_at)
+                    self._syn_arrives(listener, key, seq, flags, window, options, now)
+                return
+        elif flags & (SYN | ACK) == ACK and now < self._cookies_until:
+            options = wire_tcp.parse_options(frame, options_at, payload_at)
+            connection = self._cookie_arrives(key, seq, ack, window, options, now)
             if connection is not None:
-                of = int.from_bytes(frame[at + 12 : at + 14])
                 connection.segment_arrives(
-                    now, header.seq, header.ack, of, header.window, frame,
-                    header.options_at, header.payload_at, end,
-                )  # fmt: skip
+                    now, seq, ack, offset_flags, window, frame, options_at, payload_at, end
+                )
                 return
         # RFC 9293 §3.10.7.1: CLOSED.
         self.counters.tcp_no_listener += 1
         self.counters.tcp_resets_out += 1
         if flags & ACK:
-            self.answer(key, header.ack, 0, RST, 0, b"")
+            self.answer(key, ack, 0, RST, 0, b"")
         else:
-            length = end - header.payload_at + bool(flags & SYN) + bool(flags & FIN)
-            self.answer(key, 0, (header.seq + length) & 0xFFFFFFFF, RST | ACK, 0, b"")
+            length = end - payload_at + bool(flags & SYN) + bool(flags & FIN)
+            self.answer(key, 0, (seq + length) & MASK, RST | ACK, 0, b"")
 
     def sheds(self, key: bytes, offset_flags: int, now: float) -> bool:
         """Tell whether a segment of no flow is a SYN too many, and count it if so.
@@ -247,8 +265,10 @@ class TcpTable:
         self,
         listener: Listener,
         key: bytes,
-        frame: bytes,
-        header: wire_tcp.TcpHeader,
+        seq: int,
+        flags: int,
+        window: int,
+        options: TcpOptions,
         now: float,
     ) -> None:
         """RFC 9293 §3.10.7.2, third: a half-open connection is made."""
@@ -262,11 +282,10 @@ class TcpTable:
         path = self._network.tcp_path(key)
         if path is None:
             return
-        options = wire_tcp.parse_options(frame, header.options_at, header.payload_at)
         full = self._half_open.is_full(listener)
         if full:
             iss = syn_cookie.sequence_number(
-                self._secret, key, header.seq, options.mss or default_mss(path), now
+                self._secret, key, seq, options.mss or default_mss(path), now
             )
         else:
             iss = self._iss(key, now)
@@ -275,13 +294,13 @@ class TcpTable:
             listener,
             path,
             key,
-            header.seq,
+            seq,
             iss,
-            header.window,
+            window,
             options,
             self._timestamp_offset(key),
             # RFC 3168 §6.1.1: an ECN-setup SYN has both flags.
-            listener.settings.ecn and not full and header.flags & _ECN_SETUP == _ECN_SETUP,
+            listener.settings.ecn and not full and flags & _ECN_SETUP == _ECN_SETUP,
         )
         if full:
             self.counters.tcp_cookies_sent += 1
@@ -303,30 +322,21 @@ class TcpTable:
         return iss
 
     def _cookie_arrives(
-        self, key: bytes, frame: bytes, header: wire_tcp.TcpHeader, now: float
+        self, key: bytes, seq: int, ack: int, window: int, options: TcpOptions, now: float
     ) -> Connection | None:
         """Make the connection that a cookie attests; None when it attests none (RFC 4987 §3.6)."""
-        listener = self._listener(key[(len(key) - 4) >> 1 : -4], header.dst_port)
+        listener = self._listener(key)
         path = self._network.tcp_path(key) if listener is not None else None
         if listener is None or path is None or len(self.flows) >= self.limits.connections:
             return None
-        options = syn_cookie.read(
-            self._secret,
-            key,
-            header.seq,
-            header.ack,
-            wire_tcp.parse_options(frame, header.options_at, header.payload_at),
-            now,
-        )
-        if options is None:
+        attested = syn_cookie.read(self._secret, key, seq, ack, options, now)
+        if attested is None:
             self.counters.tcp_cookies_failed += 1
             return None
         self.counters.tcp_cookies_valid += 1
-        irs, iss = (header.seq - 1) & 0xFFFFFFFF, (header.ack - 1) & 0xFFFFFFFF
+        irs, iss = (seq - 1) & MASK, (ack - 1) & MASK
         offset = self._timestamp_offset(key)
-        half = HalfOpen(
-            self, listener, path, key, irs, iss, header.window, options, offset, False
-        )  # fmt: skip
+        half = HalfOpen(self, listener, path, key, irs, iss, window, attested, offset, False)
         half.sent_at = now
         return self._connect_half(half)
 
@@ -452,7 +462,7 @@ class TcpTable:
             connection.rcv_nxt,
             max(connection.rcv_adv - connection.rcv_nxt, 0) >> connection.rcv_wscale,
             connection.ts_recent if connection.ts_on else -1,
-            self._timestamp_offset(connection.key),
+            connection.ts_offset,
         )
         if self.flows.get(connection.key) is connection:
             self.flows[connection.key] = record
@@ -488,7 +498,8 @@ class TcpTable:
 
     def deadline(self) -> float:
         """When `run_timers` has something to do; inf: never."""
-        return min(self._half_open.deadline(), self._time_wait.deadline(), self.audit_at)
+        queues = min(self._half_open.deadline(), self._time_wait.deadline())
+        return min(queues, self.audit_at)
 
     def _audit(self, now: float) -> None:
         """Keep the memory of all connections under its bound: the largest hoarders go first."""

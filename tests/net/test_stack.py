@@ -52,6 +52,22 @@ def patched(frame: bytes, at: int, value: bytes, *, header_sum: bool = True) -> 
     return bytes(out)
 
 
+# ---------------------------------------------------------------------- the two ways in
+
+
+@pytest.mark.parametrize("port", [80, 81])
+@pytest.mark.parametrize("src_port", [4000, 0])
+def test_a_segment_of_no_flow_is_answered_alike_on_the_long_way(port: int, src_port: int) -> None:
+    scene = Scene()  # which compares the two
+    scene.listen(80)
+    for flags in range(256):
+        source = src_port and src_port + flags
+        segment = tcp.build(THEM, US, source, port, 5, 77, flags, 1000)
+        scene.receive(ip_frame(PEER_ADDRESS, OUR_ADDRESS, tcp.PROTOCOL, segment))
+    assert scene.counter("tcp_in") == 256
+    assert (len(scene.host.tcp.flows) > 0) == (port == 80 and src_port > 0)
+
+
 # ---------------------------------------------------------------------- what is dropped, and where
 
 DROPPED = {

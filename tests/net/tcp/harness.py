@@ -124,6 +124,9 @@ class World:
         self.fast = fast
         self.vif = vif
         self.host = Host(vif, random=random.Random(seed), limits=limits)
+        if not fast:
+            # One of several processes: a segment of no flow goes the long way, to be asked about.
+            self.host.strays = lambda frame, packet, now: False
         self.host.add_address(OUR_ADDRESS + "/24")
         self.users: list[User] = []
 
