@@ -13,16 +13,25 @@ from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 TICKS_PER_SECOND: Final = 250_000  # RFC 9293 §3.4.1: the clock steps about every 4 microseconds
 SECRET_LENGTH: Final = 16  # octets; RFC 6528 §3 asks for at least 128 bits
+KEYS: Final = 16  # secrets whose hash is kept begun; a host has a handful
 OFFSETS: Final = 4096  # address pairs whose offset is kept: those of a busy minute, some 1 MB
 
 
 def keyed_hash(secret: bytes, data: bytes) -> int:
     """Return a 32-bit keyed hash of `data` (F of RFC 6528 §3; BLAKE2b with a key, RFC 7693)."""
-    return int.from_bytes(blake2b(data, digest_size=4, key=secret).digest(), "big")
+    state = _keyed(secret).copy()
+    state.update(data)
+    return int.from_bytes(state.digest())
+
+
+@lru_cache(KEYS)
+def _keyed(secret: bytes) -> Any:
+    """The hash with its key taken in, which is half of the work on data as short as ours."""
+    return blake2b(digest_size=4, key=secret)
 
 
 def initial_sequence_number(secret: bytes, four_tuple: bytes, now: float) -> int:

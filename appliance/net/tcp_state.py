@@ -81,6 +81,12 @@ TRANSITIONS: Final[tuple[Transition, ...]] = (
 
 ALLOWED: Final[frozenset[tuple[int, int]]] = frozenset((t.source, t.target) for t in TRANSITIONS)
 
+# The same as bits, for `_become`: bit t of STEPS[s] is set when a step leads from s to t.
+STEPS: Final[tuple[int, ...]] = tuple(
+    sum(1 << target for target in range(len(NAMES)) if (source, target) in ALLOWED)
+    for source in range(len(NAMES))
+)
+
 
 def allowed(source: int, target: int) -> bool:
     """Tell whether RFC 9293 knows a step from `source` to `target`."""

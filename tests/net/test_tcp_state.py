@@ -16,6 +16,7 @@ from appliance.net.tcp_state import (
     LAST_ACK,
     LISTEN,
     NAMES,
+    STEPS,
     SYN_RECEIVED,
     SYN_SENT,
     TIME_WAIT,
@@ -37,6 +38,12 @@ FIGURE_5 = {
 def test_every_arrow_of_the_figure_is_there() -> None:
     """RFC 9293 §3.3.2, figure 5."""
     assert FIGURE_5 <= ALLOWED
+
+
+def test_the_bits_say_the_same() -> None:
+    for source in range(len(NAMES)):
+        allowed = {target for target in range(16) if STEPS[source] >> target & 1}
+        assert allowed == {target for a, target in ALLOWED if a == source}
 
 
 def test_what_the_figure_leaves_out_leads_to_closed() -> None:

@@ -52,10 +52,12 @@ COUNTERS: Final = ("tcp_truncated", "tcp_data_offset")
 
 _MSS: Final = Struct("!BBH")
 _TIMESTAMP: Final = Struct("!II")
+_USUAL_SYN: Final = Struct("!BBHIIIBBBB")
 _SACK_BLOCK: Final = Struct("!II")
 _U16: Final = Struct("!H")
 _NOP_NOP_TIMESTAMP: Final = bytes((OPTION_NOP, OPTION_NOP, OPTION_TIMESTAMP, 10))
 _SACK_PERMITTED_TIMESTAMP: Final = bytes((OPTION_SACK_PERMITTED, 2, OPTION_TIMESTAMP, 10))
+_SACK_PERMITTED_TIMESTAMP_WORD: Final = int.from_bytes(_SACK_PERMITTED_TIMESTAMP)
 _NOP_NOP_SACK_PERMITTED: Final = bytes((OPTION_NOP, OPTION_NOP, OPTION_SACK_PERMITTED, 2))
 _TIMESTAMP_WORD: Final = int.from_bytes(_NOP_NOP_TIMESTAMP)
 _WHOLE_TIMESTAMP: Final = Struct("!III")
@@ -228,6 +230,11 @@ def build_syn_options(
 
     A multiple of four octets; `timestamp` is (TSval, TSecr); None leaves an option out.
     """
+    if timestamp is not None and sack_permitted and window_scale is not None:
+        return _USUAL_SYN.pack(
+            OPTION_MSS, 4, mss, _SACK_PERMITTED_TIMESTAMP_WORD, timestamp[0], timestamp[1],
+            OPTION_NOP, OPTION_WINDOW_SCALE, 3, window_scale,
+        )  # fmt: skip
     parts = [_MSS.pack(OPTION_MSS, 4, mss)]
     if timestamp is not None:
         # Linux lets SACK-permitted stand where the timestamp's two NOPs would.
