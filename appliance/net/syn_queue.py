@@ -10,9 +10,9 @@ It imports the leaves, `wire` and the path's interface.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from math import inf
 from typing import Final, Protocol
 
@@ -248,14 +248,20 @@ class HalfOpen:
 
 
 class SynQueue:
-    """The half-open connections of all listeners of a host, by when each is due (RFC 4987 §2)."""
+    """The half-open connections of all listeners of a host, by when each is due (RFC 4987 §2).
+
+    Timeouts double, so those that wait for the same one stand in the order in which they began to:
+    a row for each needs no sorting.  Whoever has left stays in its row until its time.
+    """
 
     def __init__(self, limit: int, counters: Counters) -> None:
         self.count = 0
         self.limit = limit
         self._counters = counters
-        self._heap: list[tuple[float, int, HalfOpen]] = []
-        self._serial = 0  # breaks ties
+        self._rows: list[deque[tuple[float, HalfOpen]]] = [
+            deque() for _ in range(SYN_ACK_RETRIES + 1)
+        ]  # by how often the SYN,ACK was sent again
+        self._due_at = inf  # when the first of any row is due
 
     def is_full(self, listener: Listener) -> bool:
         """Tell whether one more would be too many, here or at `listener`."""
@@ -279,34 +285,45 @@ class SynQueue:
 
     def of(self, listener: Listener) -> list[HalfOpen]:
         """Return those that a listener waits for."""
-        return [half for _, _, half in self._heap if half.waiting and half.listener is listener]
+        return [
+            half
+            for row in self._rows
+            for _, half in row
+            if half.waiting and half.listener is listener
+        ]
 
     def _push(self, half: HalfOpen) -> None:
-        self._serial += 1
-        heappush(self._heap, (half.due_at, self._serial, half))
-        # Entries of handshakes completed stay until they are due; a busy server's are swept.
-        if len(self._heap) > 4 * self.limit:
-            self._heap = [entry for entry in self._heap if entry[2].waiting]
-            self._heap.sort()
+        row = self._rows[half.retries]
+        row.append((half.due_at, half))
+        if half.due_at < self._due_at:
+            self._due_at = half.due_at
+        if len(row) > 4 * self.limit:
+            # A busy server's handshakes are complete long before they are due.
+            self._rows[half.retries] = deque(entry for entry in row if entry[1].waiting)
 
     def run(self, now: float) -> None:
         """Send the SYN,ACKs again that are due, and give up on those that were sent often."""
-        heap = self._heap
-        while heap and heap[0][0] <= now:
-            half = heappop(heap)[2]
-            if not half.waiting:
-                continue
-            if half.due_at <= now:
-                half.retries += 1
-                half.repeated = True
-                if half.retries > SYN_ACK_RETRIES:
-                    half.host.drop_half_open(half)
-                    continue
-                self._counters.tcp_syn_retransmitted += 1
-                half.send_syn_ack(now)
-            self._push(half)
-            heap = self._heap
+        if now < self._due_at:
+            return
+        self._due_at = inf
+        for row in self._rows:
+            while row and row[0][0] <= now:
+                half = row.popleft()[1]
+                if half.waiting:
+                    self._repeat(half, now)
+            if row and row[0][0] < self._due_at:
+                self._due_at = row[0][0]
+
+    def _repeat(self, half: HalfOpen, now: float) -> None:
+        half.retries += 1
+        half.repeated = True
+        if half.retries > SYN_ACK_RETRIES:
+            half.host.drop_half_open(half)
+            return
+        self._counters.tcp_syn_retransmitted += 1
+        half.send_syn_ack(now)
+        self._push(half)
 
     def deadline(self) -> float:
         """When `run` has something to do; inf: never."""
-        return self._heap[0][0] if self._heap else inf
+        return self._due_at

@@ -180,7 +180,6 @@ class Connection(Timers):
         self.rcv_adv = self.rcv_nxt + self._settings.first_window
         self._last_ack_sent = self.rcv_nxt
         self.last_heard = self.ts_recent_at = now
-        self._arm_retransmit(now)
 
     def _learn_syn(self, irs: int, options: TcpOptions, window: int) -> None:
         """Take in what the peer's SYN says: its first number and its options."""

@@ -116,6 +116,8 @@ class Output(Tcb):
         if self.snd_nxt > self.iss and not flight.lost:
             if self._ack_now and self.state == SYN_RECEIVED:
                 self._send_ack(now)
+            if self._retransmit_at == inf:
+                self._arm_retransmit(now)  # accepted, by a segment that did not complete it
             return
         settings = self._settings
         limit = self.path.mtu - self.path.overhead - 20
