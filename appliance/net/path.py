@@ -197,34 +197,36 @@ def tcp_super(kind: int, start: int, header: int, size: int) -> bytes:
     )
 
 
-class UdpPath(Protocol):
-    """What a UDP socket needs to know of the way its datagrams go."""
+def udp_vnet(header: int) -> tuple[bytes, bytes, bytes]:
+    """The virtio_net_hdr over a datagram; over several, what is before and behind their size.
 
-    neighbor: Neighbor
-    local: bytes
-    remote: bytes
-    local_port: int
-    remote_port: int
-    mtu: int
-    overhead: int  # octets of IP and UDP header per packet
+    `header`: octets of IP header.
+    """
+    start = ETHERNET_LEN + header
+    several = virtio.pack(
+        flags=virtio.NEEDS_CSUM,
+        gso_type=virtio.GSO_UDP_L4,
+        hdr_len=start + UDP_LEN,
+        csum_start=start,
+        csum_offset=6,
+    )
+    return (
+        virtio.pack(flags=virtio.NEEDS_CSUM, csum_start=start, csum_offset=6),
+        several[: virtio.GSO_SIZE_AT],
+        several[virtio.GSO_SIZE_AT + 2 :],
+    )
 
-    def head(self, length: int) -> bytes:
-        """Headers of a datagram of `length` octets."""
-        ...
 
-    def super_head(self, length: int, size: int) -> bytes:
-        """Headers of a super-datagram: `length` octets, to be cut to `size` octets each."""
-        ...
+class UdpPath:
+    """The way of the datagrams from one local port to one remote port.
 
-
-class Ipv4UdpPath:
-    """Header template of the datagrams from one local port to one remote port over IPv4."""
+    A class of its own and no protocol: a compiler reaches into it, instead of asking for names.
+    """
 
     __slots__ = (
-        "_flow",
-        "_front",
-        "_ip_sum",
-        "_pseudo",
+        "_before",
+        "_behind",
+        "_plain",
         "local",
         "local_port",
         "mtu",
@@ -234,9 +236,47 @@ class Ipv4UdpPath:
         "remote_port",
     )
 
-    _VNET: Final = virtio.pack(
-        flags=virtio.NEEDS_CSUM, csum_start=ETHERNET_LEN + IPV4_LEN, csum_offset=6
-    )
+    def __init__(
+        self,
+        neighbor: Neighbor,
+        local: bytes,
+        remote: bytes,
+        local_port: int,
+        remote_port: int,
+        mtu: int,
+        header: int,
+        vnet: tuple[bytes, bytes, bytes],
+    ) -> None:
+        """`mtu` in octets of packet; `header`: of IP header in each; `vnet` by `udp_vnet`."""
+        self.neighbor = neighbor
+        self.local = local
+        self.remote = remote
+        self.local_port = local_port
+        self.remote_port = remote_port
+        self.mtu = mtu
+        self.overhead = header + UDP_LEN  # octets of IP and UDP header per packet
+        self._plain, self._before, self._behind = vnet
+
+    def head(self, length: int) -> bytes:
+        """Headers of a datagram of `length` octets."""
+        return self._pour(self._plain, length)
+
+    def super_head(self, length: int, size: int) -> bytes:
+        """Headers of a super-datagram: `length` octets, to be cut to `size` octets each."""
+        return self._pour(self._before + size.to_bytes(2, "little") + self._behind, length)
+
+    def _pour(self, vnet: bytes, length: int) -> bytes:
+        """Headers behind `vnet`, of `length` octets."""
+        raise NotImplementedError
+
+
+_UDP4_VNET: Final = udp_vnet(IPV4_LEN)
+
+
+class Ipv4UdpPath(UdpPath):
+    """Header template of the datagrams from one local port to one remote port over IPv4."""
+
+    __slots__ = ("_flow", "_front", "_ip_sum", "_pseudo")
 
     def __init__(
         self,
@@ -248,27 +288,22 @@ class Ipv4UdpPath:
         remote_port: int,
         mtu: int,
     ) -> None:
-        self.neighbor = neighbor
-        self.local = local
-        self.remote = remote
-        self.local_port = local_port
-        self.remote_port = remote_port
-        self.mtu = mtu
-        self.overhead = IPV4_LEN + UDP_LEN
+        super().__init__(
+            neighbor, local, remote, local_port, remote_port, mtu, IPV4_LEN, _UDP4_VNET
+        )
         self._flow = local + remote + local_port.to_bytes(2) + remote_port.to_bytes(2)
         self._front = src_mac + _FRONT4
         addresses = int.from_bytes(self._flow[:8])
         self._ip_sum = fold(addresses + _IP_WORDS + UDP)
         self._pseudo = fold(addresses + UDP)
 
-    def head(self, length: int) -> bytes:
-        """Headers of a datagram of `length` octets."""
+    def _pour(self, vnet: bytes, length: int) -> bytes:
         udp = length + UDP_LEN
         total = udp + IPV4_LEN
         ip_sum = self._ip_sum + total
         udp_sum = self._pseudo + udp
         return _UDP4.pack(
-            self._VNET,
+            vnet,
             self.neighbor.mac or _NO_MAC,
             self._front,
             total,
@@ -278,22 +313,6 @@ class Ipv4UdpPath:
             udp,
             (udp_sum & 0xFFFF) + (udp_sum >> 16),
         )
-
-    def super_head(self, length: int, size: int) -> bytes:
-        """Headers of a super-datagram: `length` octets, to be cut to `size` octets each."""
-        return udp_super(ETHERNET_LEN + IPV4_LEN, size) + self.head(length)[len(self._VNET) :]
-
-
-def udp_super(start: int, size: int) -> bytes:
-    """The virtio_net_hdr over datagrams of `size` octets whose UDP header is at `start`."""
-    return virtio.pack(
-        flags=virtio.NEEDS_CSUM,
-        gso_type=virtio.GSO_UDP_L4,
-        hdr_len=start + UDP_LEN,
-        gso_size=size,
-        csum_start=start,
-        csum_offset=6,
-    )
 
 
 def frame(src_mac: bytes, mac: bytes, packet: bytes) -> bytes:

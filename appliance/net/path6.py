@@ -19,8 +19,9 @@ from appliance.net.path import (
     TIMESTAMP_WORD,
     UDP,
     UDP_LEN,
+    UdpPath,
     tcp_super,
-    udp_super,
+    udp_vnet,
 )
 from appliance.net.wire import ethernet, ipv6, virtio
 
@@ -156,25 +157,13 @@ class Ipv6Path:
         )
 
 
-class Ipv6UdpPath:
+_UDP6_VNET: Final = udp_vnet(IPV6_LEN)
+
+
+class Ipv6UdpPath(UdpPath):
     """Header template of the datagrams from one local port to one remote port over IPv6."""
 
-    __slots__ = (
-        "_flow",
-        "_front",
-        "_pseudo",
-        "local",
-        "local_port",
-        "mtu",
-        "neighbor",
-        "overhead",
-        "remote",
-        "remote_port",
-    )
-
-    _VNET: Final = virtio.pack(
-        flags=virtio.NEEDS_CSUM, csum_start=ETHERNET_LEN + IPV6_LEN, csum_offset=6
-    )
+    __slots__ = ("_flow", "_front", "_pseudo")
 
     def __init__(
         self,
@@ -188,13 +177,9 @@ class Ipv6UdpPath:
         hop_limit: int,
         label: int,
     ) -> None:
-        self.neighbor = neighbor
-        self.local = local
-        self.remote = remote
-        self.local_port = local_port
-        self.remote_port = remote_port
-        self.mtu = mtu
-        self.overhead = IPV6_LEN + UDP_LEN
+        super().__init__(
+            neighbor, local, remote, local_port, remote_port, mtu, IPV6_LEN, _UDP6_VNET
+        )
         self._front = _front(src_mac, label, 0)
         self._flow = (
             bytes((UDP, hop_limit))
@@ -205,12 +190,11 @@ class Ipv6UdpPath:
         )
         self._pseudo = pseudo_header_sum(local, remote, UDP, 0)
 
-    def head(self, length: int) -> bytes:
-        """Headers of a datagram of `length` octets."""
+    def _pour(self, vnet: bytes, length: int) -> bytes:
         udp = length + UDP_LEN
         udp_sum = self._pseudo + udp
         return _UDP6.pack(
-            self._VNET,
+            vnet,
             self.neighbor.mac or _NO_MAC,
             self._front,
             udp,
@@ -218,10 +202,6 @@ class Ipv6UdpPath:
             udp,
             (udp_sum & 0xFFFF) + (udp_sum >> 16),
         )
-
-    def super_head(self, length: int, size: int) -> bytes:
-        """Headers of a super-datagram: `length` octets, to be cut to `size` octets each."""
-        return udp_super(ETHERNET_LEN + IPV6_LEN, size) + self.head(length)[len(self._VNET) :]
 
 
 def label_of(digest: int) -> int:

@@ -432,19 +432,6 @@ class Host:
         """Put a TIME-WAIT record in the place of `connection`."""
         self.tcp.enter_time_wait(connection, now)
 
-    def udp_transmit(self, path: UdpPath, head: bytes, payload: bytes) -> None:
-        """Send one datagram; a full link loses it, as links do."""
-        self.counters.udp_out += 1
-        neighbor = path.neighbor
-        neighbor.used = True
-        if neighbor.mac is None:
-            neighbor.cache.enqueue(neighbor, head, payload)
-            self.udp_queued(path)
-        elif neighbor.send(head, payload):
-            self.counters.frames_out += 1
-        else:
-            self.counters.vif_full += 1
-
     def udp_queued(self, path: UdpPath) -> None:
         """Have a turn if a neighbour must be asked for, or a timer set."""
         if not self._in_turn and not self._woken:

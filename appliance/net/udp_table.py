@@ -28,11 +28,8 @@ MAX_OCTETS: Final = 65_000
 """Payload of a super-datagram: what a packet's length field leaves, and a little less."""
 
 
-class UdpSender(Protocol):
-    """Who puts datagrams on the link."""
-
-    def udp_transmit(self, path: UdpPath, head: bytes, payload: bytes) -> None:
-        """Send one datagram; a full link loses it."""
+class UdpHost(Protocol):
+    """Whose table it is."""
 
     def udp_queued(self, path: UdpPath) -> None:
         """Something for `path` was sent, or waits for its neighbour."""
@@ -42,7 +39,7 @@ class UdpTable:
     """Sockets by address and port, flows by the octets of addresses and ports as they arrive."""
 
     def __init__(
-        self, host: UdpSender, network: Network, random: random_module.Random, max_flows: int
+        self, host: UdpHost, network: Network, random: random_module.Random, max_flows: int
     ) -> None:
         self.flows: dict[bytes, UdpFlow] = {}
         self.counters = network.counters
@@ -87,8 +84,17 @@ class UdpTable:
         raise OSError(errno.ENETUNREACH, f"no route to {destination[0]}")
 
     def udp_transmit(self, path: UdpPath, head: bytes, payload: bytes) -> None:
-        """Send one datagram."""
-        self._host.udp_transmit(path, head, payload)
+        """Send one datagram, or one super-datagram; a full link loses it, as links do."""
+        self.counters.udp_out += 1
+        neighbor = path.neighbor
+        neighbor.used = True
+        if neighbor.mac is None:
+            neighbor.cache.enqueue(neighbor, head, payload)
+            self._host.udp_queued(path)
+        elif neighbor.send(head, payload):
+            self.counters.frames_out += 1
+        else:
+            self.counters.vif_full += 1
 
     def udp_cut(self, path: UdpPath, payload: bytes) -> None:
         """Send one datagram in fragments; OSError(EMSGSIZE) for more than a datagram can be."""
@@ -166,7 +172,7 @@ class UdpTable:
         path = flow.path
         length = len(answer)
         if length + path.overhead <= path.mtu:
-            self._host.udp_transmit(path, path.head(length), answer)
+            self.udp_transmit(path, path.head(length), answer)
             return
         try:
             self.udp_cut(path, answer)
@@ -183,7 +189,7 @@ class UdpTable:
             size = len(answers[first])
             end = first + 1
             if size and size + path.overhead <= path.mtu:
-                limit = min(count, first + most, first + MAX_OCTETS // size)
+                limit = min(count, first + min(most, MAX_OCTETS // size))
                 while end < limit and len(answers[end]) == size:
                     end += 1
                 # The last one may be shorter, and but for an empty one makes no difference.
@@ -195,7 +201,7 @@ class UdpTable:
                 octets = b"".join(answers[first:end])
                 head = path.super_head(len(octets), size)
                 self.counters.udp_out += end - first - 1
-                self._host.udp_transmit(path, head, octets)
+                self.udp_transmit(path, head, octets)
             first = end
 
     def _remember(self, key: bytes, socket: UdpSocket, source: Endpoint, path: UdpPath) -> UdpFlow:

@@ -33,6 +33,8 @@ PLAIN: Final = bytes(VNET_HDR_LEN)
 """Header of a frame that is complete: no flag, no segmentation."""
 
 STRUCT: Final = Struct("<BBHHHH")
+GSO_SIZE_AT: Final = 4
+"""Where gso_size stands in the header."""
 
 COUNTERS: Final = ("vnet_truncated",)
 
