@@ -24,7 +24,7 @@ COMPILED = (
     "rack", "prr", "plpmtud", "sack", "repair", "reassembly", "sendq", "isn", "syn_cookie",
     "syn_budget", "wire/tcp", "agenda", "path", "path6", "tcb", "tcp_output", "tcp_timers",
     "tcp", "syn_queue", "time_wait", "ip",
-    "udp", "ephemeral", "network", "tcp_table", "udp_table", "stack",
+    "udp", "ephemeral", "network", "tcp_table", "udp_table", "stack", "vif/tap",
 )  # fmt: skip
 # The way of a plain query; these hold nothing that an image pickles.
 COMPILED_DNS = ("cache", "quick")

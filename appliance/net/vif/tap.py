@@ -131,10 +131,10 @@ class Tap:
     def receive(self, limit: int) -> list[bytes]:
         """Up to `limit` frames; never blocks."""
         frames: list[bytes] = []
-        append, read, fd = frames.append, os.read, self._fd
+        read, fd = os.read, self._fd
         try:
             for _ in range(limit):
-                append(read(fd, READ_SIZE))
+                frames.append(read(fd, READ_SIZE))  # noqa: PERF401 - kept when the next fails
         except BlockingIOError:
             pass
         except OSError as error:
