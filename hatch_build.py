@@ -26,8 +26,8 @@ COMPILED = (
     "tcp", "syn_queue", "time_wait", "ip",
     "udp", "ephemeral", "network", "tcp_table", "udp_table", "stack", "vif/tap",
 )  # fmt: skip
-# The way of a plain query; these hold nothing that an image pickles.
-COMPILED_DNS = ("cache", "quick")
+# The way of a plain query.
+COMPILED_DNS = ("tally", "cache", "prepared", "quick", "datagrams")
 
 _SETUP = """
 import sys

@@ -37,7 +37,7 @@ from appliance.dns.errors import LocalError
 from appliance.dns.lookup import Answer, Lookup, Trace, Zones
 from appliance.dns.message import DO, Query
 from appliance.dns.places import UNSHAPED, Places
-from appliance.dns.prepared import COMMON, EAGER, Prepared, Rendered, refused, render_all
+from appliance.dns.prepared import COMMON, EAGER, Prepared, Rendered, prepare, refused, render_all
 from appliance.dns.quick import Quick
 from appliance.dns.respond import Responder, Services
 from appliance.dns.rrl import RateLimiter
@@ -242,10 +242,10 @@ class Catalog:
             shaped_at = self._places.key(found.shape, len(qname), query.qtype)
             prepared = self._shaped.get(shaped_at)
             if prepared is not None:
-                self.counters.shared_hits[0] += 1
+                self.counters.shared.count += 1
                 return prepared
         self.counters.slow += 1
-        prepared = Prepared(qname, found)
+        prepared = prepare(qname, found)
         if found.shape is not None:
             self._shaped.put(shaped_at, prepared, len(prepared.octets))
         elif found.exact:
@@ -261,7 +261,7 @@ class Catalog:
         found.aa = True
         if qtype in (TXT, ANY):
             found.answer.append((qname, RRset(TXT, 0, (rdata,))))
-        return Prepared(qname, found, CH)
+        return prepare(qname, found, CH)
 
     # Other versions of zones. Each method ends before the next query is asked.
 

@@ -1,4 +1,4 @@
-"""What the DNS engine counts: plain integers, read at any time. Imports `consts`, and
+"""What the DNS engine counts: numbers that are read at any time. Imports `consts`, `tally`, and
 `text` when the counts are read out: answering needs no names of types.
 """
 
@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Final
 
 from appliance.dns.consts import RCODE_NAMES
+from appliance.dns.tally import Tally
 
 MAX_TYPES: Final = 300
 """Types and classes counted apart: more than are registered; a flood of numbers is `other`."""
@@ -29,7 +30,7 @@ class Counters:
         "rate_dropped",
         "rate_slipped",
         "rcodes",
-        "shared_hits",
+        "shared",
         "slow",
         "tallies",
         "tcp_accepted",
@@ -41,7 +42,7 @@ class Counters:
         "transfers",
         "transfers_in",
         "truncated",
-        "udp_queries",
+        "udp",
         "updates",
         "updates_forwarded",
         "warm",
@@ -50,22 +51,22 @@ class Counters:
 
     def __init__(self) -> None:
         """All zero."""
-        self.udp_queries = 0
-        """Datagrams received."""
+        self.udp = Tally()
+        """Datagrams received: `udp_queries`."""
         self.tcp_queries = 0
         """Messages received over streams without TLS."""
         self.tls_queries = 0
         """Messages received over TLS (RFC 7858)."""
         self.https_queries = 0
         """Messages received over HTTPS (RFC 8484)."""
-        self.tallies: dict[int, list[int]] = {}
+        self.tallies: dict[int, Tally] = {}
         """By type, answers NOERROR from what was rendered when the zones were loaded."""
-        self._kinds: dict[bytes, list[int]] = {}
+        self._kinds: dict[bytes, Tally] = {}
         """By type and class as in a question, all other queries."""
         self.warm = 0
         """Answered from an answer rendered earlier."""
-        self.shared_hits = [0]
-        """One number: `shaped`."""
+        self.shared = Tally()
+        """Answered from a rendering shared by many names (NXDOMAIN, wildcards, referrals)."""
         self.slow = 0
         """Decided and rendered for this query."""
         self.dropped = 0
@@ -89,7 +90,7 @@ class Counters:
         self.rate_dropped = 0
         self.rate_slipped = 0
         """Answers over the rate limit: not sent, and sent empty with TC."""
-        self.rcodes = dict.fromkeys(RCODE_NAMES, 0)
+        self.rcodes = [Tally() for _ in range(max(RCODE_NAMES) + 1)]
         """Answers by response code, without those counted in `hot`."""
         self.tcp_accepted = 0
         self.tcp_refused = 0
@@ -100,9 +101,9 @@ class Counters:
         """Connections closed for what they sent."""
 
     @property
-    def shaped(self) -> int:
-        """Answered from a rendering shared by many names (NXDOMAIN, wildcards, referrals)."""
-        return self.shared_hits[0]
+    def udp_queries(self) -> int:
+        """Datagrams received."""
+        return self.udp.count
 
     def streamed(self, kind: str, count: int) -> None:
         """Count messages of one stream; `kind` is "tls" for those under it."""
@@ -114,15 +115,15 @@ class Counters:
     @property
     def hot(self) -> int:
         """Answered NOERROR from what was rendered when the zones were loaded."""
-        return sum(tally[0] for tally in self.tallies.values())
+        return sum(tally.count for tally in self.tallies.values())
 
-    def kind(self, kind: bytes) -> list[int]:
-        """The number that counts questions of a type and class, given as they stand there."""
+    def kind(self, kind: bytes) -> Tally:
+        """What counts questions of a type and class, given as they stand there."""
         found = self._kinds.get(kind)
         if found is None:
             if len(self._kinds) >= MAX_TYPES:
                 kind = _OTHERS
-            found = self._kinds.setdefault(kind, [0])
+            found = self._kinds.setdefault(kind, Tally())
         return found
 
     def by_type(self) -> dict[str, int]:
@@ -130,8 +131,8 @@ class Counters:
         from appliance.dns.text import type_name  # brings dnspython, which serving does not need
 
         out: dict[str, int] = {}
-        counted = [(qtype, tally[0]) for qtype, tally in self.tallies.items()]
-        counted += [(int.from_bytes(kind[:2], "big"), n[0]) for kind, n in self._kinds.items()]
+        counted = [(qtype, tally.count) for qtype, tally in self.tallies.items()]
+        counted += [(int.from_bytes(kind[:2], "big"), n.count) for kind, n in self._kinds.items()]
         for qtype, count in counted:
             name = type_name(qtype) if qtype else "other"
             out[name] = out.get(name, 0) + count
@@ -142,12 +143,13 @@ class Counters:
         out = {
             name: getattr(self, name)
             for name in self.__slots__
-            if name not in ("rcodes", "tallies", "shared_hits", "_kinds")
+            if name not in ("rcodes", "tallies", "shared", "udp", "_kinds")
         }
-        out["shaped"] = self.shaped
+        out["udp_queries"] = self.udp.count
+        out["shaped"] = self.shared.count
         out["hot"] = self.hot
         for rcode, name in RCODE_NAMES.items():
-            out[f"rcode_{name}"] = self.rcodes[rcode]
+            out[f"rcode_{name}"] = self.rcodes[rcode].count
         out["rcode_noerror"] += out["hot"]
         for name, count in self.by_type().items():
             out[f"type_{name.lower()}"] = count

@@ -229,7 +229,7 @@ class Notified:
                 rcode, heard = self._judge(parts, signer, address_of(peer), may)
         except WireError:
             rcode = FORMERR
-        self._counters.rcodes[rcode] += 1
+        self._counters.rcodes[rcode].count += 1
         self._counters.notifies += heard is not None
         # RFC 1996 §4.7: the query's header with QR, and its question; with AA if we know the zone.
         aa = AA if rcode == NOERROR else 0

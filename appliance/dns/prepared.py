@@ -2,7 +2,7 @@
 
 `heads` are the ten octets behind the identifier (flags and counts, RFC 1035 §4.1.1), one for each
 kind of query: without and with RD, the same two with EDNS. They depend on little, so all answers
-share a few of them. Imports `consts`, `lookup` and `render`.
+share a few of them. Imports `consts`, `lookup`, `render` and `tally`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from appliance.dns.consts import (
 )
 from appliance.dns.lookup import Answer, Lookup, Zones
 from appliance.dns.render import QUESTION_NAME, Mark, fit, question_table, render
+from appliance.dns.tally import Tally
 from appliance.dns.zone import Zone
 
 QR: Final = 0x80
@@ -41,7 +42,8 @@ OPT_LEN: Final = 11
 SMALL: Final = CLASSIC_UDP - OPT_LEN
 """Octets of an answer before OPT that goes into any datagram with any OPT but one with options."""
 
-Heads = tuple[bytes, bytes, bytes, bytes]
+Heads = tuple[bytes, ...]
+"""Four, by kind of query."""
 ERRORS: Final = 0
 """The kind of answers without records, for rate limiting."""
 EAGER: Final = 2_000_000
@@ -53,9 +55,7 @@ PROGRESS_EVERY: Final = 20_000
 COMMON_NAMES: Final = 100_000
 """Names up to which a zone's NODATA for `COMMON` is rendered at load as well."""
 
-Tally = list[int]
-"""One number, shared by all answers of a type."""
-_NO_TALLY: Final[Tally] = [0]
+_NO_TALLY: Final = Tally()
 
 _heads: dict[tuple[int, int, int, int, int], Heads] = {}
 """All heads in use, but for answers of more than `_FEW` records: some thousands at most."""
@@ -67,12 +67,11 @@ def heads(flags: int, rcode: int, mark: Mark) -> Heads:
     key = (flags, rcode, mark.answers, mark.authorities, mark.additionals)
     found = _heads.get(key)
     if found is None:
-        plain, rd, edns, edns_rd = (
+        found = tuple(
             HEAD(QR | flags | bit, rcode, 1, *key[2:4], key[4] + opt)
             for opt in (0, 1)
             for bit in (0, RD)
         )
-        found = (plain, rd, edns, edns_rd)
         if sum(key[2:]) <= _FEW:
             _heads[key] = found
     return found
@@ -83,39 +82,41 @@ class Prepared:
 
     __slots__ = ("flags", "heads", "kind", "marks", "octets", "rcode", "required", "small", "tally")
 
-    def __init__(self, qname: bytes, found: Answer, rclass: int = IN) -> None:
-        """Render a decision for a question's name, in the case in which it was decided."""
-        shape = found.shape
-        body = render(
-            question_table(qname, shape.known if shape is not None else 0),
-            HEADER_LEN + len(qname) + 4,
-            [(QUESTION_NAME if owner is qname else owner, rrset) for owner, rrset in found.answer],
-            found.authority,
-            found.glue,
-            [(QUESTION_NAME if owner is qname else owner, rr) for owner, rr in found.additional],
-            courtesy=found.courtesy,
-            rclass=rclass,
-        )
-        self.octets = body.octets
+    def __init__(
+        self,
+        octets: bytes,
+        rcode: int,
+        flags: int,
+        heads: Heads,
+        kind: int,
+        small: bool,
+        marks: tuple[Mark, ...],
+        required: int,
+        tally: Tally,
+    ) -> None:
+        """Made by `prepare`."""
+        self.octets = octets
         """Everything behind the question but OPT."""
-        self.rcode = found.rcode
-        self.flags = AA if found.aa else 0
-        self.heads = heads(self.flags, self.rcode, body.marks[-1])
-        self.small = HEADER_LEN + len(qname) + 4 + len(body.octets) <= SMALL
+        self.rcode = rcode
+        self.flags = flags
+        """AA, or none."""
+        self.heads = heads
+        self.kind = kind
+        """What is counted as one for rate limiting."""
+        self.small = small
         """It fits wherever it is sent, unless OPT carries options."""
-        self.marks = () if self.small else body.marks
+        self.marks = marks
         """Where it may be cut; a small answer is whole or nothing."""
-        self.required = body.required
-        # Answers that can be had under many names are of one kind: all of a wildcard's, all below
-        # a cut or a DNAME, all NXDOMAIN of a zone.
-        self.kind = ERRORS
-        if shape is not None:
-            place = shape.place
-            self.kind = hash(place.origin if isinstance(place, Zone) else place.name)
-        elif found.answer:
-            self.kind = hash(found.answer[0][0].lower())
-        self.tally = _NO_TALLY
-        """Where answers from what was rendered at load are counted: one number for each type."""
+        self.required = required
+        self.tally = tally
+        """Where answers from what was rendered at load are counted: one for each type."""
+
+    def __reduce__(self) -> tuple[type[Prepared], tuple[object, ...]]:
+        # An image holds answers, and who reads it may be compiled or not.
+        return Prepared, (
+            *(self.octets, self.rcode, self.flags, self.heads, self.kind),
+            *(self.small, self.marks, self.required, self.tally),
+        )
 
     def cut(self, room: int) -> tuple[Heads, bytes, bool]:
         """Heads and octets of what goes into `room` octets, and whether TC was set."""
@@ -129,11 +130,48 @@ class Prepared:
         return heads(flags, self.rcode, mark), self.octets[: mark.end], truncated
 
 
+def prepare(qname: bytes, found: Answer, rclass: int = IN, tally: Tally = _NO_TALLY) -> Prepared:
+    """Render a decision for a question's name, in the case in which it was decided."""
+    shape = found.shape
+    end = HEADER_LEN + len(qname) + 4
+    body = render(
+        question_table(qname, shape.known if shape is not None else 0),
+        end,
+        [(QUESTION_NAME if owner is qname else owner, rrset) for owner, rrset in found.answer],
+        found.authority,
+        found.glue,
+        [(QUESTION_NAME if owner is qname else owner, rr) for owner, rr in found.additional],
+        courtesy=found.courtesy,
+        rclass=rclass,
+    )
+    flags = AA if found.aa else 0
+    small = end + len(body.octets) <= SMALL
+    # Answers that can be had under many names are of one kind: all of a wildcard's, all below
+    # a cut or a DNAME, all NXDOMAIN of a zone.
+    kind = ERRORS
+    if shape is not None:
+        place = shape.place
+        kind = hash(place.origin if isinstance(place, Zone) else place.name)
+    elif found.answer:
+        kind = hash(found.answer[0][0].lower())
+    return Prepared(
+        body.octets,
+        found.rcode,
+        flags,
+        heads(flags, found.rcode, body.marks[-1]),
+        kind,
+        small,
+        () if small else body.marks,
+        body.required,
+        tally,
+    )
+
+
 def refused() -> Prepared:
     """REFUSED without any record: the answer to names that are not ours (RFC 8906 §3.1.1)."""
     found = Answer()
     found.rcode = REFUSED
-    return Prepared(b"\0", found)
+    return prepare(b"\0", found)
 
 
 def is_solid(found: Answer) -> bool:
@@ -164,8 +202,7 @@ class Rendered:
         found = lookup.resolve(name, qtype)
         if found.rcode != NOERROR or key in self.ready:
             return
-        prepared = self.ready[key] = Prepared(name, found)
-        prepared.tally = self.tallies.setdefault(qtype, [0])
+        self.ready[key] = prepare(name, found, IN, self.tallies.setdefault(qtype, Tally()))
         if not is_solid(found):
             self.fragile.append(key)
 

@@ -19,7 +19,8 @@ from struct import Struct
 from typing import Any, Final, Protocol, cast
 
 from appliance.dns.answer import Catalog
-from appliance.dns.consts import HEADER_LEN, OPCODE_UPDATE
+from appliance.dns.consts import HEADER_LEN
+from appliance.dns.datagrams import Datagrams, is_update
 from appliance.dns.edns import OLD_TLS
 from appliance.dns.notify import Notifier
 from appliance.dns.zone import Zone
@@ -57,18 +58,13 @@ class Holder(Protocol):
         ...
 
 
-def is_update(message: bytes) -> bool:
-    """True for a query with opcode UPDATE, which is answered later."""
-    return len(message) >= HEADER_LEN and message[2] & 0xF8 == OPCODE_UPDATE << 3
-
-
 class DnsDatagramProtocol(asyncio.DatagramProtocol):
     """Answers each datagram at once."""
 
     def __init__(self, holder: Holder) -> None:
         """`holder.current` is asked anew for each datagram."""
-        self._holder = holder
-        self._update = getattr(holder, "update", None)
+        self.answer_datagram = Datagrams(holder, self._reply).answer
+        """The answer to a datagram and its sender, if there is one now; our own stack asks so."""
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -80,15 +76,6 @@ class DnsDatagramProtocol(asyncio.DatagramProtocol):
         answer = self.answer_datagram(data, addr)
         if answer is not None:
             self._reply(answer, addr)
-
-    def answer_datagram(self, data: bytes, addr: Any) -> bytes | None:
-        """The answer, if there is one now; our own stack asks so, and sends many at once."""
-        catalog = self._holder.current
-        catalog.counters.udp_queries += 1
-        answer = catalog.answer(data, peer=addr)
-        if answer is None and self._update is not None and is_update(data):
-            self._update(data, addr, lambda answer: self._reply(answer, addr))
-        return answer
 
     def _reply(self, answer: bytes, addr: Any) -> None:
         if self._transport is not None:

@@ -1,13 +1,12 @@
 """The path of a plain query: three slices, a look-up, an answer put together.
 
-A hot answer costs no parse: the first zero octet behind the header can only be the end of the name
-if the octets up to it, in lower case, with type and class behind them are a key of our making. The
-identifier, RD and the question (in the querier's case) are copied, OPT is a constant, and the body
-was rendered against the question's fixed place; see `render`. Whatever does not fit the pattern is
-for `respond`.
+A hot answer costs no parse but a walk over the name's labels: the question as it stands, or in
+lower case, is a key of our making. The identifier, RD and the question
+(in the querier's case) are copied, OPT is a constant, and the body was rendered against the
+question's fixed place; see `render`. Whatever does not fit the pattern is for `respond`.
 
-This module and `cache` are compiled by mypyc where packages are built with a compiler, so they hold
-nothing that is pickled. Imports the leaves of this package.
+This module is compiled by mypyc where packages are built with a compiler, as are `cache`,
+`datagrams` and `prepared`. Imports the leaves of this package.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from appliance.dns.counters import MAX_TYPES, Counters
 from appliance.dns.prepared import Prepared
 from appliance.dns.respond import UNPLAIN, Responder
 from appliance.dns.rrl import RateLimiter, address_of
+from appliance.dns.tally import Tally
 
 # What a plain query has behind its identifier: RD in the low bit; AD and CD may be set and mean
 # nothing here (RFC 4035 §3.1.6); one question; with bit 1 one additional record, which is OPT.
@@ -36,7 +36,7 @@ _NO_OPT: Final = 2
 _ODD: Final = -1
 
 _CLASS_IN: Final = b"\0\1"
-Opts = tuple[bytes, bytes, bytes]
+Opts = tuple[bytes, ...]
 """OPT records for answers to queries without DO, with DO, and without EDNS."""
 
 
@@ -66,8 +66,8 @@ class Quick:
         self._absent = absent
         self._counters = counters
         self._rcodes = counters.rcodes
-        self._shared_hits = counters.shared_hits
-        self._kinds: dict[bytes, list[int]] = {}
+        self._shared_hits = counters.shared
+        self._kinds: dict[bytes, Tally] = {}
         """Where questions of a type and class are counted, of those that `_shared` may answer; at
         most MAX_TYPES."""
         self._limiter = limiter
@@ -83,9 +83,9 @@ class Quick:
         `transport` is "udp" or the name of a stream; `peer` is the sender's address, if known.
         """
         kind = _HEADS.get(query[2:12])
-        if kind is not None:
-            name_end = query.find(0, 12) + 1
-            end = name_end + 4
+        named = name_end(query) if kind is not None else 0
+        if kind is not None and named:
+            end = named + 4
             do = _ODD
             if kind < 2:
                 if len(query) == end:
@@ -93,13 +93,12 @@ class Quick:
             elif len(query) == end + 11 and query[end : end + 3] == b"\0\0\x29":
                 do = _PLAIN_OPT.get(query[end + 5 :], _ODD)
             if do != _ODD:
-                name = query[12:name_end].lower()
-                asked = query[name_end:end]
-                ready = self._hot.get(name + asked)
+                question = query[12:end]
+                ready = self._hot.get(question)
                 if ready is None:
-                    ready = self._shared(name, asked)
+                    ready = self._elsewhere(question, named - 12)
                 elif ready.small:
-                    ready.tally[0] += 1
+                    ready.tally.count += 1
                 else:
                     ready = None
                 if ready is not None:
@@ -107,55 +106,67 @@ class Quick:
                         verdict = self._limiter.judge(address_of(peer), ready.kind, self._clock())
                         if verdict:
                             return self._slow.limited(query, end, self._opts[do], verdict)
-                    opt = self._opts[do] if ready is not self._refused else self._refused_opts[do]
-                    return query[:2] + ready.heads[kind] + query[12:end] + ready.octets + opt
+                    opts = self._opts if ready is not self._refused else self._refused_opts
+                    return b"".join(
+                        (query[:2], ready.heads[kind], question, ready.octets, opts[do])
+                    )
         return self._slow.answer(query, transport, peer)
 
-    def _shared(self, name: bytes, asked: bytes) -> Prepared | None:
-        """A remembered answer for a name whose extent is a guess; None if it takes more.
+    def _elsewhere(self, question: bytes, length: int) -> Prepared | None:
+        """An answer for a question that is no key as it stands; None if it takes more.
 
-        `asked` is type and class. The guess was right if labels lead from its start to a known
+        Most names are asked for in lower case, so this is tried second. `length`: octets of the
         name.
         """
-        length = len(name)
+        name = question[:length].lower()
+        asked = question[length:]
+        key = name + asked
+        if key != question:
+            ready = self._hot.get(key)
+            if ready is not None:
+                if not ready.small:
+                    return None
+                ready.tally.count += 1
+                return ready
+        return self._shared(name, asked, key)
+
+    def _shared(self, name: bytes, asked: bytes, key: bytes) -> Prepared | None:
+        """A remembered answer for a sound name; None if it takes more.
+
+        `asked` is type and class, `key` all of it.
+        """
         kind = self._kinds.get(asked)
         if kind is None:
             kind = self._kind(asked)
-        if kind is None or length > 255:
-            return None
+            if kind is None:
+                return None
         table = self._table
+        length = len(name)
         at = 0
         place = table.get(name)
-        while place is None:
-            if at >= length:
-                return None
-            step = name[at]
-            if not 0 < step < 64:
-                break
-            at += 1 + step
+        while place is None and at + 1 < length:
+            at += 1 + name[at]
             place = table.get(name[at:])
+        ready: Prepared | None = None
         if place is None:
-            if at + 1 != length or self._absent:
-                return None
-            ready: Prepared | None = self._refused
+            if not self._absent:
+                ready = self._refused
         elif not at:
-            ready = self._warm.get(name + asked)
+            ready = self._warm.get(key)
         elif place:
-            key = place << 24 | length << 16
+            shape = place << 24 | length << 16
             if place & 1:
-                key |= asked[0] << 8 | asked[1]
-            ready = self._shaped.get(key)
+                shape |= asked[0] << 8 | asked[1]
+            ready = self._shaped.get(shape)
             if ready is not None and ready.small:
-                self._shared_hits[0] += 1
-        else:
-            return None
+                self._shared_hits.count += 1
         if ready is None or not ready.small:
             return None
-        self._rcodes[ready.rcode] += 1
-        kind[0] += 1
+        self._rcodes[ready.rcode].count += 1
+        kind.count += 1
         return ready
 
-    def _kind(self, asked: bytes) -> list[int] | None:
+    def _kind(self, asked: bytes) -> Tally | None:
         """Where questions of this type and class are counted; None: those are no plain ones."""
         if asked[2:] != _CLASS_IN or asked[:2] in UNPLAIN:
             return None
@@ -163,3 +174,21 @@ class Quick:
         if len(self._kinds) < MAX_TYPES:
             self._kinds[asked] = kind
         return kind
+
+
+def name_end(query: bytes) -> int:
+    """Where the name of the first question ends; 0 if it is no plain one.
+
+    RFC 1035 §2.3.4: labels have up to 63 octets, names 255. §4.1.4: an octet that is more begins a
+    pointer, and the first name of a message has none before it to point to.
+    """
+    most = min(len(query), 12 + 255)
+    at = 12
+    while at < most:
+        step = query[at]
+        at += 1 + step
+        if not step:
+            return at
+        if step > 63:
+            break
+    return 0

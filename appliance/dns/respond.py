@@ -170,7 +170,7 @@ class Responder:
             except WireError:
                 rcode = FORMERR
             if not rcode and query.end > HEADER_LEN:
-                self._counters.kind(message[query.name_end : query.end])[0] += 1
+                self._counters.kind(message[query.name_end : query.end]).count += 1
                 prepared = self._prepare(message, query)
                 rcode, why = prepared.rcode, EXTENDED.get(prepared.rcode, 0)
             if prepared is None or rcode in (REFUSED, SERVFAIL):
@@ -296,7 +296,7 @@ class Responder:
         limit -= reserved
         heads, octets, truncated = prepared.cut(limit - query.end - len(opt))
         self._counters.truncated += truncated
-        self._counters.rcodes[prepared.rcode] += 1
+        self._counters.rcodes[prepared.rcode].count += 1
         head = heads[(edns is not None) << 1 | message[2] & RD]
         if edns is not None and transport in ENCRYPTED:
             pad = padding(query.end + len(octets) + len(opt) + reserved, edns, transport)
@@ -308,7 +308,7 @@ class Responder:
         self, message: bytes, query: Query, rcode: int, said: Said = NOTHING, why: int = 0
     ) -> bytes:
         """Header, the question as far as it was understood, and OPT."""
-        self._counters.rcodes[rcode] += 1
+        self._counters.rcodes[rcode].count += 1
         edns = query.edns
         # RFC 8906 §3.2: opcode and RD are copied, everything else is cleared.  What the flags of an
         # unknown opcode mean is unknown too (§3.1.3: what is not understood is not copied).

@@ -25,6 +25,7 @@ from appliance.dns.consts import (
     NOERROR,
     NOTAUTH,
     OPCODE_UPDATE,
+    RCODE_NAMES,
     REFUSED,
     SERVFAIL,
     SOA,
@@ -319,6 +320,6 @@ class Updates:
         return answer
 
     def _tell(self, answer: bytes, rcode: int, reply: Reply) -> None:
-        if rcode in self._counters.rcodes:
-            self._counters.rcodes[rcode] += 1
+        if rcode in RCODE_NAMES:
+            self._counters.rcodes[rcode].count += 1
         reply(answer)

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from appliance.dns import names
 from appliance.dns.consts import HEADER_LEN, RCODE_NAMES
+from appliance.dns.datagrams import is_update
 from appliance.dns.errors import WireError
 from appliance.dns.names import end_of
-from appliance.dns.protocol import is_update
 from appliance.dns.rrl import address_of
 from appliance.dns.text import type_name
 

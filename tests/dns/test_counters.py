@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 from random import Random
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from appliance.dns import DnsDatagramProtocol, LoadedZones
+from appliance.dns import Catalog, DnsDatagramProtocol, LoadedZones
 from appliance.dns.authority import Authority, Options
 from appliance.parts.observer import Observer
 from tests.dns.test_protocol import Stream, framed, numbered
@@ -34,6 +35,17 @@ def ask_by_every_way(one: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(stream.replies()) == count
     for _ in range(4):
         assert one.answer_http(A, ("192.0.2.9", 0)) is not None
+
+
+def test_a_catalog_out_of_an_image_answers_and_counts_as_before() -> None:
+    """Compiled classes are pickled as they say themselves; answers of a type share one number."""
+    before = Catalog([zone("a A 192.0.2.1\nb A 192.0.2.2\n*.w A 192.0.2.3")])
+    after: Catalog = pickle.loads(pickle.dumps(before, protocol=5))
+    for name in ("a", "b", "x.w", "none"):
+        asked = question(f"{name}.example.test.")
+        assert after.answer(asked) == after.answer(asked) == before.answer(asked) is not None
+    found = after.counters.as_dict()
+    assert (found["hot"], found["type_a"], found["rcode_nxdomain"]) == (4, 8, 2)
 
 
 def test_each_transport_has_a_counter(monkeypatch: pytest.MonkeyPatch) -> None:

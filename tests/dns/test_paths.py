@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from appliance.dns import Catalog, Zone, ZoneError, names
 from appliance.dns.cache import Generations
+from appliance.dns.quick import name_end
 from tests.dns.util import DATA, question, zone
 
 ZONE = Zone.from_file(DATA / "corner.zone")
@@ -40,6 +41,26 @@ TYPES = [
     "TYPE97",
     "RRSIG",
 ]
+
+
+@pytest.mark.parametrize(
+    ("octets", "end"),
+    [
+        (b"\0", 13),
+        (b"\1a\0", 15),
+        (b"\x3f" + b"a" * 63 + b"\0", 77),
+        (b"\x40" + b"a" * 64 + b"\0", 0),
+        ((b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"a" * 61 + b"\0", 267),
+        ((b"\x3f" + b"a" * 63) * 3 + b"\x3e" + b"a" * 62 + b"\0", 0),
+        (b"\xc0\x0c", 0),
+        (b"\1a\xc0\x0c", 0),
+        (b"\3a\0", 0),
+        (b"", 0),
+    ],
+)
+def test_where_a_plain_name_ends(octets: bytes, end: int) -> None:
+    """RFC 1035 §2.3.4: labels of 63 octets at most, names of 255; §4.1.4: pointers are none."""
+    assert name_end(bytes(12) + octets) == end
 
 
 @cache

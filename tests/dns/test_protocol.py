@@ -285,6 +285,37 @@ def test_datagrams_are_answered_at_once() -> None:
     assert len(sent) == 1
 
 
+def test_each_datagram_is_answered_by_the_catalog_of_the_moment() -> None:
+    """One that took another's place, one whose tables are new, and one that is looked at."""
+    first, second = Catalog([ZONE]), Catalog([])
+    holder = SimpleNamespace(current=first)
+    ask = DnsDatagramProtocol(holder).answer_datagram
+
+    def records() -> list[str]:
+        answer = ask(A, ("192.0.2.9", 5))
+        assert answer is not None
+        return Reply(answer).answer
+
+    assert records() == ["a.example.test. A 192.0.2.1"]
+    holder.current = second
+    assert records() == []
+    second.replace(zone("a A 192.0.2.7"))
+    assert records() == ["a.example.test. A 192.0.2.7"]
+    seen: list[bytes] = []
+
+    class Watched:
+        counters = second.counters
+
+        def answer(self, query: bytes, *, peer: Any) -> bytes | None:
+            seen.append(query)
+            return second.answer(query, peer=peer)
+
+    holder.current = Watched()
+    assert records() == ["a.example.test. A 192.0.2.7"]
+    assert seen == [A]
+    assert (first.counters.udp_queries, second.counters.udp_queries) == (1, 3)
+
+
 def test_both_run_on_asyncios_own_transports() -> None:
     async def scenario() -> tuple[list[int], bytes]:
         loop = asyncio.get_running_loop()
