@@ -14,13 +14,14 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from appliance.net import Stack
 from appliance.net.tcb import TcpSettings
-from appliance.net.transport_driver import BATCH, TIMER_GRAIN, Driver
+from appliance.net.transport_driver import BATCH, CROWD, PAUSE, TIMER_GRAIN, Driver
 from appliance.net.vif.pair import PairEnd, pair
 
 DEADLINE = 30.0
@@ -51,9 +52,13 @@ class FakeHost:
         self.due = math.inf
         self.full = False
         self.fail = False
+        self.counters = SimpleNamespace(udp_in=0)
+        self.datagrams = 0
+        """Of the frames of a turn so many are datagrams."""
 
     def receive(self, frames: list[bytes], now: float, link: object = None) -> None:
         self.turns.append(("receive", len(frames), now))
+        self.counters.udp_in += self.datagrams
         if self.fail:
             raise LookupError("a bug")
 
@@ -218,6 +223,39 @@ async def test_a_descriptor_is_polled() -> None:
     await spin()
     assert len(host.turns) == before
     vif.close()
+
+
+@pytest.mark.parametrize(
+    ("frames", "datagrams", "pauses"),
+    [
+        (CROWD, CROWD, 1),
+        (CROWD - 1, CROWD - 1, 0),  # few at a time are not kept waiting
+        (3 * CROWD, CROWD, 0),  # mostly segments, whose senders wait for acknowledgments
+        (BATCH, BATCH, 0),  # a full turn could not be fuller
+    ],
+)
+def test_a_link_with_many_datagrams_is_left_alone_for_a_moment(
+    frames: int, datagrams: int, pauses: int
+) -> None:
+    host, slept = FakeHost(), []
+    host.datagrams = datagrams
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert host.kinds[-1] == "receive"  # what came is answered before
+
+    @runs
+    async def scenario() -> None:
+        loop, vif = asyncio.get_running_loop(), PipeVif()
+        driver = Driver(loop, host, vif, sleep=sleep)  # type: ignore[arg-type]
+        driver.start()
+        os.write(vif.writer, bytes(frames))
+        await until(lambda: "receive" in host.kinds)
+        driver.stop()
+        vif.close()
+
+    scenario()
+    assert slept == [PAUSE] * pauses
 
 
 @runs
