@@ -26,6 +26,7 @@ from struct import Struct
 from typing import Final
 
 from appliance.net.errors import LinkError
+from appliance.net.vif.heap import keep_batches
 from appliance.net.vif.tap import (
     IFF_UP,
     JOIN_MAX,
@@ -178,6 +179,7 @@ def open_packet(name: str, *, mac: bytes | None = None, mtu: int | None = None) 
         # Groups: a solicited-node group for each address, and more than a card has filters for.
         link.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, _MREQ.pack(index, mode, 0, b""))
         wanted = its_mtu if mtu is None else min(mtu, its_mtu)
+        keep_batches()
         return PacketVif(link, name, mac or hardware, wanted, vnet=vnet)
     except OSError as error:
         link.close()

@@ -26,6 +26,7 @@ import pytun
 
 from appliance.net.errors import LinkError
 from appliance.net.vif.base import derived_mac
+from appliance.net.vif.heap import keep_batches
 from appliance.net.wire.ethernet import HEADER_LEN
 from appliance.net.wire.ipv4 import MAX_TOTAL_LEN
 from appliance.net.wire.virtio import PLAIN, VNET_HDR_LEN
@@ -239,6 +240,7 @@ def open_tap(
         elif not _is_up(name):
             report += f"; the host's side is down (ip link set {name} up)"
         own = mac if mac is not None else _mac_beside(tun.name, tun.hwaddr)
+        keep_batches()
         return Tap(
             tun,
             mac=own,
