@@ -12,6 +12,7 @@ All engines of a process belong to one thread. Imports pyOpenSSL and this packag
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from OpenSSL import SSL
@@ -275,3 +276,23 @@ class DirectEngine(Engine):
 def engine(connection: SSL.Connection) -> Engine:
     """The fastest engine there is for this pyOpenSSL."""
     return DirectEngine(connection) if DIRECT else Engine(connection)
+
+
+def _alpn(connection: SSL.Connection) -> str | None:
+    return connection.get_alpn_proto_negotiated().decode("ascii") or None
+
+
+def _server_name(connection: SSL.Connection) -> str | None:
+    name = connection.get_servername()
+    return None if name is None else name.decode("ascii", "replace")
+
+
+INFORMATION: Final[dict[str, Callable[[SSL.Connection], Any]]] = {
+    "alpn": _alpn,
+    "tls_version": lambda connection: connection.get_protocol_version_name(),
+    "cipher": lambda connection: connection.get_cipher_name(),
+    "server_name": _server_name,
+    "resumed": resumed,
+    "peercert": lambda connection: connection.get_peer_certificate(as_cryptography=True),
+}
+"""What asyncio's `get_extra_info` tells of a connection, by name."""

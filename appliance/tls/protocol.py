@@ -38,9 +38,39 @@ HTTP_ANSWER: Final = (
 HTTP_TEXT: Final = (
     b"This port speaks TLS, and the request was plain HTTP. Use https:// in the URL.\n"
 )
+TICK: Final = 0.001
+"""Seconds: timers of event loops are no more precise than that."""
 
 Factory = Callable[[str | None], asyncio.BaseProtocol]
 """Makes the upper protocol of one connection; the argument is what ALPN agreed on, if anything."""
+
+
+class Deadlines(dict["ServerStream", float]):
+    """Who waits, and since when, the oldest first; all wait equally long, so one timer does."""
+
+    __slots__ = ("_seconds", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, stream: ServerStream, loop: asyncio.AbstractEventLoop) -> None:
+        """Call the stream's `too_late` when it has waited, unless it is removed before."""
+        self[stream] = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        while self:
+            stream, since = next(iter(self.items()))
+            left = since + self._seconds - loop.time()
+            if left > TICK:
+                self._timer = loop.call_later(left, self._look, loop)
+                return
+            del self[stream]
+            stream.too_late()
 
 
 class TlsServer:
@@ -61,26 +91,26 @@ class TlsServer:
         self.factory = factory
         self.limits = limits
         self.counters = counters or TlsCounters()
-        # Handshakes under way with the time they began, the oldest first.
-        self.handshaking: dict[ServerStream, float] = {}
+        self.handshaking = Deadlines(limits.handshake_seconds)
+        self.lingering = Deadlines(limits.linger_seconds)  # who has yet to close
         self.gathered = 0  # octets of hellos that are not whole yet
 
     def __call__(self) -> ServerStream:
         """A protocol for a new connection."""
         return ServerStream(self)
 
-    def admit(self, stream: ServerStream, now: float) -> bool:
+    def admit(self, stream: ServerStream, loop: asyncio.AbstractEventLoop) -> bool:
         """Count a handshake in; at the limit the oldest makes room, if it had its time."""
         self.counters.accepted += 1
         waiting = self.handshaking
         if len(waiting) >= self.limits.handshakes:
             self.counters.limited += 1
             oldest, began = next(iter(waiting.items()))
-            if now - began < self.limits.patience:
+            if loop.time() - began < self.limits.patience:
                 return False
             oldest.abort()
             waiting.pop(oldest, None)
-        waiting[stream] = now
+        waiting.begin(stream, loop)
         return True
 
 
@@ -95,14 +125,21 @@ class ServerStream(TlsStream):
         self._gathered: Gathered | None = None  # of a hello that did not come at once
 
     def _begin(self) -> None:
-        if self._server.admit(self, self._loop.time()):
-            self._set_timer(self._server.limits.handshake_seconds)
-        else:
+        if not self._server.admit(self, self._loop):
             self.abort()
 
     def _over(self) -> None:
         self._server.handshaking.pop(self, None)
-        self._forget()
+        if self._gathered is not None:
+            self._forget()
+
+    def _await_end(self) -> None:
+        self._server.lingering.begin(self, self._loop)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over."""
+        self._server.lingering.pop(self, None)
+        super().connection_lost(exc)
 
     def _forget(self) -> None:
         """The hello is needed no more."""

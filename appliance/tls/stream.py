@@ -3,10 +3,9 @@
 One object is the lower transport's protocol and the upper protocol's transport. The upper protocol
 is made when the handshake is done; it sees plain octets, and runs unchanged.
 
-What this adds to OpenSSL: a deadline for handshakes, back-pressure in both directions, records that
-are small while a client waits for the first one (a browser can use a record only when all of it is
-there), alerts that reach the peer, and closing in the way of RFC 8446 §6.1. How a connection begins
-is the business of the sides (protocol.py).
+What this adds to OpenSSL: a deadline for handshakes, back-pressure in both directions, records of
+the right size (outgoing.py), alerts that reach the peer, and closing in the way of RFC 8446 §6.1.
+How a connection begins is the business of the sides (protocol.py).
 
 Imports asyncio, pyOpenSSL and this package.
 """
@@ -14,22 +13,16 @@ Imports asyncio, pyOpenSSL and this package.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from OpenSSL import SSL
 
-from appliance.tls.engine import CHUNK, Engine, resumed
+from appliance.tls.engine import INFORMATION, Engine
 from appliance.tls.errors import TlsError
+from appliance.tls.outgoing import REST, SMALL_RECORD, Outgoing
 
-SMALL_RECORD: Final = 1390
-"""Octets of plain text for one segment: 1,440 (IPv6), less 12 (timestamps), less 29 (TLS 1.2)."""
-SMALL_UNTIL: Final = 10 * SMALL_RECORD
-"""Octets sent in small records: the first window (RFC 6928); the next ones carry whole records."""
-REST: Final = 1.0
-"""Seconds without a large answer after which records begin small again, as the window may."""
 WRITE_HIGH: Final = 256 * 1024
 """Octets of cipher text that wait below before the upper protocol is paused: four CHUNKs."""
 MAX_LINGER: Final = 1024 * 1024
@@ -74,12 +67,9 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         "_lower",
         "_lower_paused",
         "_lower_write",
+        "_outgoing",
         "_peer_closed",
-        "_queue",
-        "_queued",
         "_reading_paused",
-        "_sent",
-        "_since",
         "_state",
         "_timer",
         "_told",
@@ -95,10 +85,7 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         self._engine: Engine | None = None
         self._app: Any = None  # a protocol, from the end of the handshake on
         self._deliver: Callable[[bytes], object] = _nowhere
-        self._queue: deque[bytes | memoryview] | None = None  # plain text that waits
-        self._queued = 0  # octets of it
-        self._sent = 0  # octets written while records grow
-        self._since = 0.0  # when something larger than a record was last written
+        self._outgoing: Outgoing | None = None  # from the first large write on
         self._lower_paused = False  # what is below takes no more
         self._app_paused = False  # what is above was told
         self._reading_paused = False  # what is above takes no more
@@ -184,7 +171,7 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         self._cancel_timer()
         self._over()
         self._engine = None
-        self._queue, self._queued = None, 0
+        self._outgoing = None
         self._tell(self._error or exc)
 
     # -- reading ------------------------------------------------------------------------------
@@ -349,7 +336,7 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         if size <= SMALL_RECORD and self._state == OPEN and not self._lower_paused:
             if self._half_closed:
                 raise RuntimeError("Cannot call write() after write_eof()")
-            if size and not self._queued:
+            if size and (self._outgoing is None or not self._outgoing.queued):
                 assert self._engine is not None
                 try:
                     out = self._engine.encrypt(data if type(data) is bytes else bytes(data))
@@ -366,15 +353,17 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
             raise RuntimeError("Cannot call write() after write_eof()")
         if self._state not in (HELLO, HANDSHAKE, OPEN) or not len(data):
             return
-        piece = data if isinstance(data, bytes) else _frozen(data)
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.append(piece)
-        self._queued += len(piece)
+        if self._outgoing is None:
+            self._outgoing = Outgoing()
+        self._outgoing.add(data)
         if self._state == OPEN:
             self._drain_queue()
-        if self._lower_paused or self._queued:
+        if self._lower_paused or self._queued():
             self._pause_app()
+
+    def _queued(self) -> int:
+        """Octets of plain text that wait here."""
+        return self._outgoing.queued if self._outgoing is not None else 0
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         """Send several buffers as one."""
@@ -382,23 +371,18 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
 
     def _drain_queue(self) -> None:
         """Encrypt and send what waits, while there is room below."""
-        queue = self._queue
-        try:
-            while queue and not self._lower_paused and self._state in (OPEN, CLOSING):
-                piece = queue.popleft()
-                self._queued -= len(piece)
-                used = self._send_some(piece)
-                if used < len(piece):
-                    rest = memoryview(piece)[used:]
-                    queue.appendleft(rest)
-                    self._queued += len(rest)
-        except TlsError as exc:
-            self._fail(exc)
+        out, tls = self._outgoing, self._engine
+        if out is not None and tls is not None:
+            try:
+                while out.queued and not self._lower_paused and self._state in (OPEN, CLOSING):
+                    out.send(tls, self._lower_write, self._loop.time())
+            except TlsError as exc:
+                self._fail(exc)
+                return
+            if self._timer is None and self._state == OPEN and out.large and not out.queued:
+                self._timer = self._loop.call_later(REST, self._give_back)
+        if self._lower_paused or self._queued():
             return
-        if self._lower_paused or self._queued:
-            return
-        if self._sent > SMALL_UNTIL + CHUNK and self._timer is None and self._state == OPEN:
-            self._timer = self._loop.call_later(REST, self._give_back)
         if self._state == CLOSING:
             self._finish()
         elif self._app_paused and self._state == OPEN:
@@ -408,37 +392,12 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
     def _give_back(self) -> None:
         """After long answers the BIO is as large as a CHUNK: not for a connection at rest."""
         self._timer = None
-        if self._state != OPEN or self._engine is None:
+        if self._state != OPEN or self._engine is None or self._outgoing is None:
             return
-        if self._queued or self._loop.time() - self._since <= REST:
+        if self._outgoing.rests(self._loop.time()):
+            self._engine.shrink(both=False)
+        else:
             self._timer = self._loop.call_later(REST, self._give_back)
-            return
-        self._sent = 0
-        self._engine.shrink(both=False)
-
-    def _send_some(self, piece: bytes | memoryview) -> int:
-        """Send the beginning of a piece, at most a CHUNK of it; how many octets that was."""
-        tls = self._engine
-        assert tls is not None
-        size = len(piece)
-        if size > SMALL_RECORD:
-            now = self._loop.time()
-            if now - self._since > REST:
-                self._sent = 0
-            self._since = now
-        if self._sent >= SMALL_UNTIL or size <= SMALL_RECORD:
-            part = piece if size <= CHUNK else memoryview(piece)[:CHUNK]
-            self._lower_write(tls.encrypt(part))
-            self._sent += len(part)
-            return len(part)
-        # All small records of the first window leave in one write.
-        view = memoryview(piece)
-        end = min(size, SMALL_UNTIL - self._sent)
-        for at in range(0, end, SMALL_RECORD):
-            tls.write(view[at : min(end, at + SMALL_RECORD)])
-        self._lower_write(tls.take())
-        self._sent += end
-        return end
 
     def _pause_app(self) -> None:
         if not self._app_paused and self._app is not None and self._state == OPEN:
@@ -447,7 +406,7 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
 
     def get_write_buffer_size(self) -> int:
         """Octets that wait here and below."""
-        return self._queued + int(self._lower.get_write_buffer_size())
+        return self._queued() + int(self._lower.get_write_buffer_size())
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         """(low, high) water marks in octets, of the transport below."""
@@ -473,7 +432,7 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         if not self.can_write_eof():
             raise NotImplementedError("TLS 1.2 has no half-close")
         self._half_closed = True
-        if self._queued:
+        if self._queued():
             self._state = CLOSING  # _finish() comes back to OPEN
         else:
             self._finish()
@@ -503,7 +462,7 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         if self._reading_paused:
             self._reading_paused = False
             self._lower.resume_reading()  # or the peer's end would never be seen
-        if self._queued:
+        if self._queued():
             self._set_timer(self._limits.stall_seconds)
         else:
             self._finish()
@@ -540,6 +499,11 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         not read yet: our last answer, or the alert that says what was wrong (RFC 9112 §9.6).
         """
         self._engine = None  # nothing is read or written any more
+        self._cancel_timer()
+        self._await_end()
+
+    def _await_end(self) -> None:
+        """Let `too_late` be called when the peer has not closed in time."""
         self._set_timer(self._limits.linger_seconds)
 
     def _fail(self, error: TlsError) -> None:
@@ -549,7 +513,7 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         before = self._state in (HELLO, HANDSHAKE)
         self._refused(error.reason)
         self._error = error
-        self._queued, self._queue = 0, None
+        self._outgoing = None
         self._flush_engine()
         self._give_up()
         if not before:
@@ -587,14 +551,15 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
 
     def _set_timer(self, seconds: float) -> None:
         self._cancel_timer()
-        self._timer = self._loop.call_later(seconds, self._too_late)
+        self._timer = self._loop.call_later(seconds, self.too_late)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _too_late(self) -> None:
+    def too_late(self) -> None:
+        """What was waited for has not come: the connection is reset."""
         self._timer = None
         if self._state in (HELLO, HANDSHAKE):
             self._refused("handshake took too long")
@@ -616,38 +581,12 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """`alpn`, `tls_version`, `cipher`, `server_name`, `peercert`, or what is below knows."""
         tls = self._engine
-        if name not in _INFORMATION:
+        if name not in INFORMATION:
             return self._lower.get_extra_info(name, default)
         if tls is None:
             return default
-        return _INFORMATION[name](tls.connection)
+        return INFORMATION[name](tls.connection)
 
 
 def _nowhere(data: bytes) -> None:
     """Where octets go that nobody wants."""
-
-
-def _frozen(data: bytearray | memoryview) -> bytes | memoryview:
-    """Octets that nobody changes while they wait."""
-    if isinstance(data, memoryview) and type(data.obj) is bytes and data.c_contiguous:
-        return data if data.itemsize == 1 and data.ndim == 1 else data.cast("B")
-    return bytes(data)
-
-
-def _alpn(connection: SSL.Connection) -> str | None:
-    return connection.get_alpn_proto_negotiated().decode("ascii") or None
-
-
-def _server_name(connection: SSL.Connection) -> str | None:
-    name = connection.get_servername()
-    return None if name is None else name.decode("ascii", "replace")
-
-
-_INFORMATION: Final[dict[str, Callable[[SSL.Connection], Any]]] = {
-    "alpn": _alpn,
-    "tls_version": lambda connection: connection.get_protocol_version_name(),
-    "cipher": lambda connection: connection.get_cipher_name(),
-    "server_name": _server_name,
-    "resumed": resumed,
-    "peercert": lambda connection: connection.get_peer_certificate(as_cryptography=True),
-}

@@ -10,8 +10,9 @@ from appliance.tls.authority import self_signed
 from appliance.tls.contexts import TICKET_SECONDS, Contexts
 from appliance.tls.errors import TlsError
 from appliance.tls.hello import MAX_HELLO
+from appliance.tls.outgoing import REST, SMALL_RECORD, SMALL_UNTIL
 from appliance.tls.protocol import HTTP_TEXT
-from appliance.tls.stream import MAX_LINGER, REST, SMALL_RECORD, SMALL_UNTIL, Limits
+from appliance.tls.stream import MAX_LINGER, Limits
 from tests.tls.rig import CREDENTIAL, NOW, App, Rig, client_context, contexts
 
 ALERT = 21
