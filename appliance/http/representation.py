@@ -9,6 +9,7 @@ Imports this package's values; brotli and zstandard when something is coded.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import re
@@ -146,7 +147,11 @@ def code(
     body: bytes, coders: Mapping[bytes, Callable[[bytes], bytes]] = CODERS
 ) -> dict[bytes, bytes]:
     """Return the codings of a body that are smaller than it."""
-    coded = {coding: coder(body) for coding, coder in coders.items()}
+    coded = {}
+    for coding, coder in coders.items():
+        # A machine has the coders of Python alone: its pages were coded when it was built.
+        with contextlib.suppress(ImportError):
+            coded[coding] = coder(body)
     most = len(body) - MIN_CODED // 4
     return {coding: octets for coding, octets in coded.items() if len(octets) < most}
 

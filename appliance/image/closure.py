@@ -15,6 +15,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -34,8 +35,31 @@ OMITTED: Final = frozenset((
 WITHOUT: Final = frozenset(("_hashlib", "_pydecimal", "_ssl", "readline"))
 """Modules of the library that have a twin: what they do, cryptography's own OpenSSL or the
 interpreter's own digests do as well, without another 5 MB of OpenSSL and its start."""
-WITHOUT_FILES: Final = ("cffi/", "pycparser/", "zstandard/_cffi.")
-"""Of the dependencies: what compiles at build time, and a backend for another interpreter."""
+WITHOUT_FILES: Final = (
+    "cffi/", "pycparser/", "zstandard/_cffi.", "pydantic/v1/", "pydantic/mypy.", "dns/quic/",
+    "certifi/cacert.pem",
+)  # fmt: skip
+"""Of the dependencies: what compiles at build time, a backend for another interpreter, a library's
+past, plug-ins of other programs, authorities' certificates that no connection of ours asks for."""
+BUILDING: Final = (
+    "_yaml.", "yaml/_yaml.", "charset_normalizer/md.", "charset_normalizer/cd.",
+    "_brotli.", "brotli.", "zstandard/",
+    "pygments/styles/", "pygments/lexers/", "pygments/formatters/",
+)  # fmt: skip
+"""Of the dependencies: what is wanted when an image is built, but not in it (`KEPT` is). Extension
+modules that are a quicker way of what their packages do without them, codings of pages beside gzip,
+and a colourist's languages: of all pages, only a seed's are made in a machine."""
+KEPT: Final = frozenset((
+    *(f"pygments/lexers/{name}" for name in (
+        "__init__", "_mapping", "special", "c_cpp", "c_like", "configs", "css", "_css_builtins",
+        "data", "diff", "go", "haskell", "html", "javascript", "jvm", "make", "ml",
+        "perl", "python", "ruby", "rust", "shell", "sql", "_sql_builtins", "_mysql_builtins",
+        "_postgres_builtins", "webmisc",
+    )),
+    *(f"pygments/styles/{name}" for name in ("__init__", "_mapping", "default")),
+    *(f"pygments/formatters/{name}" for name in ("__init__", "_mapping", "html")),
+))  # fmt: skip
+"""The commonest languages; a block in another one is left plain."""
 ENCODINGS: Final = frozenset((
     "__init__", "aliases", "ascii", "idna", "latin_1", "punycode", "unicode_escape", "utf_8",
     "utf_16", "utf_32",
@@ -45,6 +69,21 @@ ALWAYS: Final = ("encodings", "ctypes", "importlib", "traceback", "tarfile", "si
 """Named by the interpreter itself, or by PID 1."""
 
 _REQUIRED = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A distribution that we require."""
+
+    files: Mapping[str, Path]
+    """By their place below site-packages."""
+    requires: tuple[str, ...]
+    """The names of those that it requires in turn."""
+
+    @property
+    def tops(self) -> frozenset[str]:
+        """The modules and packages that it brings."""
+        return frozenset(place.partition("/")[0].partition(".")[0] for place in self.files)
 
 
 def standard_library(names: Iterable[str]) -> dict[str, Path]:
@@ -104,21 +143,51 @@ def dependencies(name: str) -> list[importlib.metadata.Distribution]:
     wanted = [(name, "")]
     while wanted:
         wish, by = wanted.pop()
-        key = re.sub(r"[-_.]+", "-", wish).lower()  # PEP 503
-        if key in found:
+        if _key(wish) in found:
             continue
         try:
             distribution = importlib.metadata.distribution(wish)
         except importlib.metadata.PackageNotFoundError:
             raise BuildError(f"{by} requires {wish}, which is not installed") from None
-        found[key] = distribution
-        for line in distribution.requires or ():
-            requirement, _, marker = line.partition(";")
-            wish_name = _REQUIRED.match(requirement.strip())
-            if wish_name is not None and not _foreign(marker):
-                wanted.append((wish_name[0], wish))
-    del found[re.sub(r"[-_.]+", "-", name).lower()]
+        found[_key(wish)] = distribution
+        wanted += [(required, wish) for required in _requirements(distribution)]
+    del found[_key(name)]
     return [found[key] for key in sorted(found)]
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()  # PEP 503
+
+
+def _requirements(distribution: importlib.metadata.Distribution) -> Iterator[str]:
+    """The names of what a distribution requires to run here."""
+    for line in distribution.requires or ():
+        requirement, _, marker = line.partition(";")
+        name = _REQUIRED.match(requirement.strip())
+        if name is not None and not _foreign(marker):
+            yield name[0]
+
+
+def bundles(name: str) -> dict[str, Bundle]:
+    """The dependencies of a distribution, by name; raises BuildError when one is missing."""
+    found = {}
+    for distribution in dependencies(name):
+        requires = tuple(sorted(_key(required) for required in _requirements(distribution)))
+        found[_key(distribution.name)] = Bundle(distribution_files(distribution), requires)
+    return found
+
+
+def reached(bundled: Mapping[str, Bundle], imported: Iterable[str]) -> list[str]:
+    """The bundles that hold what is imported, and what these require; sorted."""
+    heads = {name.partition(".")[0] for name in imported}
+    wanted = [name for name, bundle in bundled.items() if heads & bundle.tops]
+    found: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if name in bundled and name not in found:
+            found.add(name)
+            wanted += bundled[name].requires
+    return sorted(found)
 
 
 def _foreign(marker: str) -> bool:
@@ -152,6 +221,15 @@ def distribution_files(distribution: importlib.metadata.Distribution) -> dict[st
             continue
         found[name] = Path(str(file.locate()))
     return dict(sorted(found.items()))
+
+
+def in_image(place: str) -> bool:
+    """Whether a dependency's file, as it was placed for building, is wanted in an image as well."""
+    if not place.startswith(BUILDING):
+        return True
+    return place.removesuffix(".pyc") in KEPT or (
+        place.startswith("charset_normalizer/") and place.endswith(".pyc")
+    )
 
 
 def shared_objects(file: Path) -> dict[str, Path]:

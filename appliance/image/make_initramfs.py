@@ -21,7 +21,7 @@ from typing import Final
 
 import zstandard
 
-from appliance.image.closure import EXTENSION
+from appliance.image.closure import EXTENSION, in_image
 from appliance.image.cpio import write_cpio
 from appliance.image.graph import Bench, BuildError
 from appliance.image.make_python import LOADER
@@ -48,6 +48,8 @@ def hot_files(bench: Bench) -> tuple[dict[str, Path], dict[str, Path], set[str]]
             if path.is_dir():
                 continue
             place = str(path.relative_to(modules))
+            if not in_image(place):
+                continue
             if _module_name(place) in names or place == "os.pyc":  # the interpreter's landmark
                 hot[place] = path
                 objects |= set(linked.get(place, ()))
@@ -79,7 +81,7 @@ def make_cold(bench: Bench) -> None:
     run([
         "mksquashfs", top, bench.out / "cold.squashfs", "-noappend", "-no-progress", "-quiet",
         "-all-root", "-no-xattrs", "-no-exports", "-mkfs-time", "0", "-all-time", "0",
-        "-processors", "1", "-comp", "xz", "-Xbcj", "x86", "-b", "256K",
+        "-processors", "1", "-comp", "xz", "-Xbcj", "x86", "-b", "1M",
     ])  # fmt: skip
 
 

@@ -22,17 +22,40 @@ LOADER: Final = "ld-linux"
 """How the dynamic loader's name begins; the program names it by its full path, /lib64/..."""
 
 
-def make_names(sources: Mapping[str, Path], bench: Bench) -> None:
-    """The modules that sources import, one a line."""
-    names = {name for source in sources.values() for name in closure.imported(source)}
+def make_names(files: Mapping[str, Path], bench: Bench) -> None:
+    """The modules that the sources among files import, one a line."""
+    names = {name for source in _sources(files).values() for name in closure.imported(source)}
     (bench.out / "names").write_text("\n".join(sorted(names)))
+
+
+def make_dependency_names(bundled: Mapping[str, closure.Bundle], bench: Bench) -> None:
+    """The modules that the dependencies import, of those that our own source reaches."""
+    make_names(_reached(bundled, bench), bench)
+
+
+def make_dependencies(bundled: Mapping[str, closure.Bundle], bench: Bench) -> None:
+    """The dependencies that our own source reaches: an image has no command that tests."""
+    place_modules(_reached(bundled, bench), bench)
+
+
+def _reached(bundled: Mapping[str, closure.Bundle], bench: Bench) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for name in closure.reached(bundled, _names(bench, "app-names")):
+        files |= bundled[name].files
+    return files
+
+
+def _sources(files: Mapping[str, Path]) -> dict[str, Path]:
+    return {place: path for place, path in files.items() if place.endswith(".py")}
+
+
+def _names(bench: Bench, *steps: str) -> set[str]:
+    return {name for step in steps for name in (bench.inputs[step] / "names").read_text().split()}
 
 
 def make_library(bench: Bench) -> None:
     """The part of the standard library that what was named needs."""
-    names: set[str] = set()
-    for step in ("app-names", "deps-names"):
-        names |= set((bench.inputs[step] / "names").read_text().split())
+    names = _names(bench, "app-names", "deps-names")
     place_modules(closure.standard_library(names), bench)
 
 

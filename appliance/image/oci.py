@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import zstandard
 
+from appliance.image.closure import in_image
 from appliance.image.graph import Bench, Step
 from appliance.image.make_initramfs import MODULES
 from appliance.image.make_python import LOADER
@@ -36,7 +37,7 @@ def oci_steps(python: Mapping[str, Step], content: Mapping[str, Step]) -> Step:
         "oci",
         make_oci,
         needs=(*python.values(), content["content"]),
-        files={"init": INIT},
+        files={"init": INIT, "closure": Path(__file__).with_name("closure.py")},
     )
 
 
@@ -90,8 +91,9 @@ def _layer(bench: Bench) -> bytes:
     for step in ("library", "dependencies", "application"):
         modules = bench.inputs[step] / "modules"
         for path in modules.rglob("*"):
-            if path.is_file():
-                files[f"{MODULES}/{path.relative_to(modules)}"] = path
+            place = str(path.relative_to(modules))
+            if path.is_file() and in_image(place):
+                files[f"{MODULES}/{place}"] = path
     objects = bench.inputs["objects"]
     files["python/bin/python3"] = objects / "bin" / "python3"
     for path in (objects / "lib").iterdir():

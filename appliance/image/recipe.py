@@ -1,9 +1,9 @@
 """The steps of an image, from sources to something that boots.
 
-    app-names ──┬─ library ──────┬───────────────┐
-    deps-names ─┘                ├─ objects ─────┤
-                  dependencies ──┴┬─ content ─ hot ─┬─ cold ─ base ─┬─ initramfs
-                  application ────┘         └───────┴──────── page ─┤
+    app-names ─┬─ deps-names ─ library ─┬───────────────┐
+               └─ dependencies ─────────┼─ objects ─────┤
+                                        ├─ content ─ hot ─┬─ cold ─ base ─┬─ initramfs
+                  application ──────────┘         └───────┴──────── page ─┤
                   kernel ───────────────────────────────────────────┘   cold ─ state
 
 The initramfs has two parts, one behind the other: `base` changes when Python or a library does, and
@@ -36,6 +36,8 @@ from appliance.image.make_initramfs import (
 )
 from appliance.image.make_python import (
     COMPILER,
+    make_dependencies,
+    make_dependency_names,
     make_library,
     make_names,
     make_objects,
@@ -77,38 +79,48 @@ def application_files() -> dict[str, Path]:
     }
 
 
-def dependency_files() -> dict[str, Path]:
-    """The files of the distributions that we require."""
-    files: dict[str, Path] = {}
-    for distribution in closure.dependencies("appliance"):
-        files |= closure.distribution_files(distribution)
-    return files
-
-
 def python_steps() -> dict[str, Step]:
     """The steps that depend on Python, the libraries and our own source alone, by name."""
-    app, deps = application_files(), dependency_files()
+    app, bundled = application_files(), closure.bundles("appliance")
+    deps = {place: path for bundle in bundled.values() for place, path in bundle.files.items()}
     facts = dict(closure.facts())
-    names = []
-    for name, files in (("app-names", app), ("deps-names", deps)):
-        sources = {place: path for place, path in files.items() if place.endswith(".py")}
-        names.append(Step(name, partial(make_names, sources), files=sources, values=facts))
+    requires = {f"{name} requires": " ".join(one.requires) for name, one in bundled.items()}
+    tools = {"closure": HERE / "closure.py"}
+    app_names = Step(
+        "app-names", partial(make_names, app), files=_sources(app) | tools, values=facts
+    )
+    deps_names = Step(
+        "deps-names",
+        partial(make_dependency_names, bundled),
+        needs=(app_names,),
+        files=_sources(deps) | tools,
+        values=facts | requires,
+    )
     compiler = {"compiler": COMPILER}
     library = Step(
         "library",
         make_library,
-        needs=tuple(names),
-        files=_library_files() | compiler | {"closure": HERE / "closure.py"},
+        needs=(app_names, deps_names),
+        files=_library_files() | compiler | tools,
         values=facts,
     )
-    steps = [
-        library,
-        Step("dependencies", partial(place_modules, deps), files=deps | compiler, values=facts),
-        Step("application", partial(place_modules, app), files=app | compiler, values=facts),
-    ]
+    dependencies = Step(
+        "dependencies",
+        partial(make_dependencies, bundled),
+        needs=(app_names,),
+        files=deps | compiler | tools,
+        values=facts | requires,
+    )
+    application = Step(
+        "application", partial(place_modules, app), files=app | compiler, values=facts
+    )
     program = {"python": Path(sys.executable).resolve()}
-    steps.append(Step("objects", make_objects, needs=tuple(steps[:2]), files=program))
-    return {step.name: step for step in steps}
+    objects = Step("objects", make_objects, needs=(library, dependencies), files=program)
+    return {step.name: step for step in (library, dependencies, application, objects)}
+
+
+def _sources(files: Mapping[str, Path]) -> dict[str, Path]:
+    return {place: path for place, path in files.items() if place.endswith(".py")}
 
 
 def content_steps(wanted: Content, python: Mapping[str, Step], link: str = "") -> dict[str, Step]:
@@ -136,8 +148,8 @@ def initramfs_steps(
 ) -> dict[str, Step]:
     """The two parts of the initramfs, as they are and packed, by name."""
     native = (python["library"], python["dependencies"], python["objects"], content["hot"])
-    cold = Step("cold", make_cold, needs=(*native, template_step()))
-    cpio = {"cpio": HERE / "cpio.py"}
+    cpio = {"cpio": HERE / "cpio.py", "closure": HERE / "closure.py"}
+    cold = Step("cold", make_cold, needs=(*native, template_step()), files=cpio)
     base = Step("base", make_base, needs=(*native, kernel), files=cpio)
     cold_part = Step("cold-part", make_cold_part, needs=(cold,), files=cpio)
     page = Step(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 
 import pytest
 from hypothesis import given
@@ -76,6 +77,16 @@ def test_code_is_highlighted_and_always_escaped(language: str, has_spans: bool) 
     assert ("<span" in html) is has_spans
     assert "<pre><code" in html
     assert "a < b" not in html
+    assert "&lt;" in html
+
+
+def test_a_language_whose_module_is_not_there_is_left_plain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine has but the commonest of them."""
+    monkeypatch.setitem(sys.modules, "pygments.lexers.igor", None)
+    html, _ = render("```igor\nif a < b\n```\n")
+    assert "<span" not in html
     assert "&lt;" in html
 
 

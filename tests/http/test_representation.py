@@ -13,8 +13,10 @@ from appliance.http.representation import (
     CACHE_ASSETS,
     CACHE_FOREVER,
     CACHE_PAGES,
+    CODERS,
     build,
     cache_policy,
+    code,
     content_hash,
 )
 
@@ -77,6 +79,17 @@ def test_variants_are_kept_only_where_smaller() -> None:
     noise = gzip.compress(bytes(range(256)) * 4, mtime=0) * 9
     assert build(noise, "image/png").codings == (b"",)
     assert build(b"short", "text/plain").codings == (b"",)
+
+
+def test_codings_are_made_by_the_coders_that_are_there() -> None:
+    """A machine has Python's own alone."""
+
+    def absent(body: bytes) -> bytes:
+        raise ModuleNotFoundError("brotli")
+
+    body = b"the same again and again; " * 100
+    coded = code(body, {**CODERS, b"br": absent})
+    assert set(coded) == {b"zstd", b"gzip"}
 
 
 def test_rfc9110_entity_tags_name_exactly_the_octets() -> None:

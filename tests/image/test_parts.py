@@ -4,6 +4,7 @@ rules.
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import subprocess
@@ -15,7 +16,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from appliance.app import StartError
-from appliance.image import closure, kernel, libvirt, qemu
+from appliance.image import closure, kernel, libvirt, qemu, recipe
 from appliance.image import lock as locks
 from appliance.image.cpio import write_cpio
 from appliance.image.graph import BuildError
@@ -82,6 +83,44 @@ def test_dependencies_are_followed_and_extras_are_not() -> None:
     names = {d.metadata["Name"].lower() for d in closure.dependencies("appliance")}
     assert {"pydantic", "pydantic_core", "jinja2", "markupsafe"} <= names
     assert not {"pytest", "mypy", "ruff"} & names
+
+
+def test_a_dependency_that_only_commands_need_is_in_no_image() -> None:
+    """What is reached brings what it requires, also when no source of it names that."""
+    bundled = closure.bundles("appliance")
+    found = closure.reached(bundled, {"OpenSSL.SSL", "appliance.app", "json"})
+    assert {"cffi", "cryptography", "pyopenssl"} <= set(found)
+    assert "jinja2" not in found
+    imported = {
+        name
+        for place, path in recipe.application_files().items()
+        if place.endswith(".py")
+        for name in closure.imported(path)
+    }
+    whole = set(closure.reached(bundled, imported))
+    assert {"acme", "requests", "pydantic-core", "markupsafe", "cffi"} <= whole
+    assert not {"lark", "dnslib", "tqdm", "tomli-w"} & whole
+
+
+def test_the_colourist_of_an_image_is_whole() -> None:
+    """No module that is kept imports one that is not; in a function it may, for a rare language."""
+    files = closure.bundles("appliance")["pygments"].files
+    kept = {place for place in files if closure.in_image(place.removesuffix(".py") + ".pyc")}
+    assert {"pygments/lexers/python.py", "pygments/lexer.py"} <= kept
+    assert "pygments/lexers/lisp.py" in set(files) - kept
+    for place in sorted(place for place in kept if place.startswith("pygments/lexers/")):
+        for node in ast.parse(files[place].read_bytes()).body:
+            name = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            named = name.replace(".", "/") + ".py"
+            assert named not in files or named in kept, f"{place} imports {name}"
+
+
+def test_what_is_only_quicker_stays_with_the_builder() -> None:
+    assert not closure.in_image(f"yaml/_yaml{closure.EXTENSION}")
+    assert not closure.in_image(f"charset_normalizer/md{closure.EXTENSION}")
+    assert closure.in_image("charset_normalizer/md.pyc")
+    assert closure.in_image("yaml/__init__.pyc")
+    assert closure.in_image(f"_cffi_backend{closure.EXTENSION}")
 
 
 def machine(tmp_path: Path, **changes: object) -> qemu.Machine:
