@@ -135,7 +135,7 @@ def _validated(
         if isinstance(document[table], dict) and (table,) not in faulty
     }
     usable = Settings.model_validate(content, context=context)
-    raise ConfigError(sorted(problems, key=lambda p: p.line), usable)
+    raise ConfigError(sorted(dict.fromkeys(problems), key=lambda p: p.line), usable)
 
 
 def _explain(
@@ -210,6 +210,7 @@ def _explain_item(
     if not keys:
         shape = f"tables, each begun by [[{table}]]"
         allowed = f"one of at most 100 {shape}" if error["type"] == "too_long" else shape
+        line = line or _line_of(text, *table.split("."))
         return Problem(str(path), line, "error", f"{table}: must be {allowed}")
     if error["type"] == "missing":
         return Problem(str(path), line, "error", f"{table}.{keys[0]}: is missing")

@@ -252,6 +252,7 @@ def test_several_links(tmp_path: pathlib.Path) -> None:
             ),
             '6: net.more.gateway = "10.9.0.1": must be an address of a network of ours: 10.0',
         ),
+        ("more = [1, 2]", "2: net.more: must be tables, each begun by [[net.more]]"),
         ('link = "tap:a"\nmore = 3', "3: net.more = 3: must be tables, each begun by [[net.more]]"),
     ],
 )
