@@ -141,6 +141,17 @@ def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+def test_a_full_disk_is_told_and_ends_nothing() -> None:
+    """What is served does not depend on where its notes go."""
+    code = "from appliance.commands import say; say('one'); say('two')"
+    command = [sys.executable, "-c", code]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=True)
+        told = [f"appliance: standard output: No space left on device: {n}" for n in ("one", "two")]
+        assert done.stderr.decode().splitlines() == told
+        subprocess.run(command, stdout=full, stderr=full, check=True)
+
+
 def test_the_module_is_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "appliance", "--version"],

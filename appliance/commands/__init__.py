@@ -6,6 +6,7 @@ Cheap to import: argparse and pathlib; everything else is imported by the comman
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -58,11 +59,15 @@ def say(line: str) -> None:
     except BrokenPipeError:
         # Whoever read this has gone (`| head`); what is served does not depend on it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as exc:
+        # A full disk, a terminal that was hung up: nor does it on these.
+        complain(f"standard output: {exc.strerror}: {line}")
 
 
 def complain(line: str) -> None:
     """Print a line about what is wrong."""
-    print(f"appliance: {line}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(f"appliance: {line}", file=sys.stderr, flush=True)
 
 
 def count(number: int, noun: str) -> str:
