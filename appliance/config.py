@@ -1,6 +1,6 @@
 """appliance.toml, and what the command line puts over it, read and validated.
 
-settings.py says what may stand in it. Here the file is read, the options of the command line are
+`settings` says what may stand in it. Here the file is read, the options of the command line are
 put over it, and all problems are reported together, each with file, line, key and value.
 
 Nothing is opened but the file itself: whether a directory exists or an interface can be made is

@@ -58,7 +58,7 @@ LEAVES_OF = {
 STACK = {"net.stack"}
 TRANSPORT = {"net", "net.transport"}  # and net.transport_*; net/__init__ shows the public names
 # And every module that lies directly in appliance/.
-TOP = {"fuzz", "image", "parts", "commands", "trace"}
+TOP = {"fuzz", "image", "parts", "commands", "settings", "trace"}
 
 # Besides net.transport*, app and gateway: where asyncio's protocols are implemented.
 ASYNCIO = {

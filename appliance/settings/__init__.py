@@ -1,0 +1,132 @@
+"""What may stand in appliance.toml: its tables and keys as frozen pydantic models.
+
+pydantic decides what is valid; each field's description says what is allowed, in the words that end
+up in the error (config.py writes it). A table belongs to the part of the appliance that it sets up.
+Imports pydantic and this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field
+
+from appliance.settings.dns import (
+    Dns,
+    DnsForward,
+    DnsKey,
+    DnsPrimary,
+    DnsSecondary,
+    DnsUpdate,
+)
+from appliance.settings.fields import (
+    LEVELS,
+    AnyPath,
+    Level,
+    Table,
+    host_name,
+)
+from appliance.settings.net import (
+    Cable,
+    Gateway,
+    MoreLink,
+    Net,
+    Tcp,
+)
+from appliance.settings.tls import (
+    Acme,
+    CertificateFiles,
+    Tls,
+)
+from appliance.settings.web import (
+    Http,
+    Metrics,
+    Security,
+    Site,
+    VirtualHost,
+)
+
+__all__ = [
+    "LISTS",
+    "TABLES",
+    "Acme",
+    "Cable",
+    "CertificateFiles",
+    "Control",
+    "Dns",
+    "DnsForward",
+    "DnsKey",
+    "DnsPrimary",
+    "DnsSecondary",
+    "DnsUpdate",
+    "Gateway",
+    "Http",
+    "Log",
+    "Metrics",
+    "MoreLink",
+    "Net",
+    "Security",
+    "Settings",
+    "Site",
+    "Tcp",
+    "Tls",
+    "VirtualHost",
+    "host_name",
+]
+
+
+class Control(Table):
+    """[control]: where `appliance ping`, `arp`, `route` and `capture` speak to a running one."""
+
+    enabled: bool = Field(default=True, strict=True, description="true or false")
+    socket: AnyPath = Field(default=Path("state/control"), description="a path, as text")
+
+
+class Log(Table):
+    """[log]: how much is said."""
+
+    level: Level = Field(
+        default="info", description="one of " + ", ".join(f'"{level}"' for level in LEVELS)
+    )
+
+
+class Settings(Table):
+    """All tables of appliance.toml; each key has a default."""
+
+    site: Site = Site()
+    dns: Dns = Dns()
+    http: Http = Http()
+    net: Net = Net()
+    tcp: Tcp = Tcp()
+    gateway: Gateway = Gateway()
+    log: Log = Log()
+    security: Security = Security()
+    metrics: Metrics = Metrics()
+    control: Control = Control()
+    tls: Tls = Tls()
+    acme: Acme = Acme()
+    certificate: tuple[CertificateFiles, ...] = Field(default=(), max_length=100)
+    host: tuple[VirtualHost, ...] = Field(default=(), max_length=100)
+
+
+TABLES: Final[Mapping[str, type[Table]]] = {
+    "site": Site,
+    "dns": Dns,
+    "http": Http,
+    "net": Net,
+    "tcp": Tcp,
+    "gateway": Gateway,
+    "log": Log,
+    "security": Security,
+    "metrics": Metrics,
+    "control": Control,
+    "tls": Tls,
+    "acme": Acme,
+}
+LISTS: Final[Mapping[str, type[Table]]] = {
+    "host": VirtualHost,
+    "certificate": CertificateFiles,
+}
+"""Tables that may stand several times, as [[host]]."""
