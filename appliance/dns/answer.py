@@ -26,11 +26,13 @@ from appliance.dns.consts import (
     CLASSIC_UDP,
     DEFAULT_UDP,
     HEADER_LEN,
+    IN,
     MAX_MESSAGE,
     REFUSED,
     TXT,
 )
 from appliance.dns.counters import Counters
+from appliance.dns.denial import complete, link
 from appliance.dns.edit import Edited
 from appliance.dns.edns import EXTENDED, Extensions, extended_error, opt_record
 from appliance.dns.errors import LocalError
@@ -45,10 +47,14 @@ from appliance.dns.transfer import Transfers
 from appliance.dns.zone import RRset, Zone, collector_paused
 
 _CLASS_IN: Final = b"\0\1"
+_OPT_HEAD: Final = b"\0\0\x29"
 
 WARM_ENTRIES: Final = 100_000
 WARM_OCTETS: Final = 32 << 20
 """Bounds of the answers remembered for names that exist: the busy part of a large zone."""
+PROVED_ENTRIES: Final = 20_000
+PROVED_OCTETS: Final = 16 << 20
+"""Bounds of the answers with signatures and proofs: those depend on the whole name."""
 SHAPED_ENTRIES: Final = 20_000
 SHAPED_OCTETS: Final = 8 << 20
 """Bounds of the renderings that names share: one for each wildcard, cut or zone and length."""
@@ -77,10 +83,12 @@ class Catalog:
         "_lookup",
         "_opts",
         "_places",
+        "_proved",
         "_refused",
         "_refused_opts",
         "_services",
         "_shaped",
+        "_signed",
         "_slow",
         "_warm",
         "answer",
@@ -115,12 +123,15 @@ class Catalog:
         """The answer to one message, None if there is to be none; never raises on any octets."""
         self._hot: dict[bytes, Prepared] = {}
         self.zones = Zones(zones)
+        self._signed = False
+        """A zone is, so that DO makes a difference."""
         self._places = Places(Zones(()))
         self.counters = counters if counters is not None else Counters()
         self._lookup = Lookup(self.zones, minimal=minimal)
         self._refused = refused()
         self._warm: Generations[bytes, Prepared] = Generations(WARM_ENTRIES, WARM_OCTETS)
         self._shaped: Generations[int, Prepared] = Generations(SHAPED_ENTRIES, SHAPED_OCTETS)
+        self._proved: Generations[bytes, Prepared] = Generations(PROVED_ENTRIES, PROVED_OCTETS)
         self.equip(
             udp_size=udp_size,
             counters=self.counters,
@@ -131,6 +142,9 @@ class Catalog:
             clock=clock,
         )
         with collector_paused():
+            for zone in self.zones.by_origin.values():
+                link(zone)
+            self._signed = self._is_signed()
             self._places = Places(self.zones)
             tallies = self.counters.tallies
             rendered = render_all(self.zones, self._lookup, eager, tallies, progress)
@@ -183,7 +197,7 @@ class Catalog:
 
     def _renew(self) -> None:
         """Let plain queries be answered from the tables as they are now."""
-        self.answer = Quick(
+        quick = Quick(
             self._hot,
             self._places.table,
             self._warm,
@@ -197,10 +211,26 @@ class Catalog:
             self._refused,
             self._refused_opts,
         ).answer
+        self.answer = self._parted(quick) if self._signed else quick
+
+    def _is_signed(self) -> bool:
+        return any(zone.signed for zone in self.zones.by_origin.values())
+
+    def _parted(self, quick: Answers) -> Answers:
+        """Keep questions that want proofs from what has none."""
+        slow = self._slow.answer
+
+        def answer(query: bytes, *, transport: str = "udp", peer: Any = None) -> bytes | None:
+            # RFC 3225 §3: DO, in an OPT without options; one with options is slow in any case.
+            if query[-11:-8] == _OPT_HEAD and query[-4] & 0x80:
+                return slow(query, transport, peer)
+            return quick(query, transport=transport, peer=peer)
+
+        return answer
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but what compiled modules hold, which begins anew."""
-        anew = ("answer", "_warm", "_shaped")
+        anew = ("answer", "_warm", "_shaped", "_proved")
         return {name: getattr(self, name) for name in self.__slots__ if name not in anew}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -208,6 +238,7 @@ class Catalog:
             setattr(self, name, value)
         self._warm = Generations(WARM_ENTRIES, WARM_OCTETS)
         self._shaped = Generations(SHAPED_ENTRIES, SHAPED_OCTETS)
+        self._proved = Generations(PROVED_ENTRIES, PROVED_OCTETS)
         self._renew()
 
     def stream(
@@ -226,6 +257,9 @@ class Catalog:
         """The rendering for a question, remembered or made."""
         qname = message[HEADER_LEN : query.name_end]
         key = qname.lower() + query.qtype.to_bytes(2, "big") + message[query.end - 2 : query.end]
+        edns = query.edns
+        if self._signed and edns is not None and edns.flags & DO and query.qclass == IN:
+            return self._proven(qname, query.qtype, key)
         prepared = self._hot.get(key) or self._warm.get(key)
         if prepared is not None:
             self.counters.warm += 1
@@ -252,6 +286,16 @@ class Catalog:
             self._warm.put(key, prepared, len(prepared.octets) + len(key))
         return prepared
 
+    def _proven(self, qname: bytes, qtype: int, key: bytes) -> Prepared:
+        """An answer with what signatures and proofs there are."""
+        prepared = self._proved.get(key)
+        if prepared is None:
+            found = self._lookup.resolve(qname, qtype)
+            complete(found)
+            prepared = prepare(qname, found)
+            self._proved.put(key, prepared, len(prepared.octets) + len(key))
+        return prepared
+
     def _chaos(self, qname: bytes, qtype: int) -> Prepared:
         """The server's own words (RFC 4892); never remembered, as they are for people."""
         rdata = self._services.chaos(qname.lower()) if self._services is not None else None
@@ -272,6 +316,8 @@ class Catalog:
         self._forget()
         self._drop(old, edited.names)
         self.zones.by_origin[zone.origin] = zone
+        link(zone, old, edited.names)
+        self._sign()
         self._places.put(zone, edited.names)
         if len(self._hot) < self._eager:
             rendered = Rendered(self.counters.tallies)
@@ -305,6 +351,7 @@ class Catalog:
         """What `replace` may be given; touches nothing, so another thread may do it."""
         zones = Zones(one for one in self.zones.by_origin.values() if one.origin != zone.origin)
         zones.by_origin[zone.origin] = zone
+        link(zone)
         rendered = Rendered(self.counters.tallies)
         rendered.zone(zone, Lookup(zones, minimal=self._lookup.minimal), self._eager)
         return rendered
@@ -316,6 +363,7 @@ class Catalog:
             self.zones.absent.discard(origin)
             self._places.table.pop(origin, None)
         if zone is not None:
+            link(zone)
             self.zones.by_origin[origin] = zone
         if old is not None:
             self._drop(old, old.nodes)
@@ -324,7 +372,15 @@ class Catalog:
             for other in self.zones.by_origin.values():
                 if names.is_below(origin, other.origin):
                     self._drop(other, [n for n in other.nodes if names.is_below(n, origin)])
+        self._sign()
         self._places.replaced(old, zone)
+
+    def _sign(self) -> None:
+        """Notice that the last signed zone has gone, or that a first one has come."""
+        signed = self._is_signed()
+        if signed != self._signed:
+            self._signed = signed
+            self._renew()
 
     def _forget(self) -> None:
         """Forget all answers that any change may concern; they are rendered when asked for."""
@@ -334,6 +390,7 @@ class Catalog:
         self._fragile = []
         self._warm = Generations(WARM_ENTRIES, WARM_OCTETS)
         self._shaped = Generations(SHAPED_ENTRIES, SHAPED_OCTETS)
+        self._proved = Generations(PROVED_ENTRIES, PROVED_OCTETS)
         self._renew()
 
     def _drop(self, zone: Zone, some: Iterable[bytes]) -> None:

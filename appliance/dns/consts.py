@@ -51,6 +51,7 @@ RRSIG: Final = 46
 NSEC: Final = 47
 DNSKEY: Final = 48
 NSEC3: Final = 50
+NSEC3PARAM: Final = 51
 TLSA: Final = 52
 SVCB: Final = 64
 HTTPS: Final = 65

@@ -14,7 +14,7 @@ from appliance.dns import names
 from appliance.dns.consts import DNAME, NS, SOA
 from appliance.dns.errors import LocalError
 from appliance.dns.serial import Difference, Record, with_serial
-from appliance.dns.zone import Node, RRset, Zone, canonical
+from appliance.dns.zone import Node, RRset, Zone, attach, canonical
 
 
 class Edited(NamedTuple):
@@ -62,6 +62,9 @@ class _Editor:
         self.tops.update(n for n in touched if _covers(self.nodes.get(n), self.zone.origin))
         if self.tops:
             self._cover()
+        for name in self.mine:
+            if name in self.nodes:
+                attach(self.nodes[name])
         zone = Zone(
             self.zone.origin,
             self.nodes,

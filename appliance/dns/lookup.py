@@ -16,7 +16,7 @@ bounded by `MAX_CHAIN` whatever the zones contain. Imports `consts`, `names` and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from appliance.dns import names
 from appliance.dns.consts import (
@@ -33,6 +33,7 @@ from appliance.dns.consts import (
     NOERROR,
     NS,
     NSEC,
+    NSEC3,
     NXDOMAIN,
     REFUSED,
     RRSIG,
@@ -62,6 +63,21 @@ _TARGET_AT: Final = {NS: 0, MX: 2, SRV: 6, SVCB: 2, HTTPS: 2}
 and §3.3.11, RFC 2782, RFC 9460 §4.1."""
 
 
+NAME_ERROR, NO_DATA, NO_DATA_WILD, EXPANDED, DELEGATED = range(5)
+"""What is claimed of a name, and needs a proof in a signed zone (RFC 4035 §3.1.3, §3.1.4)."""
+
+
+class Claim(NamedTuple):
+    """One of them; see `denial`."""
+
+    kind: int
+    zone: Zone
+    name: bytes
+    """Of which it is claimed, in lower case."""
+    node: Node
+    """Its own node, the cut's or the closest encloser's."""
+
+
 class Shape:
     """What an answer depends on besides the type and the length of the question's name."""
 
@@ -84,6 +100,7 @@ class Answer:
         "additional",
         "answer",
         "authority",
+        "claims",
         "courtesy",
         "exact",
         "glue",
@@ -102,6 +119,8 @@ class Answer:
         """Addresses that a referral cannot work without (RFC 9471 §2.1): lost means TC."""
         self.additional: list[Record] = []
         """Helpful records; may be left out for want of room."""
+        self.claims: list[Claim] = []
+        """What is to be proved to who wants proofs; of signed zones only."""
         self.courtesy = False
         """The authority section may be left out for want of room too."""
         self.zone: Zone | None = None
@@ -224,6 +243,9 @@ class Lookup:
     ) -> bytes | None:
         """One pass through RFC 1034 §4.3.2 step 3; the next name if an alias leads on."""
         node = zone.closest(name)
+        if zone.signed and NSEC3 in node.rrsets and node is not zone.apex:
+            # RFC 5155 §7.2.8: the owner of an NSEC3 RRset is not among the zone's names.
+            node = zone.apex
         exact = len(node.name) == len(name)
         cover = node.cover
         if trace is not None:
@@ -239,11 +261,13 @@ class Lookup:
                 return self._dname(result, cover, owner, qtype, trace)
         if exact:
             result.exact = result.exact or hop == 0
-            return self._at_node(result, zone, node, owner, qtype, trace)
+            return self._at_node(result, zone, node, owner, qtype, trace, node)
         source = node.wildcard
         if source is None:
             result.rcode = NXDOMAIN
             result.authority.append((zone.apex.owner, zone.negative))
+            if zone.signed:
+                result.claims.append(Claim(NAME_ERROR, zone, name, node))
             if hop == 0:
                 result.shape = Shape(zone, len(zone.origin))
             _note(trace, "RFC 8020 §2", f"nothing at or below {names.to_text(name)}: NXDOMAIN")
@@ -251,7 +275,7 @@ class Lookup:
         _note(trace, "RFC 4592 §3.3.1", f"synthesized from {names.to_text(source.name)}")
         # A name made by a wildcard further down a chain may be the question's own.
         result.shape = Shape(node, len(node.name)) if hop == 0 else None
-        return self._at_node(result, zone, source, owner, qtype, trace)
+        return self._at_node(result, zone, source, owner, qtype, trace, node)
 
     def _at_node(
         self,
@@ -261,10 +285,17 @@ class Lookup:
         owner: bytes,
         qtype: int,
         trace: Trace | None,
+        closest: Node,
     ) -> bytes | None:
-        """RFC 1034 §4.3.2 step 3a at a node, which may be a wildcard standing in for `owner`."""
+        """RFC 1034 §4.3.2 step 3a at a node, which may be a wildcard standing in for `owner`.
+
+        Then `closest` is its closest encloser, else the node itself.
+        """
         rrsets = node.rrsets
         found = rrsets.get(qtype)
+        if qtype == RRSIG and found is not None and zone.signed:
+            # RFC 8482 §7: as with ANY; the signatures of one set will do.
+            found = _one_of(rrsets).signatures or found
         if found is None and rrsets:
             if qtype == ANY:
                 found = _one_of(rrsets)
@@ -272,14 +303,21 @@ class Lookup:
             elif CNAME in rrsets and qtype not in BESIDE_CNAME:
                 alias = rrsets[CNAME]
                 result.answer.append((owner, alias))
+                if zone.signed and node is not closest:
+                    result.claims.append(Claim(EXPANDED, zone, owner.lower(), closest))
                 target = alias.rdatas[0]
                 _note(trace, "RFC 1034 §3.6.2", f"CNAME to {names.to_text(target)}")
                 return target
         if found is None:
             result.authority.append((zone.apex.owner, zone.negative))
+            if zone.signed:
+                kind = NO_DATA if node is closest else NO_DATA_WILD
+                result.claims.append(Claim(kind, zone, owner.lower(), closest))
             _note(trace, "RFC 2308 §2.2", "the name exists without this type: NODATA")
             return None
         result.answer.append((owner, found))
+        if zone.signed and node is not closest:
+            result.claims.append(Claim(EXPANDED, zone, owner.lower(), closest))
         _note(trace, "RFC 1034 §4.3.2 step 3a", _count(found))
         if found.rtype in _TARGET_AT:
             self._helpers(result, zone, owner, found)
@@ -299,6 +337,8 @@ class Lookup:
             result.shape = Shape(cut, len(cut.name))
         delegation = cut.rrsets[NS]
         result.authority.append((cut.owner, delegation))
+        if zone.signed:
+            result.claims.append(Claim(DELEGATED, zone, cut.name, cut))
         _note(trace, "RFC 1034 §4.3.2 step 3b", f"referral to {names.to_text(cut.name)}")
         for target in delegation.rdatas:
             lowered = target.lower()
@@ -361,10 +401,10 @@ class Lookup:
 
 
 def _one_of(rrsets: Mapping[int, RRset]) -> RRset:
-    """RFC 8482 §4.1: one RRset stands for all; the smallest, signatures last."""
+    """RFC 8482 §4.1: one RRset stands for all; the smallest, signatures and proofs last."""
     return min(
         rrsets.values(),
-        key=lambda rrset: (rrset.rtype == RRSIG, sum(map(len, rrset.rdatas)), rrset.rtype),
+        key=lambda rrset: (rrset.rtype in (RRSIG, NSEC), sum(map(len, rrset.rdatas)), rrset.rtype),
     )
 
 

@@ -68,6 +68,10 @@ def reload(served: Iterable[Zone], loaded: LoadedZones, today: int) -> Reloaded:
             # Also when a serial that was raised here is lower in the file still.
             zones.append(before)
             continue
+        if not newer and zone.signed:
+            zones.append(before)
+            problems.append(_cannot_raise(before, zone))
+            continue
         if not newer:
             problems.append(_raise_serial(before, zone, today))
             change = difference(before, zone)
@@ -81,6 +85,16 @@ def reload(served: Iterable[Zone], loaded: LoadedZones, today: int) -> Reloaded:
             message = f"{zone.name} is served as it was, with serial {zone.serial}"
             problems.append(Problem(zone.files[0], 0, "warning", message))
     return Reloaded(tuple(zones), tuple(changes), tuple(news), tuple(problems), served)
+
+
+def _cannot_raise(before: Zone, zone: Zone) -> Problem:
+    """The serial is signed, and the key is not ours (RFC 4035 §2.2)."""
+    file, line = zone.place(zone.soa.where)
+    message = (
+        f"{zone.name} changed, but its serial {zone.serial} is not newer than {before.serial}, "
+        "and it is signed elsewhere: it is served as it was"
+    )
+    return Problem(file, line, "warning", message)
 
 
 def _raise_serial(before: Zone, zone: Zone, today: int) -> Problem:

@@ -64,9 +64,9 @@ def _new_file(kept: Kept, last: int | None, today: int) -> None:
     assert kept.journal is not None
     zone = kept.zone
     serial = zone.serial
-    if last is not None and not is_newer(serial, last):
+    if last is not None and not is_newer(serial, last) and not zone.signed:
         serial = successor(last, today)
-    zone.renumber(serial)
+        zone.renumber(serial)
     if kept.dirty:
         # What the file lacks must not be forgotten: it is written back soon (`service`), and
         # until then the old entries stay.

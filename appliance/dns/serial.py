@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from appliance.dns.consts import SOA
-from appliance.dns.zone import Zone
+from appliance.dns.consts import RRSIG, SOA
+from appliance.dns.zone import Node, RRset, Zone
 
 HALF: Final = 1 << 31
 MASK: Final = 0xFFFFFFFF
@@ -78,9 +78,18 @@ def soa_record(zone: Zone) -> Record:
 def records(zone: Zone) -> Iterator[Record]:
     """Every record of a zone but the SOA."""
     for node, rrset in zone:
-        if rrset.rtype != SOA:
+        if rrset.rtype == RRSIG:
+            for rdata in rrset.rdatas:
+                yield node.owner, RRSIG, signature_ttl(node, rrset, rdata), rdata
+        elif rrset.rtype != SOA:
             for rdata in rrset.rdatas:
                 yield node.owner, rrset.rtype, rrset.ttl, rdata
+
+
+def signature_ttl(node: Node, signatures: RRset, rdata: bytes) -> int:
+    """RFC 4034 §3: the TTL of what a signature signs, of which each has its own."""
+    signed = node.rrsets.get(rdata[0] << 8 | rdata[1])
+    return signatures.ttl if signed is None else signed.ttl
 
 
 def difference(old: Zone, new: Zone) -> Difference:
@@ -103,6 +112,12 @@ def _only_in(one: Zone, other: Zone) -> Iterator[Record]:
             if rtype == SOA:
                 continue
             kept: frozenset[bytes] = frozenset()
+            if rtype == RRSIG:
+                before = _signatures(beside, theirs)
+                for rdata, ttl in _signatures(node, rrset).items():
+                    if before.get(rdata) != ttl:
+                        yield node.owner, rtype, ttl, rdata
+                continue
             if theirs is not None and theirs.ttl == rrset.ttl:
                 if theirs.rdatas == rrset.rdatas:
                     continue
@@ -110,6 +125,12 @@ def _only_in(one: Zone, other: Zone) -> Iterator[Record]:
             for rdata in rrset.rdatas:
                 if rdata not in kept:
                     yield node.owner, rtype, rrset.ttl, rdata
+
+
+def _signatures(node: Node | None, rrset: RRset | None) -> dict[bytes, int]:
+    if node is None or rrset is None:
+        return {}
+    return {rdata: signature_ttl(node, rrset, rdata) for rdata in rrset.rdatas}
 
 
 def is_same_content(change: Difference) -> bool:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from appliance.dns.authority import FEW, Authority, file_name
 from appliance.dns.conversation import TransferProtocol
+from appliance.dns.denial import link
 from appliance.dns.edit import apply
 from appliance.dns.errors import DnsError, LocalError, Problem, WireError, ZoneError
 from appliance.dns.forward import carry
@@ -398,6 +399,8 @@ class Service:
             zone = before
             for change in changes:
                 zone = apply(zone, change).zone
+            if len(changes) > 1:
+                link(zone)  # a signed zone's chain is sorted here rather than on the loop
             large = sum(len(one.removed) + len(one.added) for one in changes) > 1000
             return zone, self.authority.current.render_zone(zone) if large else None
 

@@ -188,12 +188,15 @@ class Updates:
             return BADVERS  # RFC 6891 §6.1.3
         if parts.qtype != SOA or parts.qclass != IN:
             return FORMERR if parts.qtype != SOA else NOTAUTH
-        if self._find(parts.name) is None:
+        kept = self._find(parts.name)
+        if kept is None:
             return NOTAUTH
         # Prerequisites would tell strangers what a zone has, so permission comes first.
         key = signer.key if signer is not None else None
         if key is None or not self._policy.knows(key.name, parts.name):
             return REFUSED
+        if kept.zone.signed:
+            return REFUSED  # RFC 3007 §4: we have no key to sign with what changes
         return None
 
     def _hand_on(

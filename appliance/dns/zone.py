@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance.dns import names
-from appliance.dns.consts import DNAME, NAME_FIELDS, NS, SOA
+from appliance.dns.consts import DNAME, NAME_FIELDS, NS, RRSIG, SOA
 from appliance.dns.errors import Problem
 
 _MANY: Final = 8
@@ -47,7 +47,7 @@ def collector_paused() -> Iterator[None]:
 class RRset:
     """Records of one owner and type: the RFC 2181 §5 unit that is answered whole."""
 
-    __slots__ = ("rdatas", "rtype", "ttl", "where")
+    __slots__ = ("rdatas", "rtype", "signatures", "ttl", "where")
 
     def __init__(self, rtype: int, ttl: int, rdatas: tuple[bytes, ...], where: int = 0) -> None:
         """`ttl` in seconds, `rdatas` in uncompressed wire form, in the order of the file."""
@@ -56,6 +56,8 @@ class RRset:
         self.rdatas = rdatas
         self.where = where
         """File index << 32 | line of the first record; see `Zone.place`. 0: synthesized."""
+        self.signatures: RRset | None = None
+        """What signs it, if its zone was signed (RFC 4035 §2.2); see `attach`."""
 
 
 class Node:
@@ -81,6 +83,7 @@ class Zone:
 
     __slots__ = (
         "apex",
+        "chain",
         "digest",
         "files",
         "negative",
@@ -88,6 +91,7 @@ class Zone:
         "origin",
         "problems",
         "records",
+        "signed",
         "soa",
     )
 
@@ -108,6 +112,14 @@ class Zone:
         # RFC 2308 §3, §5: a negative answer lives min(SOA TTL, MINIMUM) seconds.
         minimum = int.from_bytes(self.soa.rdatas[0][-4:], "big")
         self.negative = RRset(SOA, min(self.soa.ttl, minimum), self.soa.rdatas, self.soa.where)
+        self.chain: object = None
+        """What `denial` has made of the zone, when it was first asked for proofs."""
+        self.signed = self.soa.signatures is not None
+        """Somebody has signed it; see `denial`."""
+        if self.soa.signatures is not None:
+            # RFC 4034 §3: signatures have the TTL of what they sign.
+            rdatas = self.soa.signatures.rdatas
+            self.negative.signatures = RRset(RRSIG, self.negative.ttl, rdatas)
         self.records = records
         """Records held, duplicates not counted."""
         self.files = files
@@ -148,7 +160,7 @@ class Zone:
         return int.from_bytes(self.soa.rdatas[0][-20:-16], "big")
 
     def renumber(self, serial: int) -> None:
-        """Give the zone another serial; only before it is handed to a catalog."""
+        """Give the zone another serial; only before it is handed to a catalog, and if unsigned."""
         rdata = self.soa.rdatas[0]
         changed = (rdata[:-20] + serial.to_bytes(4, "big") + rdata[-16:],)
         for rrset in (self.soa, self.negative):
@@ -180,6 +192,23 @@ class Zone:
 def is_cut(node: Node, origin: bytes) -> bool:
     """True if the zone is delegated away at this node (RFC 1034 §4.2.1)."""
     return NS in node.rrsets and node.name != origin
+
+
+def attach(node: Node) -> None:
+    """Put the signatures of a node beside what they sign; sets that others share are left alone."""
+    over: dict[int, list[bytes]] = {}
+    held = node.rrsets.get(RRSIG)
+    for rdata in held.rdatas if held is not None else ():
+        over.setdefault(rdata[0] << 8 | rdata[1], []).append(rdata)
+    for rtype, rrset in node.rrsets.items():
+        some = tuple(over.get(rtype, ()))
+        known = rrset.signatures
+        if (known.rdatas, known.ttl) != (some, rrset.ttl) if known is not None else some:
+            fresh = RRset(rtype, rrset.ttl, rrset.rdatas, rrset.where)
+            if some:
+                # RFC 4034 §3: their TTL is that of what they sign.
+                fresh.signatures = RRset(RRSIG, rrset.ttl, some)
+            node.rrsets[rtype] = fresh
 
 
 def canonical(rtype: int, rdata: bytes) -> bytes:
@@ -220,7 +249,9 @@ class ZoneBuilder:
             self.records += 1
             return None
         complaint = None
-        if ttl != rrset.ttl:
+        if ttl != rrset.ttl and rtype == RRSIG:
+            rrset.ttl = min(ttl, rrset.ttl)  # RFC 4034 §3: they are no set like others
+        elif ttl != rrset.ttl:
             rrset.ttl = min(ttl, rrset.ttl)
             complaint = f"TTL {ttl} differs within the RRset; all get {rrset.ttl} (RFC 2181 §5.2)"
         if self._is_duplicate(name, rrset, rdata):
@@ -269,6 +300,10 @@ class ZoneBuilder:
         """The zone; the apex must hold exactly one SOA record by now."""
         self._seen.clear()
         self._cover()
+        if RRSIG in self.nodes[self.origin].rrsets:
+            for node in self.nodes.values():
+                if RRSIG in node.rrsets:
+                    attach(node)
         return Zone(self.origin, self.nodes, records=self.records, files=files, digest=digest)
 
     def _cover(self) -> None:

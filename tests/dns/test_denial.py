@@ -1,0 +1,287 @@
+"""Answers from signed zones: signatures, and proofs of what is not there (RFC 4035, RFC 5155)."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.update
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.dns import (
+    Catalog,
+    Extensions,
+    Keys,
+    LoadedZones,
+    Zone,
+    ZoneError,
+    key,
+    load_zones,
+)
+from appliance.dns.authority import Authority, Options
+from appliance.dns.consts import NSEC, NSEC3, RRSIG
+from appliance.dns.denial import _place
+from appliance.dns.edit import apply
+from appliance.dns.policy import Policy, rule
+from appliance.dns.reload import reload
+from appliance.dns.serial import difference, records
+from tests.dns.signing import ORIGIN, ZONE, owners, signed, unproved
+from tests.dns.util import Reply, question
+
+SECRET = bytes(range(32))
+KEY = key("upd.", "hmac-sha256", SECRET)
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"nsec3": True},
+    {"nsec3": True, "salt": "ABCD", "rounds": 5},
+    {"nsec3": True, "opt_out": True},
+]
+TYPES = ["A", "AAAA", "TXT", "DS", "NS", "SOA", "CNAME", "MX", "DNAME", "HTTPS", "DNSKEY"]
+LABELS = [b"a", b"*", b"zz", b"ns", b"www", b"y"]
+
+
+def proving(name: str, rdtype: str = "A", **how: Any) -> bytes:
+    return question(name, rdtype, use_edns=0, want_dnssec=True, payload=4096, **how)
+
+
+def ask(catalog: Catalog, name: str, rdtype: str = "A") -> dns.message.Message:
+    wire = catalog.answer(proving(f"{name}.example.test." if name else "example.test.", rdtype))
+    return Reply(wire).message
+
+
+def kinds(section: list[Any]) -> list[str]:
+    return [dns.rdatatype.to_text(rrset.rdtype) for rrset in section]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=["nsec", "nsec3", "salt", "opt-out"])
+def zone(request: pytest.FixtureRequest) -> Zone:
+    return signed(**request.param)
+
+
+def test_every_answer_proves_what_it_claims(zone: Zone) -> None:
+    """RFC 4035 §3.1, §5.4; RFC 5155 §7.2, §8: names of the zone, above, below and beside them."""
+    catalog = Catalog([zone], udp_size=4096)
+    random = Random(3)
+    some = owners(zone)
+    asked = {(name, rdtype) for name in some for rdtype in TYPES}
+    for _ in range(250):
+        name = random.choice(some)
+        for _ in range(random.choice((1, 1, 2))):
+            name = dns.name.Name([random.choice(LABELS), *name.labels])
+        asked.add((name, random.choice(TYPES)))
+    for name, rdtype in asked:
+        message = Reply(catalog.answer(proving(str(name), rdtype))).message
+        assert unproved(message) == [], (name, rdtype, message.to_text())
+
+
+def test_the_judge_misses_what_is_missing(zone: Zone) -> None:
+    catalog = Catalog([zone], udp_size=4096)
+    for name in ("www", "none", "y.ent", "a.wild", "plain"):
+        message = ask(catalog, name)
+        assert unproved(message) == []
+        for section in (message.answer, message.authority):
+            for rrset in list(section):
+                if rrset.rdtype in (RRSIG, NSEC, NSEC3) and rrset.covers != dns.rdatatype.SOA:
+                    section.remove(rrset)
+        assert unproved(message) != [], name
+
+
+def test_who_does_not_ask_gets_what_there_was_before(zone: Zone) -> None:
+    """RFC 4035 §3.1: without DO no DNSSEC records, but those that are asked for by type."""
+    plain, catalog = Catalog([Zone.from_text(ZONE)]), Catalog([zone])
+    for name in owners(plain.zones.by_origin[b"\7example\4test\0"]):
+        for rdtype in TYPES:
+            for how in ({}, {"use_edns": 0}):
+                one = question(str(name), rdtype, **how)
+                assert Reply(catalog.answer(one)).kinds() == Reply(plain.answer(one)).kinds()
+
+
+def test_what_is_remembered_is_what_was_made(zone: Zone) -> None:
+    catalog = Catalog([zone])
+    for name in ("www", "NONE", "a.wild", "b.wild", "sub", "x.plain", "x.dn", "y.ent"):
+        one = proving(f"{name}.example.test.")
+        fresh = Catalog([zone]).answer(one)
+        assert catalog.answer(one) == catalog.answer(one) == fresh
+        other = proving(f"{name.swapcase()}.example.test.", id=int.from_bytes(one[:2], "big"))
+        answer = catalog.answer(other)
+        assert answer is not None
+        assert answer[12 : 12 + len(name)] == other[12 : 12 + len(name)]
+        assert Reply(answer).message.rcode() == Reply(fresh).message.rcode()
+    put_away = pickle.loads(pickle.dumps(catalog))
+    assert put_away.answer(proving("none.example.test.")) is not None
+    assert kinds(ask(put_away, "none").authority)[:2] == ["SOA", "RRSIG"]
+
+
+def test_ttls() -> None:
+    """RFC 4034 §3: a signature's TTL is that of what it signs; RFC 2308 §5 for SOA."""
+    zone = signed()
+    assert not any("TTL" in problem.message for problem in zone.problems)
+    catalog = Catalog([zone])
+    for rdtype, ttl in (("A", 600), ("TXT", 60)):
+        assert {rrset.ttl for rrset in ask(catalog, "www", rdtype).answer} == {ttl}
+    assert {rrset.ttl for rrset in ask(catalog, "none").authority} == {300}
+    kept = {
+        (rdata[0] << 8 | rdata[1]): ttl
+        for owner, rtype, ttl, rdata in records(zone)
+        if rtype == RRSIG and owner.startswith(b"\3www")
+    }
+    assert kept == {1: 600, 16: 60, 47: 300}
+
+
+def test_rfc5155_7_2_8_hashes_are_no_names() -> None:
+    zone = signed(nsec3=True)
+    owner = next(node.owner for node in zone.nodes.values() if NSEC3 in node.rrsets)
+    name = dns.name.from_wire(owner, 0)[0].relativize(ORIGIN).to_text()
+    catalog = Catalog([zone], udp_size=4096)
+    for rdtype in ("A", "NSEC3", "RRSIG"):
+        for below in (name, f"a.{name}"):
+            message = ask(catalog, below, rdtype)
+            assert message.rcode() == dns.rcode.NXDOMAIN
+            assert unproved(message) == []
+            plain = Reply(catalog.answer(question(f"{below}.example.test.", rdtype)))
+            assert plain.rcode == "NXDOMAIN"
+    wild = signed(ZONE + "* A 192.0.2.9\n", nsec3=True)
+    owner = next(node.owner for node in wild.nodes.values() if NSEC3 in node.rrsets)
+    name = dns.name.from_wire(owner, 0)[0].relativize(ORIGIN).to_text()
+    assert kinds(ask(Catalog([wild], udp_size=4096), name).answer) == ["A", "RRSIG"]
+
+
+def test_any_and_rrsig_get_one_set(zone: Zone) -> None:
+    """RFC 8482 §4.1, §7: what is asked for in order to get much for little."""
+    catalog = Catalog([zone])
+    assert kinds(ask(catalog, "www", "ANY").answer) == ["TXT", "RRSIG"]
+    (rrset,) = ask(catalog, "www", "RRSIG").answer
+    assert [rdata.type_covered for rdata in rrset] == [dns.rdatatype.TXT]
+
+
+def test_rfc4035_3_1_1_what_does_not_fit_is_truncated(zone: Zone) -> None:
+    catalog = Catalog([zone])
+    whole = catalog.answer(proving("none.example.test."), transport="tcp")
+    assert whole is not None
+    small = question("none.example.test.", use_edns=0, want_dnssec=True, payload=512)
+    reply = Reply(catalog.answer(small))
+    assert ("TC" in reply.flags) == (len(whole) > 512)
+    assert "TC" not in Reply(whole).flags
+
+
+@pytest.mark.parametrize("kind", KINDS[:3], ids=["nsec", "nsec3", "salt"])
+def test_an_edited_zone_answers_as_one_made_anew(kind: dict[str, Any]) -> None:
+    """What IXFR brings: names that come, go and change, and with them the chain."""
+    random = Random(5)
+    old = signed(**kind)
+    catalog = Catalog([old], udp_size=4096)
+    for serial in range(2, 4):
+        lines = [line for line in ZONE.splitlines() if random.random() < 0.9 or "@" in line]
+        lines += [f"n{random.randrange(9)}.z A 192.0.2.{serial}" for _ in range(3)]
+        text = "\n".join(lines).replace(" 1 7200", f" {serial} 7200") + "\n"
+        if "$ORIGIN" not in text or "$TTL" not in text:
+            text = "$ORIGIN example.test.\n$TTL 600\n" + text
+        new = signed(text, **kind)
+        edited = apply(old, difference(old, new))
+        catalog.edit(edited)
+        fresh = Catalog([new], udp_size=4096)
+        for name in {*map(str, owners(new)), *map(str, owners(old)), "none.example.test."}:
+            for rdtype in ("A", "DS"):
+                one = proving(name, rdtype)
+                got, wanted = Reply(catalog.answer(one)), Reply(fresh.answer(one))
+                assert (got.rcode, got.answer) == (wanted.rcode, wanted.answer)
+                assert got.authority == wanted.authority
+                assert unproved(got.message) == []
+        old = edited.zone
+
+
+def test_signed_and_unsigned_zones_come_and_go() -> None:
+    catalog = Catalog([Zone.from_text(ZONE)])
+    assert kinds(ask(catalog, "none").authority) == ["SOA"]
+    catalog.replace(signed(nsec3=True))
+    assert kinds(ask(catalog, "none").authority)[:2] == ["SOA", "RRSIG"]
+    other = Zone.from_text(ZONE.replace("example", "other"))
+    catalog.replace(other)
+    one = proving("none.other.test.")
+    assert Reply(catalog.answer(one)).kinds()[1] == ["SOA"]
+    catalog.replace(Zone.from_text(ZONE))
+    assert kinds(ask(catalog, "none").authority) == ["SOA"]
+    assert Reply(catalog.answer(one)).kinds()[1] == ["SOA"]
+
+
+def test_a_forgotten_serial_of_a_signed_zone_is_not_raised() -> None:
+    """RFC 4035 §2.2: the SOA is signed, and we have no key."""
+    before, after = signed(), signed(ZONE + "new A 192.0.2.9\n")
+    plan = reload([before], LoadedZones((after,), ()), 20261130)
+    assert plan.zones == (before,)
+    assert after.serial == 1
+    assert "is served as it was" in plan.problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("@ NSEC3PARAM 1 0 10 -\n", "wants 0"),
+        ("@ NSEC3PARAM 1 0 501 -\n", "at most 500 are served"),
+        ("", "has neither NSEC nor NSEC3PARAM"),
+    ],
+)
+def test_chains_that_are_missing_or_cost_too_much(text: str, complaint: str) -> None:
+    """RFC 9276 §3.1; the work for one answer is bounded whatever a zone has."""
+    head = "@ RRSIG SOA 13 2 600 20400101000000 20200101000000 1 @ AAAA\n"
+    try:
+        problems = Zone.from_text(ZONE + head + text).problems
+    except ZoneError as error:
+        problems = tuple(error.problems)
+    assert complaint in problems[-1].message + problems[0].message
+
+
+def test_without_a_chain_there_are_signatures_and_no_proofs() -> None:
+    head = "@ RRSIG SOA 13 2 600 20400101000000 20200101000000 1 @ AAAA\n"
+    for parameters in ("", "@ NSEC3PARAM 1 0 0 -\n", "@ NSEC3PARAM 2 0 0 -\n"):
+        catalog = Catalog([Zone.from_text(ZONE + head + parameters)])
+        for name in ("none", "www", "a.wild", "plain", "y.ent"):
+            ask(catalog, name)
+            ask(catalog, name, "MX")
+        assert kinds(ask(catalog, "none").authority) == ["SOA", "RRSIG"]
+
+
+@given(st.lists(st.lists(st.binary(min_size=1, max_size=3), max_size=4), min_size=2, max_size=6))
+def test_rfc4034_6_1_canonical_order(some: list[list[bytes]]) -> None:
+    """By labels from the right, as octets; the shorter of two first."""
+    wires = [b"".join(bytes((len(x),)) + x for x in labels).lower() + b"\0" for labels in some]
+    ours = sorted(wires, key=_place)
+    theirs = sorted(wires, key=lambda wire: dns.name.from_wire(wire, 0)[0])
+    assert [dns.name.from_wire(wire, 0)[0] for wire in ours] == [
+        dns.name.from_wire(wire, 0)[0] for wire in theirs
+    ]
+
+
+def test_a_signed_zone_takes_no_updates(tmp_path: Path) -> None:
+    """RFC 3007 §4: what changes must be signed, and we have no key."""
+    (tmp_path / "example.test.zone").write_text(ZONE)
+    server = Authority(
+        Options(
+            extensions=Extensions(keys=Keys([KEY])),
+            policy=Policy([rule("upd.", None, ["*"], [])]),
+            state=tmp_path / "state",
+        ),
+        random=Random(1),
+    )
+    server.begin(load_zones(tmp_path))
+    update = dns.update.UpdateMessage("example.test.")
+    update.add("new", 60, "A", "192.0.2.9")
+    update.use_tsig({dns.name.from_text("upd."): SECRET}, algorithm="hmac-sha256")
+    said: list[int] = []
+    for zone in (None, signed()):
+        if zone is not None:
+            server.kept[zone.origin].zone = zone
+        server.update(update.to_wire(), ("192.0.2.1", 53), lambda reply: said.append(reply[3] & 15))
+        batch = server.commit()
+        if batch is not None:
+            server.committed(batch, False)
+    assert said == [dns.rcode.NOERROR, dns.rcode.REFUSED]
+    server.kept[b"\7example\4test\0"].journal.close()  # type: ignore[union-attr]
