@@ -16,6 +16,7 @@ from appliance.net.source import Candidate, choose
 from appliance.net.wire.address import interface_from_text
 
 LIMITED_BROADCAST: Final = b"\xff\xff\xff\xff"  # RFC 919 §7
+_LINK_LOCAL: Final = 0xFE  # the first octet of fe80::/10, and of no other address of ours
 MAX_ADDRESSES: Final = 64  # of all links: more is a misconfiguration, and each costs a look
 
 
@@ -90,12 +91,13 @@ class Addresses:
         return any(address[:10]) or address[10:12] not in (b"\0\0", b"\xff\xff")
 
     def are_ends(self, source: bytes, destination: bytes) -> bool:
-        """Tell whether a packet between these is one host's, for one address of ours.
+        """Tell whether a packet between these is one host's, for an address of ours on any link.
 
-        RFC 1122 §3.2.1.3.
+        RFC 1122 §3.2.1.3, RFC 4291 §2.5; a link-local address means its link (§2.5.6).
         """
         return (
             destination in self.local
+            and destination[0] != _LINK_LOCAL
             and source not in self.local
             and source not in self.broadcasts
             and self.is_unicast(source)

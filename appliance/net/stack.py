@@ -185,7 +185,7 @@ class Host:
                     kind >> 12 == _IPV6
                     and to_mac == mac
                     and size >= _FAST6_LEN
-                    and self._ipv6_fast(frame, size, kind, now)
+                    and self._ipv6_fast(frame, size, kind, now, link)
                 ):
                     continue
             slow(frame, now, link)
@@ -193,7 +193,8 @@ class Host:
 
     def _opens(self, key: bytes) -> bool:
         """Tell whether a segment of no flow may be taken as it is, no other process knowing it."""
-        return self.strays is None and self.addresses.are_ends(key[:4], key[4:8])
+        size = (len(key) - 4) >> 1
+        return self.strays is None and self.addresses.are_ends(key[:size], key[size:-4])
 
     def _udp_fast(self, frame: bytes, size: int, mac: bytes) -> bool:
         """Take a datagram of a known flow over IPv4; False: it needs the long way."""
@@ -240,8 +241,8 @@ class Host:
         socket.user.udp_datagram(frame[_TCP_AT + 8 : end], flow.source)
         return True
 
-    def _ipv6_fast(self, frame: bytes, size: int, kind: int, now: float) -> bool:
-        """Take a segment of a known flow over IPv6; False: it needs the long way."""
+    def _ipv6_fast(self, frame: bytes, size: int, kind: int, now: float, link: Link) -> bool:
+        """Take a segment over IPv6; False: it needs the long way."""
         vnet, length, protocol, key, seq, ack, of, wnd = _FAST6.unpack_from(frame)
         end = _TCP6_AT + length
         if end > size:
@@ -252,18 +253,19 @@ class Host:
         payload_at = _TCP6_AT + (of >> 12) * 4
         if flow is None and now < self.tcp.flooded_until and self.tcp.sheds(key, of, now):
             return True
-        if flow is None or not (
+        if not (
             _TCP6_AT + 20 <= payload_at <= end
+            and (flow is not None or (link.slaac is not None and self._opens(key)))
             and (vnet & CHECKED or self._sum6_holds(frame, end, key, TCP))
         ):
             return False
         self.counters.tcp_in += 1
         if kind & _CE6 == _CE6 and type(flow) is Connection:
             flow.congestion_experienced()
-        return (
-            flow.segment_arrives(now, seq, ack, of, wnd, frame, _TCP6_AT + 20, payload_at, end)
-            is not True
-        )
+        at = _TCP6_AT + 20
+        if flow is None or flow.segment_arrives(now, seq, ack, of, wnd, frame, at, payload_at, end):
+            self.tcp.unclaimed(key, now, seq, ack, of, wnd, frame, at, payload_at, end)
+        return True
 
     def _udp6_fast(self, frame: bytes, size: int, mac: bytes) -> bool:
         """Take a datagram of a known flow over IPv6; False: it needs the long way."""

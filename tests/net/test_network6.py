@@ -403,6 +403,25 @@ def test_tcp_over_ipv6() -> None:
     assert one.tcp.flows == two.tcp.flows == {}
 
 
+def test_a_segment_of_no_flow_is_answered_alike_on_the_long_way() -> None:
+    told = []
+    for strays in (None, lambda frame, packet, now: False):  # asked about: the long way
+        wire = Wire()
+        wire.host.strays = strays
+        wire.host.tcp_listen("", 80, lambda connection: pytest.fail("no handshake was complete"))
+        packets = [
+            IPv6(src=src, dst=dst) / TCP(sport=4000 + flags, dport=port, seq=5, ack=77, flags=flags)
+            for port in (80, 81)
+            for src, dst in ((PEER, OURS), (OURS, OURS), ("ff02::1", OURS), (PEER, "ff02::1"))
+            for flags in (0, 1, 2, 4, 16, 17, 18, 20, 0xC2)
+        ]
+        answers = [bytes(packet) for packet in wire.answers(*packets)]
+        told.append((answers, wire.host.counters.as_dict()))
+    assert told[0] == told[1]
+    assert told[0][1]["tcp_in"] == 18
+    assert len(told[0][0]) > 8
+
+
 def test_a_peer_that_names_no_mss() -> None:
     """RFC 9293 §3.7.1, MUST-15: 1,220 octets over IPv6, 536 over IPv4."""
     for ours, theirs, family, expected in (
