@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from appliance.parts.overlay import Overlay
 from appliance.settings import Acme, Settings, Site, Tls
 from appliance.tls.acme import AcmeError
 from appliance.tls.authority import self_signed
+from appliance.tls.credential import Credential
 from appliance.tls.dane import tlsa
 
 NOW = dt.datetime(2026, 5, 4, 12, 0, tzinfo=dt.UTC)
@@ -176,6 +178,37 @@ def test_a_failed_renewal_touches_nothing(keeper: Keeper) -> None:
     assert keeper.held.credential is working
     assert contexts.credentials[0] is working
     assert "No space left" in keeper.held.error
+
+
+def test_a_full_disk_while_renewing(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old certificate is served and stays on the disk; with room again it is renewed."""
+    old, new = (self_signed(["example.org"], NOW) for _ in range(2))
+    store = keeper._certificates.store
+    store.write("acme/certificate.pem", old.pem())
+    keeper.held.credential = old
+
+    async def obtained(_work: Any) -> Credential:
+        return new
+
+    async def soon(_seconds: float) -> None:
+        """TLSA records have their time at once."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keeper, "_in_thread", obtained)
+    monkeypatch.setattr(asyncio, "sleep", soon)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert not asyncio.run(keeper.renew())
+    assert keeper.held.credential is old
+    assert "certificate.pem: No space left on device; what was there stays" in keeper.held.error
+    assert store.read("acme/certificate.pem") == old.pem()
+    assert keeper.held.renew is not None
+    assert keeper.held.renew > NOW
+    assert asyncio.run(keeper.renew())
+    assert keeper.held.credential is new
+    assert keeper.held.error == ""
 
 
 def test_what_was_kept_and_is_spoilt(tmp_path: Path, overlay: Overlay, clock: Clock) -> None:
