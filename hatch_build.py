@@ -28,6 +28,8 @@ COMPILED = (
 )  # fmt: skip
 # The way of a plain query.
 COMPILED_DNS = ("tally", "cache", "prepared", "quick", "datagrams")
+# What every TLS connection begins with.
+COMPILED_TLS = ("hello",)
 
 _SETUP = """
 import sys
@@ -63,6 +65,7 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
         root = Path(self.root)
         sources = [f"appliance/net/{name}.py" for name in COMPILED]
         sources += [f"appliance/dns/{name}.py" for name in COMPILED_DNS]
+        sources += [f"appliance/tls/{name}.py" for name in COMPILED_TLS]
         # Gone when the wheel is finished, or with this object when it never is.
         self._folder = tempfile.TemporaryDirectory(prefix="appliance-compiled-")
         out = Path(self._folder.name)
