@@ -4,27 +4,19 @@
 
 in a folder with appliance.toml as the build wrote it down, and what it names. DATE (seconds since
 the epoch) is every file's date, so the same content gives the same octets whenever it is built.
-OUT gets `content.pickle`, and `hot.json`: the modules that were needed to read it and to answer a
-request and a query on a pair of interfaces. Problems go to standard error; status 1 if one is an
+OUT gets `content.pickle` and `settings.json`. Problems go to standard error; status 1 if one is an
 error.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import pickle
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-HOT = (
-    "appliance.image.guest.boot", "appliance.image.guest.machine", "appliance.net.vif.packet",
-    "pathlib", "ctypes", "traceback", "importlib.machinery", "encodings.ascii", "encodings.idna",
-)  # fmt: skip
-"""What a machine needs besides what the trial uses."""
 COMPUTED = ("first",)
 """What settings work out of others, for `appliance.image.guest.overrides` to leave out."""
 
@@ -86,68 +78,6 @@ def freeze(date: int, out: Path, link: str) -> int:
     return 0
 
 
-def trial(data: bytes) -> None:
-    """Answer a request and a query from what was written."""
-    settings, content = pickle.loads(data)  # noqa: S301 - written a moment ago
-    for outside in ("key", "secondary", "primary", "update"):
-        setattr(settings.dns, outside, ())  # secrets and neighbours are the machine's
-
-    async def serve() -> None:
-        from appliance.net.transport import Stack
-        from appliance.net.vif.pair import pair
-        from appliance.parts.authority import Authority
-        from appliance.parts.web import Web
-
-        ours, theirs = pair()
-        stack = Stack(ours, addresses=["10.0.0.2/24"], gateways=["10.0.0.1"])
-        client = Stack(theirs, addresses=["10.0.0.1/24"])
-        await stack.start()
-        await client.start()
-        for part in (Web(settings, content), Authority(settings, content)):
-            await part.begin(stack)
-        await _ask(client, settings)
-        await client.close()
-        await stack.close()
-
-    asyncio.run(serve())
-
-
-async def _ask(client: Any, settings: Any) -> None:
-    loop = asyncio.get_running_loop()
-    page, answer = loop.create_future(), loop.create_future()
-
-    class Http(asyncio.Protocol):
-        def data_received(self, data: bytes) -> None:
-            if not page.done():
-                page.set_result(data)
-
-    class Dns(asyncio.DatagramProtocol):
-        def datagram_received(self, data: bytes, addr: object) -> None:
-            if not answer.done():
-                answer.set_result(data)
-
-    transport, _ = await client.create_connection(Http, "10.0.0.2", settings.http.port)
-    transport.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    udp, _ = await client.create_datagram_endpoint(Dns, remote_addr=("10.0.0.2", settings.dns.port))
-    udp.sendto(b"\0\1\1\0\0\1\0\0\0\0\0\0\0\0\2\0\1")
-    async with asyncio.timeout(20):
-        assert (await page).startswith(b"HTTP/1.1 "), await page
-        assert (await answer)[:2] == b"\0\1"
-    transport.close()
-    udp.close()
-
-
 if __name__ == "__main__":
-    place = Path(sys.argv[2])
-    if len(sys.argv) == 4:
-        if freeze(int(sys.argv[1]), place, sys.argv[3]):
-            raise SystemExit(1)
-        # In an interpreter of its own, which has not imported what loads a site.
-        raise SystemExit(os.spawnv(  # noqa: S606 - ourselves
-            os.P_WAIT, sys.executable, [
-            sys.executable, "-S", "-s", "-P", __file__, *sys.argv[1:], "trial"]))  # fmt: skip
-    sys.modules["ssl"] = sys.modules["_hashlib"] = None  # type: ignore[assignment]  # as PID 1 does
-    for name in HOT:
-        __import__(name)
-    trial((place / "content.pickle").read_bytes())
-    (place / "hot.json").write_text(json.dumps(sorted(sys.modules)))
+    if freeze(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]):
+        raise SystemExit(1)

@@ -17,6 +17,7 @@ from appliance.image.graph import Bench
 from appliance.image.tools import run
 
 FREEZER: Final = Path(__file__).with_name("freeze.py")
+TRIAL: Final = Path(__file__).with_name("trial.py")
 
 
 def make_content(files: Mapping[str, Path], text: str, date: int, link: str, bench: Bench) -> None:
@@ -40,21 +41,29 @@ def make_content(files: Mapping[str, Path], text: str, date: int, link: str, ben
         for path in sorted(modules.rglob("*")):
             if path.is_file():
                 _copy(path, code / path.relative_to(modules), date)
-    told = run(
-        [sys.executable, "-S", "-s", "-P", FREEZER, str(date), bench.out, link or "packet:eth0"],
-        cwd=work,
-        env={"PYTHONPATH": str(code), "PYTHONHASHSEED": "0"},
-    )
-    for line in told.strip().splitlines():
-        bench.say(line)
+    for words in (
+        [FREEZER, str(date), bench.out, link or "packet:eth0"],
+        [TRIAL, bench.out],
+    ):
+        told = run(
+            [sys.executable, "-S", "-s", "-P", *words],
+            cwd=work,
+            env={"PYTHONPATH": str(code), "PYTHONHASHSEED": "0"},
+        )
+        for line in told.strip().splitlines():
+            bench.say(line)
 
 
 def make_hot(bench: Bench) -> None:
-    """The modules that the first answer needs: on its own, so that a page can change without it."""
+    """The modules that the first answer needs, and what they compile.
+
+    On its own, so that a page can change without it.
+    """
     (content,) = bench.inputs.values()
     names = json.loads((content / "hot.json").read_text())
     kept = [name for name in names if name != "__main__"]
     (bench.out / "hot.json").write_text(json.dumps(kept, indent=1))
+    shutil.copyfile(content / "made.marshal", bench.out / "made.marshal")
 
 
 def _copy(path: Path, target: Path, date: int) -> None:

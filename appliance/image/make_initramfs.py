@@ -1,8 +1,7 @@
 """Recipes for the initramfs: what is read at once, what is unpacked when wanted, and the packing.
 
     base  python/: the interpreter and hot modules; lib64/ld-linux, lib/*.so: what it is linked
-    with;
-          lib/modules: the kernel's, if it has any
+          with; lib/appliance/made.marshal; lib/modules: the kernel's, if it has any
     page  init, our own package, lib/appliance: the content
     cold  all other modules, as a squashfs: a drive of its own, so that it takes no memory, or
           lib/cold.squashfs where there is but one disk
@@ -97,6 +96,7 @@ def make_base(bench: Bench) -> None:
         if path.name in hot_objects:
             folder = "lib64" if path.name.startswith(LOADER) else "lib"
             _put(path, top / folder / path.name)
+    _put(bench.inputs["hot"] / "made.marshal", top / "lib" / "appliance" / "made.marshal")
     (top / "lib" / "machine").touch()  # a container has none (guest/machine.py)
     modules = bench.inputs["kernel"] / "modules"
     if modules.is_dir():

@@ -100,7 +100,8 @@ def _layer(bench: Bench) -> bytes:
         folder = "lib64" if path.name.startswith(LOADER) else "lib"
         files[f"{folder}/{path.name}"] = path
     (content,) = (folder for name, folder in bench.inputs.items() if name.startswith("content"))
-    files["lib/appliance/content.pickle"] = content / "content.pickle"
+    for name in ("content.pickle", "made.marshal"):
+        files[f"lib/appliance/{name}"] = content / name
     folders = {str(parent) for name in files for parent in Path(name).parents} - {"."}
     folders |= {"dev", "proc", "sys", "tmp", "state", f"{MODULES}/lib-dynload"}
     buffer = io.BytesIO()

@@ -25,7 +25,7 @@ from typing import Final
 
 from appliance.image import closure
 from appliance.image.graph import Step, files_below
-from appliance.image.make_content import FREEZER, make_content, make_hot
+from appliance.image.make_content import FREEZER, TRIAL, make_content, make_hot
 from appliance.image.make_initramfs import (
     make_base,
     make_cold,
@@ -136,7 +136,7 @@ def content_steps(wanted: Content, python: Mapping[str, Step], link: str = "") -
         f"content{suffix}",
         partial(make_content, files, wanted.text, wanted.date, link),
         needs=(python["application"], python["dependencies"]),
-        files=files | {"freeze": FREEZER},
+        files=files | {"freeze": FREEZER, "trial": TRIAL},
         values={"date": str(wanted.date), "appliance.toml": wanted.text},
     )
     hot = Step(f"hot{suffix}", make_hot, needs=(content,))
