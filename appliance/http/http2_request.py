@@ -13,9 +13,8 @@ from appliance.http.server import Hook, HttpServer
 from appliance.http.strict import KNOWN
 from appliance.http.target import is_authority
 
-_TARGET = re.compile(rb"[\x21-\x7e]+")
-
-
+# RFC 9113 §8.3.1: a path and a query; the authority has a pseudo-field of its own.
+_TARGET = re.compile(rb"/[\x21-\x7e]*")
 # Octets of content that nobody wants for which its answer waits: a form's.
 HELD = 16 * 1024
 
@@ -88,7 +87,7 @@ def read_request(headers: Fields) -> tuple[Request, Answer | None]:
     authority = pseudo.get(b":authority", fields.get(b"host", b""))
     target = pseudo.get(b":path", b"") or b"/"
     request = Request(pseudo.get(b":method", b""), target, authority.lower(), fields)
-    if not _TARGET.fullmatch(target):
+    if not _TARGET.fullmatch(target) and (target, request.method) != (b"*", b"OPTIONS"):
         return request, plain(400, "malformed request target")
     if not is_authority(authority):
         return request, plain(400, "malformed authority")

@@ -306,7 +306,7 @@ def test_not_many_answers_wait_for_content() -> None:
 def test_rfc9113_malformed_requests() -> None:
     """RFC 9113 §8.3: what h2 lets through and the semantics could not bear is 400."""
     client = H2Client()
-    for path in ("no-slash", "/a b", "/\u00fc"):
+    for path in ("no-slash", "/a b", "/\u00fc", "http://example.org/about", "*"):
         headers, _ = client.fetch(path)
         assert headers[":status"] == "400", path
     client = H2Client()
