@@ -74,7 +74,8 @@ def run(options: argparse.Namespace) -> int:
         try:
             answer = _ask(host, port, qname, qtype, options)
         except (OSError, ValueError) as error:
-            complain(f"{host} port {port} does not answer: {error}")
+            why = (error.strerror if isinstance(error, OSError) else None) or error
+            complain(f"{host} port {port} does not answer: {why}")
             status = FAILED
     found = _explain(loaded.zones, qname, qtype)
     if answer is not None and not _agree(answer, found):

@@ -36,7 +36,8 @@ class Problem:
 
     def __str__(self) -> str:
         """`file:line: severity: message`, as compilers write it, so that editors can jump."""
-        return f"{self.file}:{self.line}: {self.severity}: {self.message}"
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.severity}: {self.message}"
 
 
 PROBLEMS_SHOWN: Final = 20

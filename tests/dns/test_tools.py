@@ -104,6 +104,19 @@ def test_dig_says_why(here: Path, server: Any, capsys: pytest.CaptureFixture[str
     assert "something else than these files" in capsys.readouterr().out
 
 
+def test_what_is_not_there_is_told_plainly(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No numbers of errors, and no line of a file that cannot be read."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        port = unheard.getsockname()[1]
+    assert main(["dig", "www.example.test", f"@127.0.0.1:{port}"]) == 1
+    said = capsys.readouterr().err
+    assert said == f"appliance: 127.0.0.1 port {port} does not answer: Connection refused\n"
+    assert main(["zone", "diff", "zones/example.test.zone", "none"]) == 1
+    said = capsys.readouterr().err
+    assert said == "appliance: none: error: cannot be read: No such file or directory\n"
+
+
 def test_dig_explains_without_a_server(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dig", "--offline", "no.example.test", "MX"]) == 0
     assert "NXDOMAIN  [RFC 8020 §2]" in capsys.readouterr().out
