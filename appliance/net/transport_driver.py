@@ -33,6 +33,10 @@ many in one pause."""
 PAUSE = 1e-6
 """Seconds. Linux wakes a sleeper up to 50 us late (PR_SET_TIMERSLACK, prctl(2)), and that is the
 pause: a tenth of what a full turn may take, and nobody waits for it whose datagram came alone."""
+LATE = 0.00025
+"""Seconds. A pause that took longer: others want the processor, and do not give it back at once."""
+NO_PAUSE = 0.1
+"""Seconds without a pause after a late one; turns are full then by themselves."""
 TIMER_GRAIN = 0.001
 """Seconds. uvloop rounds timers to milliseconds; a shorter wait would spin until it is over."""
 
@@ -55,6 +59,7 @@ class Driver:
         "_loop",
         "_main",
         "_others",
+        "_pauses_from",
         "_receive",
         "_receiving",
         "_running",
@@ -89,6 +94,7 @@ class Driver:
         self._armed = math.inf  # monotonic seconds at which _timer fires
         self._receiving = False  # a receiving turn is queued on the loop (links without descriptor)
         self._waiting_for_room = False  # the link was full and will tell when it is not
+        self._pauses_from = -math.inf  # monotonic seconds; no pause before
         self._running = False
 
     def start(self) -> None:
@@ -150,7 +156,15 @@ class Driver:
         datagrams = counters.udp_in - before
         # Not for segments: their senders wait for acknowledgments, and send no more meanwhile.
         if datagrams >= CROWD and 2 * datagrams > len(frames) and len(frames) < BATCH:
+            self._pause()
+
+    def _pause(self) -> None:
+        """Let more datagrams come."""
+        now = self._clock()
+        if now >= self._pauses_from:
             self._sleep(PAUSE)
+            if self._clock() - now > LATE:
+                self._pauses_from = now + NO_PAUSE
 
     def _receive_queued(self) -> None:
         """A receiving turn on a link that tells only when its queue stops being empty."""
