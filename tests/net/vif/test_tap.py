@@ -168,9 +168,21 @@ def test_options_for_a_new_tap(kernel: Kernel) -> None:
     assert kernel.devices[0].calls == [("persist", True), "up"]
 
 
+def has_interface(monkeypatch: pytest.MonkeyPatch, existed: bool) -> None:
+    """Let the operating system know, or not know, an interface of any name; it is down."""
+
+    def index(name: str) -> int:
+        if not existed:
+            raise OSError(errno.ENODEV, "no interface with this name")
+        return 7
+
+    # What a compiled module calls of its own cannot be replaced, what it calls of others can.
+    monkeypatch.setattr(tap.socket, "if_nametoindex", index)
+    monkeypatch.setattr(tap.fcntl, "ioctl", lambda fd, number, request: request)
+
+
 def test_an_existing_tap_is_left_as_it_is(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tap, "_exists", lambda name: True)
-    monkeypatch.setattr(tap, "_is_up", lambda name: False)
+    has_interface(monkeypatch, True)
     vif = kernel.open(mtu=9000, persist=True)
     assert kernel.devices[0].calls == []
     assert vif.mtu == 1500
@@ -300,7 +312,7 @@ def test_closed(kernel: Kernel) -> None:
 def test_refusals_say_what_to_do(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, number: int, existed: bool, text: str
 ) -> None:
-    monkeypatch.setattr(tap, "_exists", lambda name: existed)
+    has_interface(monkeypatch, existed)
     kernel.refuse_flags = {pytun.IFF_TAP: number}
     with pytest.raises(LinkError, match=text) as caught:
         kernel.open()
