@@ -80,7 +80,7 @@ def make_cold(bench: Bench) -> None:
     run([
         "mksquashfs", top, bench.out / "cold.squashfs", "-noappend", "-no-progress", "-quiet",
         "-all-root", "-no-xattrs", "-no-exports", "-mkfs-time", "0", "-all-time", "0",
-        "-processors", "1", "-comp", "xz", "-Xbcj", "x86", "-b", "1M",
+        "-processors", "1", "-comp", "xz", "-Xbcj", "x86", "-b", "256K",
     ])  # fmt: skip
 
 

@@ -21,11 +21,9 @@ sys.modules["ssl"] = sys.modules["_hashlib"] = None  # type: ignore[assignment]
 
 def main() -> None:
     """Run, again if need be, and end the machine."""
-    from appliance.image.guest import made
+    from appliance.image.guest import machine, made
 
-    made.lend()
-    from appliance.image.guest import machine
-
+    made.lend()  # before anything is imported that compiles
     machine.begin()
     failures: list[float] = []
     while True:
