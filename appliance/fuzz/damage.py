@@ -13,7 +13,7 @@ import random as random_module
 from struct import Struct
 from typing import Final
 
-from appliance.net.checksum import ones_complement_sum
+from appliance.net.checksum import ones_complement_sum, pseudo_header_sum
 from appliance.net.errors import WireError
 from appliance.net.vif.offload import ETHERTYPE_AT, NETWORK_AT, finish_checksum
 from appliance.net.wire import ethernet, icmp, icmpv6, ipv4, ipv6
@@ -61,7 +61,8 @@ def verifiable(frame: bytes) -> bytes | None:
 def corrupted(frame: bytes, random: random_module.Random) -> bytes | None:
     """The frame with one bit of its IP packet flipped, to be verified by whoever receives it.
 
-    The Internet checksum always notices: sums that differ by a power of two differ.
+    The Internet checksum always notices one: sums that differ by a power of two differ.  But behind
+    a router comes a second link, whose flip may make up for that of the first: None, then.
     """
     whole = verifiable(frame)
     if whole is None:
@@ -69,7 +70,25 @@ def corrupted(frame: bytes, random: random_module.Random) -> bytes | None:
     at = random.randrange(NETWORK_AT, len(whole))
     flipped = bytes((whole[at] ^ 1 << random.randrange(8),))
     # PLAIN: neither "unfinished" nor "verified", so that the receiver looks.
-    return b"".join((PLAIN, whole[VNET_HDR_LEN:at], flipped, whole[at + 1 :]))
+    damaged = b"".join((PLAIN, whole[VNET_HDR_LEN:at], flipped, whole[at + 1 :]))
+    return None if holds(damaged) and not holds(whole) else damaged
+
+
+def holds(frame: bytes) -> bool:
+    """Tell whether the checksums of a frame's packet hold, as whoever receives it would see."""
+    try:
+        packet: ipv4.Ipv4Header | ipv6.Ipv6Packet
+        if ethertype(frame) == ethernet.ETHERTYPE_IPV4:
+            packet = ipv4.parse(frame, NETWORK_AT, len(frame))
+        else:
+            packet = ipv6.parse(frame, NETWORK_AT, len(frame))
+    except WireError:
+        return False
+    at, end = packet.payload_at, packet.payload_end
+    initial = 0
+    if packet.protocol != icmp.PROTOCOL:
+        initial = pseudo_header_sum(packet.src, packet.dst, packet.protocol, end - at)
+    return ones_complement_sum(frame[at:end], initial) == 0xFFFF
 
 
 def truncated(frame: bytes, random: random_module.Random) -> bytes | None:
@@ -83,9 +102,16 @@ def truncated(frame: bytes, random: random_module.Random) -> bytes | None:
 def padded(frame: bytes, random: random_module.Random) -> bytes | None:
     """The frame with octets behind its packet that do not belong to it; harmless by RFC 894."""
     whole = verifiable(frame)
-    if whole is None or whole[1] != GSO_NONE:
+    if whole is None or whole[1] != GSO_NONE or _is_short(whole):
         return None
     return PLAIN + whole[VNET_HDR_LEN:] + random.randbytes(random.randint(1, MAX_PAD))
+
+
+def _is_short(frame: bytes) -> bool:
+    """Whether a packet lost its end on a link before: what is appended would stand in for it."""
+    at = NETWORK_AT + (2 if ethertype(frame) == ethernet.ETHERTYPE_IPV4 else 4)
+    length = int.from_bytes(frame[at : at + 2])
+    return len(frame) - NETWORK_AT < length + (40 if at == NETWORK_AT + 4 else 0)
 
 
 def marked(frame: bytes) -> bytes | None:
