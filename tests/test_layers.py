@@ -2,7 +2,7 @@
 
 Downward only. The rooms, from the ground up:
 
-    1 seq checksum errors counters        the standard library
+    1 seq checksum errors counters        the standard library (and siphash, for all rooms)
     2 wire                                1
     3 TCP's leaves                        1, and the smaller leaves that one is made of
     4 tcp udp icmp ip neighbor and kin    1 to 3
@@ -27,11 +27,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "appliance"
 
-GROUND = {"net.seq", "net.checksum", "net.errors", "net.counters"}
+GROUND = {"net.seq", "net.checksum", "net.errors", "net.counters", "siphash"}
+# Functions of octets that everybody may use, whatever the room.
+SHARED = {"siphash"}
 LEAVES = {
     "net.congestion",
     "net.cubic",
     "net.ecn",
+    "net.fast_open",
     "net.flight",
     "net.hystart",
     "net.isn",
@@ -175,7 +178,7 @@ def ours(name: str, here: int, target: str) -> list[str]:
         # What an interface looks like is a protocol class without any interface behind it.
         allowed = allowed or target == "net.vif.base"
     if here == 8:
-        allowed = target.split(".")[0] == name.split(".")[0]
+        allowed = target.split(".")[0] == name.split(".")[0] or target in SHARED
     return [] if allowed else [f"{name} (room {here}) imports {target} (room {there})"]
 
 
@@ -257,6 +260,9 @@ def test_the_rooms_are_there() -> None:
         ("dns.answer", "from appliance.net.errors import WireError", 1),
         ("http.http1", "import asyncio, h11", 0),
         ("http.semantics", "from appliance.dns import names", 1),
+        ("dns.cookies", "from appliance.siphash import siphash24", 0),
+        ("siphash", "from appliance.net.seq import MASK", 0),
+        ("siphash", "from appliance.net.tcp import Connection", 1),
         (
             "app",
             "import asyncio\nfrom appliance.net import Stack\nfrom appliance.dns import Zone",

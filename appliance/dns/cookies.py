@@ -4,7 +4,7 @@ A client sends eight octets of its own; the server adds sixteen that bind them t
 address and to a time. A client that sends back what it was given cannot be spoofed from elsewhere,
 so it is never rate-limited. Nothing is kept for each client; a small memory of recent verdicts only
 saves the hashing. `now` is wall-clock seconds, since servers with one secret must agree about it.
-Imports `cache`, `errors`, `siphash`.
+Imports `cache`, `errors` and `siphash`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from appliance.dns.cache import Generations
 from appliance.dns.errors import LocalError, WireError
-from appliance.dns.siphash import KEY_LEN, siphash24
+from appliance.siphash import KEY_LEN, siphash24
 
 CLIENT_LEN: Final = 8
 """Octets of a client cookie (RFC 7873 §4)."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from appliance.dns.cookies import FUTURE, LIFETIME, Cookies
 from appliance.dns.errors import WireError
-from appliance.dns.siphash import siphash24
+from appliance.siphash import siphash24
 
 SECRET = bytes.fromhex("e5e973e5a6b2a43f48e7dc849e37bfcf")
 FORMER = bytes.fromhex("dd3bdf9344b678b185a6f5cb60fca715")

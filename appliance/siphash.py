@@ -1,4 +1,4 @@
-"""SipHash-2-4, the keyed hash of interoperable DNS cookies (RFC 9018 §4.4).
+"""SipHash-2-4, a keyed hash that others compute too: DNS cookies (RFC 9018 §4.4), Fast Open.
 
 Aumasson and Bernstein, "SipHash: a fast short-input PRF" (2012): four 64-bit words are stirred
 twice for each word of the message and four times at the end. Imports nothing of ours.
