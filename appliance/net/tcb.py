@@ -131,14 +131,14 @@ class Tcb:
         "_held_octets", "_keepalive_at", "_keepalive_sent", "_last_ack_sent", "_orphan",
         "_paused", "_peer_fin", "_persist_at", "_quick_acks", "_recent", "_reorder_at",
         "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_search", "_sendq",
-        "_settings", "_shown", "_silent_since", "_straight", "_syn_repeats",
+        "_settings", "_shown", "_silent_since", "_small_end", "_straight", "_syn_repeats",
         "_tune_at", "_tune_from", "_unacked", "_unacked_since", "_unanswered", "dirty", "ecn_on",
-        "heap_at", "host", "irs", "iss", "key", "last_data_at", "last_heard", "last_sent_at",
-        "local", "max_snd_wnd", "mss", "nodelay", "notify_below", "passive", "path", "probes",
-        "rcv_adv", "rcv_buffer", "rcv_mss", "rcv_nxt", "rcv_wscale", "reassembly", "remote",
-        "repair", "retransmitted", "sack_on", "scaling", "snd_nxt", "snd_una", "snd_wl1", "snd_wl2",
-        "snd_wnd", "snd_wscale", "state", "ts_offset", "ts_on", "ts_recent", "ts_recent_at",
-        "unsent", "user",
+        "fast", "heap_at", "host", "irs", "iss", "key", "last_data_at", "last_heard",
+        "last_sent_at", "local", "max_snd_wnd", "mss", "nodelay", "notify_below", "passive",
+        "path", "probes", "rcv_adv", "rcv_buffer", "rcv_mss", "rcv_nxt", "rcv_wscale",
+        "reassembly", "remote", "repair", "retransmitted", "sack_on", "scaling", "snd_nxt",
+        "snd_una", "snd_wl1", "snd_wl2", "snd_wnd", "snd_wscale", "state", "ts_offset", "ts_on",
+        "ts_recent", "ts_recent_at", "unsent", "user",
     )  # fmt: skip
 
     def __init__(
@@ -187,6 +187,7 @@ class Tcb:
         self.rcv_adv = 0  # right edge of the window last offered
         self.scaling = settings.window_scaling  # both ends scale windows (RFC 7323 §2.2)
         self.rcv_wscale = settings.window_shift if settings.window_scaling else 0
+        self._small_end = 0  # past the last segment of new data that was not full
         self.rcv_mss = DEFAULT_MSS  # our guess of the peer's segment size, for delayed ACKs
         self.reassembly = ReassemblyQueue()
         self._peer_fin = -1  # number of the peer's FIN, when seen

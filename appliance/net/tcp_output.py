@@ -216,9 +216,12 @@ class Output(Tcb):
             repair.cc.idle(int((now - self.last_sent_at) / repair.rtt.rto))
         allowed = repair.allowed(outstanding)  # by the network
         room = min(una + self.snd_wnd - nxt, allowed)  # and by the peer
-        # Nagle: a small segment waits while anything is unacknowledged (RFC 9293 §3.7.4).
-        waits = outstanding > 0 and not self.nodelay and self._fin_seq < 0
+        # Nagle with Minshall's modification, as in Linux: a small segment waits while another is
+        # unacknowledged, so that no write waits for its own tail (RFC 9293 §3.7.4, appendix A.3).
+        waits = self._small_end > una and not self.nodelay and self._fin_seq < 0
         if unsent <= mss and unsent <= room:
+        if not self.nodelay and not probe and length % self.mss:
+            self._small_end = end
             return -1 if waits and unsent < mss else unsent
         room = min(unsent, room)
         length = min(room, self._burst())

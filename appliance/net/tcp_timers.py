@@ -126,6 +126,8 @@ class Timers(Output):
         if self.unsent and room >= min(self.unsent, mss):
             length = min(self.unsent, mss)
             if self._transmit(nxt, length, ACK | PSH, now):
+                if length < mss:
+                    self._small_end = self.snd_nxt
                 self.unsent -= length
                 self.snd_nxt = nxt + length
                 self.repair.sent_new(nxt, self.snd_nxt, now)
@@ -171,7 +173,7 @@ class Timers(Output):
             length = min(self.unsent, room, self.mss)
             if self._transmit(nxt, length, ACK | PSH, now):
                 self.unsent -= length
-                self.snd_nxt = nxt + length
+                self.snd_nxt = self._small_end = nxt + length
                 self.repair.sent_new(nxt, nxt + length, now)
                 self.last_sent_at = now
                 self._arm_retransmit(now)

@@ -168,6 +168,34 @@ def test_nagle_lets_full_segments_pass() -> None:
     peer.expects("P.", len=10)
 
 
+def test_nagle_does_not_make_a_write_wait_for_its_own_tail() -> None:
+    """RFC 9293 appendix A.3: only another small segment that is out holds a small one back."""
+    _, peer, app = passive()
+    app.send(bytes(2 * FULL + 10))
+    assert [len(s.data) for s in peer.drain()] == [FULL, FULL, 10]
+    # The tail is out now, so the next one waits, whatever was sent in between.
+    app.send(bytes(FULL + 20))
+    peer.expects(".", len=FULL)
+    peer.expects_nothing()
+    peer.sends(".", ack=1 + 2 * FULL + 10)
+    peer.expects("P.", len=20)
+
+
+def test_nagle_knows_a_small_segment_that_a_tail_probe_sent() -> None:
+    """RFC 8985 §7.3, RFC 9293 appendix A.3."""
+    scene, peer, app = passive()
+    app.send(b"a")
+    app.send(b"b")
+    peer.expects("P.", data=b"a")
+    scene.advance(0.3)
+    peer.expects("P.", data=b"b")
+    peer.sends(".", ack=2)
+    app.send(b"c")
+    peer.expects_nothing()
+    peer.sends(".")
+    peer.expects("P.", data=b"c")
+
+
 def test_nagle_counts_options_as_the_segment_does() -> None:
     """RFC 9293 §3.7.4: "full" is the effective MSS, options deducted, not the announced one."""
     _, peer, app = passive()
