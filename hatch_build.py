@@ -22,8 +22,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 COMPILED = (
     "seq", "checksum", "counters", "rtt", "hystart", "congestion", "newreno", "cubic", "flight",
     "rack", "prr", "plpmtud", "sack", "repair", "reassembly", "sendq", "isn", "syn_cookie",
-    "syn_budget", "wire/tcp", "agenda", "path", "path6", "tcb", "tcp_output", "tcp_timers",
-    "tcp", "syn_queue", "time_wait", "ip",
+    "syn_budget", "fast_open", "wire/tcp", "agenda", "path", "path6", "tcb", "tcp_output",
+    "tcp_timers", "tcp", "syn_queue", "time_wait", "ip",
     "udp", "ephemeral", "network", "tcp_table", "udp_table", "stack", "vif/tap",
 )  # fmt: skip
 # The way of a plain query.

@@ -96,6 +96,12 @@ class Counters:
     tcp_cookies_failed: int = 0
     tcp_cookies_sent: int = 0
     tcp_cookies_valid: int = 0
+    tcp_fast_open_accepted: int = 0
+    tcp_fast_open_connected: int = 0
+    tcp_fast_open_cookies_failed: int = 0
+    tcp_fast_open_cookies_given: int = 0
+    tcp_fast_open_overflows: int = 0
+    tcp_fast_open_refused: int = 0
     tcp_no_listener: int = 0
     tcp_orphans_timed_out: int = 0
     tcp_syn_dropped: int = 0

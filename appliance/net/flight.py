@@ -137,6 +137,17 @@ class Flight:
         if record.sacked:
             self.sacked -= record.end - record.start
 
+    def cut(self, at: int) -> None:
+        """Forget the transmission of everything from `at` on, of which the peer holds nothing."""
+        records = self.records
+        while records and records[-1].end > at:
+            record = records.pop()
+            if record.lost:
+                self.lost -= record.end - max(record.start, at)
+            if record.start < at:
+                record.end = at
+                records.append(record)
+
     def mark_lost(self, record: Sent) -> None:
         """Declare `record` lost, unless the peer holds it or it is known to be lost."""
         if not record.lost and not record.sacked:

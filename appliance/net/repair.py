@@ -433,6 +433,13 @@ class Repair:
         """
         self.mss = mss
         self.cc.set_mss(mss)
+        self.refused(nxt)
+
+    def refused(self, nxt: int) -> None:
+        """What is out was not taken, though nothing is congested: it leaves again at once.
+
+        Of octets that went with a SYN, RFC 7413 §4.2.1 says so; of too large ones, RFC 1191 §6.5.
+        """
         self.flight.mark_all_lost()
         if self.state == OPEN and self.flight.lost:
             self.state = LOSS

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final, Protocol
 
 from appliance.net import syn_cookie
 from appliance.net.counters import Counters
+from appliance.net.fast_open import OpenQueue
 from appliance.net.path import TcpPath
 from appliance.net.seq import HALF, MASK, unwrap
 from appliance.net.tcb import TcpSettings, TcpUser
@@ -48,6 +49,7 @@ class Listener:
     settings: TcpSettings
     _close: Callable[[Listener], None]
     half_open: int = 0
+    opens: OpenQueue = field(default_factory=OpenQueue)  # RFC 7413 §5.1
 
     def close(self) -> None:
         """Accept no more; connections that exist live on."""
@@ -76,6 +78,7 @@ class HalfOpen:
         "challenged_at",
         "due_at",
         "ecn",
+        "fast_open",
         "host",
         "irs",
         "iss",
@@ -120,6 +123,7 @@ class HalfOpen:
         self.sent_at = 0.0
         self.due_at = 0.0
         self.waiting = False  # it stands in the queue
+        self.fast_open = b""  # option of the SYN,ACK that gives a cookie (RFC 7413 §4.2.1)
 
     def send_syn_ack(self, now: float, cookie: bool = False) -> None:
         """Send SYN,ACK and set when to send it again (RFC 9293 §3.10.7.2, RFC 6298 §5).
@@ -149,7 +153,8 @@ class HalfOpen:
                 settings.window_shift if scaling else None,
                 settings.sack and options.sack_permitted,
                 stamp,
-            ),
+            )
+            + self.fast_open,
             0,
         )
         self.host.emit(self.path, head)

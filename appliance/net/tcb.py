@@ -21,6 +21,7 @@ from typing import Final, Protocol
 
 from appliance.net import sack
 from appliance.net.counters import Counters
+from appliance.net.fast_open import Opening
 from appliance.net.path import IPV4_LEN, TcpPath
 from appliance.net.plpmtud import PathMtuSearch
 from appliance.net.reassembly import ReassemblyQueue
@@ -34,6 +35,8 @@ from appliance.net.wire.tcp import build_options
 DEFAULT_MSS: Final = 536
 DEFAULT_MSS_IPV6: Final = 1220
 MIN_MSS: Final = 88  # octets; Linux's TCP_MIN_MSS plus options: a peer may not ask for crumbs
+SYN_RETRIES: Final = 6  # Linux's tcp_syn_retries: 127 s; RFC 9293 §3.8.3 (MUST-23): >= 3 min by
+# timeouts that back off from 1 s comes to the same order; `user_timeout` overrides.
 QUICK_ACKS: Final = 16  # segments acknowledged at once at the start, while the peer's window grows
 
 
@@ -62,6 +65,11 @@ class TcpSettings:
     keepalive_interval: float = 75.0
     keepalive_count: int = 9
     user_timeout: float = 0.0  # give up on unacknowledged data after this; 0: DATA_RETRIES
+    syn_retries: int = SYN_RETRIES  # how often our SYN is sent again (MUST-21, MUST-23)
+    # RFC 7413.  At most so many connections from octets in a SYN, before the handshake is complete;
+    # to connect: any number lets octets go with the SYN.  0: never (§6.1: they may arrive twice).
+    fast_open: int = 0
+    fast_open_cookies: bool = True  # False: neither end wants a cookie for it (RFC 7413 §7.3)
     fast_path: bool = True  # False: every segment takes the full path (tests compare the two)
 
     @property
@@ -163,6 +171,7 @@ class Tcb:
         self.nodelay = settings.nodelay
         self.passive = False  # opened by the peer
         self._syn_repeats = 0  # how often our SYN was sent again
+        self.fast: Opening | None = None  # RFC 7413, at either end
         self.state = CLOSED
         self.dirty = False  # in the host's set of connections to run `output` for
 
@@ -178,6 +187,7 @@ class Tcb:
         self.mss = DEFAULT_MSS  # octets of data in a full segment, options deducted
         self.unsent = 0  # octets queued and never sent
         self.notify_below = -1
+        self._small_end = 0  # past the last segment of new data that was not full
         self._sendq = SendQueue(iss + 1)
         self._fin_seq = -1  # number of our FIN once the application has asked for it
 
@@ -187,7 +197,6 @@ class Tcb:
         self.rcv_adv = 0  # right edge of the window last offered
         self.scaling = settings.window_scaling  # both ends scale windows (RFC 7323 §2.2)
         self.rcv_wscale = settings.window_shift if settings.window_scaling else 0
-        self._small_end = 0  # past the last segment of new data that was not full
         self.rcv_mss = DEFAULT_MSS  # our guess of the peer's segment size, for delayed ACKs
         self.reassembly = ReassemblyQueue()
         self._peer_fin = -1  # number of the peer's FIN, when seen
@@ -333,12 +342,14 @@ class Tcb:
         self._disarm()
         self.reassembly.clear()
         self.unsent = 0
+        if self.fast is not None:
+            self.fast.over(self.last_heard, was_reset=isinstance(error, ConnectionResetError))
         self.host.release(self)
         if self._held and error is None and not self._orphan:
             return  # both streams ended well: what the application has not read yet is its own
+        self._tell_closed(error)
         self._held.clear()
         self._held_octets = 0
-        self._tell_closed(error)
 
     def _disarm(self) -> None:
         self._retransmit_at = self._reorder_at = self._persist_at = inf

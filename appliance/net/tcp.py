@@ -30,6 +30,7 @@ from struct import Struct
 from typing import Final
 
 from appliance.net import sack
+from appliance.net.fast_open import Opening
 from appliance.net.path import TIMESTAMP_WORD
 from appliance.net.plpmtud import PathMtuSearch
 from appliance.net.reassembly import SMALL_PIECE
@@ -180,6 +181,29 @@ class Connection(Timers):
         self.rcv_adv = self.rcv_nxt + self._settings.first_window
         self._last_ack_sent = self.rcv_nxt
         self.last_heard = self.ts_recent_at = now
+
+    def accept_fast(
+        self, now: float, fast: Opening, irs: int, options: TcpOptions, window: int, ecn: bool
+    ) -> None:
+        """Take over a SYN that a cookie vouches for; our SYN,ACK is yet to leave (RFC 7413 §4.2.2).
+
+        The caller then names the user, and hands the octets of the SYN to `taste`.
+        """
+        self.fast = fast
+        self.passive = True
+        self.ecn_on = ecn
+        self.state = LISTEN
+        self._become(SYN_RECEIVED, now)
+        self._learn_syn(irs, options, window)
+        self.rcv_adv = self.rcv_nxt + self._settings.first_window
+        self.last_heard = self.ts_recent_at = now
+
+    def taste(self, now: float, payload: bytes) -> None:
+        """Deliver the octets of a SYN before the handshake is complete (RFC 7413 §4.2.2)."""
+        self._tell_established(now)
+        if payload and self.state != CLOSED:
+            self._text(now, self.rcv_nxt, payload)
+        self.host.touch(self)
 
     def _learn_syn(self, irs: int, options: TcpOptions, window: int) -> None:
         """Take in what the peer's SYN says: its first number and its options."""
@@ -358,9 +382,15 @@ class Connection(Timers):
         self.ecn_on = self._settings.ecn_request and flags & (ECE | CWR) == ECE
         self.rcv_adv = self.rcv_nxt + self._settings.first_window
         if acceptable:
+            if self.fast is not None:
+                self._fast_answered(self.fast, now, ack, options)
             self._take_acknowledgment(now, ack, options)
             self._become(ESTABLISHED, now)
             self._ack_now = True
+            if self.unsent:
+                # RFC 9293 §3.8.6.3 (SHLD-18): who has more to say than that it is here talks in
+                # turns, and its words will carry the acknowledgments, as Linux guesses too.
+                self._quick_acks = 0
             self._tell_established(now)
             # A SYN may carry data (RFC 9293 §3.10.7.3, fourth step); the rest is sixth step on.
             if self.state != CLOSED:
@@ -373,6 +403,27 @@ class Connection(Timers):
             # Simultaneous open: both sent a SYN; ours goes out again with an ACK (MUST-10).
             self._become(SYN_RECEIVED, now)
             self.repair.flight.mark_all_lost()
+
+    def _fast_answered(self, fast: Opening, now: float, ack: int, options: TcpOptions) -> None:
+        """RFC 7413 §4.2.1: keep the cookie, and send again what the server has not taken."""
+        counters = self.host.counters
+        mss = options.mss if options.mss is not None else default_mss(self.path)
+        if fast.servers is not None:
+            fast.servers.answered(
+                fast, options.fast_open, mss, self._syn_repeats, ack - self.iss - 1, now
+            )
+        if fast.taken:
+            counters.tcp_fast_open_connected += 1
+        elif fast.octets:
+            counters.tcp_fast_open_refused += 1
+            edge = ack + self.snd_wnd
+            if edge < self.snd_nxt:
+                # They were sent without knowing the window; what is beyond it waits.
+                self.unsent += self.snd_nxt - edge
+                self.snd_nxt = edge
+                self.repair.flight.cut(edge)
+            if ack < self.snd_nxt:
+                self.repair.refused(self.snd_nxt)
 
     def _otherwise(
         self,
@@ -388,6 +439,8 @@ class Connection(Timers):
         seq = unwrap(wire_seq, self.rcv_nxt)
         # First, the sequence number; RFC 7323 §5.3 has PAWS before it.
         if self._paws_rejects(now, flags, options):
+            return
+        if flags & (SYN | ACK) == SYN and seq == self.irs and self._repeats_fast_syn():
             return
         length = len(payload) + (flags & FIN)
         if flags & SYN:
@@ -452,6 +505,15 @@ class Connection(Timers):
             return False
         self.host.counters.tcp_paws_dropped += 1
         self._ack_now = True
+        return True
+
+    def _repeats_fast_syn(self) -> bool:
+        """Tell whether the SYN that opened fast came again: its answer was lost, or is late."""
+        if self.fast is None or not self.passive or self.state != SYN_RECEIVED:
+            return False
+        # A copy that came in the same batch is here before the answer has left.
+        if self.snd_nxt > self.iss and self._syn_repeats <= self._settings.syn_retries:
+            self.repair.flight.mark_lost(self.repair.flight.records[0])
         return True
 
     def _acceptable(self, now: float, seq: int, length: int, flags: int) -> bool:
@@ -527,7 +589,12 @@ class Connection(Timers):
             self.snd_wl1 = seq
             self.snd_wl2 = ack
             self._take_acknowledgment(now, ack, options)
-            self._tell_established(now)
+            if self.fast is not None and self.passive:
+                self.fast.complete()
+                if self._syn_repeats:
+                    self.repair.syn_lost(self._syn_repeats)
+            else:
+                self._tell_established(now)
             return self.state != CLOSED
         if ack == self._shown > self.snd_nxt:
             # The probe that seemed refused was taken after all.
@@ -637,7 +704,7 @@ class Connection(Timers):
 
     def _text(self, now: float, seq: int, payload: bytes) -> None:
         """RFC 9293 §3.10.7.4, seventh: octets to the application, or to the reassembly queue."""
-        if self.state not in _RECEIVING:
+        if self.state not in _RECEIVING and self.state != SYN_RECEIVED:
             return
         if self._orphan:
             # RFC 9293 §3.10.7.4 with half-closed receivers gone, RFC 1122 §4.2.2.13: data for an
@@ -784,6 +851,11 @@ class Connection(Timers):
                     break
             search.lost(now, segment)
             self._straight = False
+            self.host.touch(self)
+        elif self.state == SYN_SENT and self.fast is not None and self.fast.octets > segment:
+            # RFC 7413 §4.1.3.1: what was too large leaves again without its data.
+            self.path.mtu = mtu
+            self.repair.flight.mark_all_lost()
             self.host.touch(self)
         elif self.state > SYN_RECEIVED and segment < current:
             self.host.counters.tcp_path_mtu_reduced += 1

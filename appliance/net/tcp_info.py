@@ -54,6 +54,7 @@ OPT_TIMESTAMPS: Final = 1
 OPT_SACK: Final = 2
 OPT_WSCALE: Final = 4
 OPT_ECN: Final = 8
+OPT_SYN_DATA: Final = 32  # the SYN carried data, and they were taken
 
 _MICRO: Final = 1_000_000
 INFINITE_SSTHRESH: Final = 0x7FFF_FFFF  # TCP_INFINITE_SSTHRESH: no loss has set it yet
@@ -98,6 +99,7 @@ class TcpInfo:
     tcpi_bytes_received: int
     tcpi_snd_wnd: int
     tcpi_rcv_wnd: int
+    tcpi_delivered: int
 
 
 def snapshot(connection: Connection, now: float) -> TcpInfo:
@@ -118,6 +120,10 @@ def snapshot(connection: Connection, now: float) -> TcpInfo:
     options |= OPT_SACK if c.sack_on else 0
     options |= OPT_WSCALE if c.snd_wscale or c.rcv_wscale else 0
     options |= OPT_ECN if c.ecn_on else 0
+    options |= OPT_SYN_DATA if c.fast is not None and c.fast.taken else 0
+    # As Linux counts: a SYN and the data that went with it are one.
+    with_syn = c.fast.octets if c.fast is not None and c.fast.taken and not c.passive else 0
+    arrived = c.snd_una - c.iss - 1 - with_syn + flight.sacked + flight.reno_sacked
     return TcpInfo(
         tcpi_state=_LINUX_STATE[c.state],
         tcpi_ca_state=ca_state,
@@ -157,4 +163,5 @@ def snapshot(connection: Connection, now: float) -> TcpInfo:
         tcpi_bytes_received=max(c.rcv_nxt - c.irs - 1, 0),
         tcpi_snd_wnd=c.snd_wnd,
         tcpi_rcv_wnd=max(c.rcv_adv - c.rcv_nxt, 0),
+        tcpi_delivered=1 + segments(arrived) if c.snd_una > c.iss else 0,
     )

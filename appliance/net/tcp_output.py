@@ -16,6 +16,7 @@ from math import inf
 from typing import Final
 
 from appliance.net import sack
+from appliance.net.fast_open import Opening
 from appliance.net.plpmtud import PathMtuSearch
 from appliance.net.seq import MASK
 from appliance.net.tcb import Tcb
@@ -36,6 +37,7 @@ from appliance.net.wire.tcp import (
     PSH,
     RST,
     SYN,
+    build_fast_open,
     build_options,
     build_syn_options,
 )
@@ -68,8 +70,10 @@ class Output(Tcb):
             return
         if state <= SYN_RECEIVED:
             self._send_syn(now)
-            return
-        if self.repair.flight.lost:
+            # RFC 7413 §4.2.2: who opened fast may be answered before the handshake is complete.
+            if self.fast is None or not self.passive or self.repair.flight.lost:
+                return
+        elif self.repair.flight.lost:
             self._retransmit(now)
         more = True
         while more:
@@ -113,7 +117,8 @@ class Output(Tcb):
     def _send_syn(self, now: float) -> None:
         """Send, or send again, our SYN (with an ACK in SYN-RECEIVED)."""
         flight = self.repair.flight
-        if self.snd_nxt > self.iss and not flight.lost:
+        first = self.snd_nxt == self.iss
+        if not first and not flight.records[0].lost:
             if self._ack_now and self.state == SYN_RECEIVED:
                 self._send_ack(now)
             if self._retransmit_at == inf:
@@ -130,6 +135,14 @@ class Output(Tcb):
             self.sack_on,
             stamp,
         )
+        payload: bytes | memoryview = b""
+        fast = self.fast
+        # RFC 7413 §4.1.3.1: a SYN that is repeated has neither cookie nor data.
+        if fast is not None and (first or self.passive):
+            if fast.cookie is not None:
+                options += build_fast_open(fast.cookie, fast.experimental)
+            if not passive:
+                payload = self._fast_data(fast, mss)
         window = settings.first_window
         head = self.path.head(
             self.iss & MASK,
@@ -137,25 +150,35 @@ class Output(Tcb):
             self._syn_flags(passive),
             window,
             options,
-            0,
+            len(payload),
         )
-        if not self.host.transmit(self.path, head, b""):
+        if not self.host.transmit(self.path, head, payload):
             self.host.touch(self)
             return
         self._ack_now = False
         self.host.counters.tcp_out += 1
         if passive:
             self.rcv_adv = max(self.rcv_adv, self.rcv_nxt + window)
-            self._last_ack_sent = self.rcv_nxt
-        if self.snd_nxt == self.iss:
+            self._ack_sent(now)
+        if first:
             self.snd_nxt = self.iss + 1
             self.repair.sent_new(self.iss, self.snd_nxt, now)
+            if payload and fast is not None:
+                fast.octets = len(payload)
+                self.unsent -= fast.octets
+                self.snd_nxt += fast.octets
+                self.repair.sent_new(self.iss + 1, self.snd_nxt, now)
         else:
             self.host.counters.tcp_syn_retransmitted += 1
             self._syn_repeats += 1
             flight.sent_again(flight.records[0], 1, now)
         self.last_sent_at = now
         self._arm_retransmit(now)
+
+    def _fast_data(self, fast: Opening, segment: int) -> bytes | memoryview:
+        """What goes with our SYN (RFC 7413 §4.2.1)."""
+        length = min(fast.room(segment), self.unsent)
+        return self._sendq.slice(self.iss + 1, length) if length else b""
 
     def _syn_flags(self, passive: bool) -> int:
         """RFC 3168 §6.1.1: ECN is offered by ECE and CWR together, taken up by ECE alone."""
@@ -172,7 +195,8 @@ class Output(Tcb):
         nxt, unsent = self.snd_nxt, self.unsent
         probe = self._path_probe(now) if self._search is not None else 0
         length = probe or self._sendable(now)
-        carries_fin = self._fin_seq >= 0 and length == unsent
+        # RFC 9293 §3.10.4, CLOSE in SYN-RECEIVED: the FIN waits for ESTABLISHED.
+        carries_fin = self._fin_seq >= 0 and length == unsent and self.state != SYN_RECEIVED
         if length <= 0 and not carries_fin:
             return False
         # PSH where Linux puts it: at the end of the queue (MUST-61), and on every super-segment,
@@ -195,6 +219,8 @@ class Output(Tcb):
             self._straight = False
         self.unsent = unsent - length
         end = nxt + length
+        if not self.nodelay and not probe and length % self.mss:
+            self._small_end = end
         if carries_fin:
             end += 1
             self._become(LAST_ACK if self.state == CLOSE_WAIT else FIN_WAIT_1, now)
@@ -209,6 +235,8 @@ class Output(Tcb):
         """Return how many octets of new data may leave as one segment now; -1: wait."""
         una, nxt, mss, unsent = self.snd_una, self.snd_nxt, self.mss, self.unsent
         repair = self.repair
+        if una == self.iss:
+            una += 1  # the window of the peer's SYN, and ours, are for what follows the SYN
         outstanding = nxt - una
         idle = outstanding == 0 and now - self.last_sent_at > repair.rtt.rto and self.last_sent_at
         if idle and self._settings.slow_start_after_idle:
@@ -220,8 +248,6 @@ class Output(Tcb):
         # unacknowledged, so that no write waits for its own tail (RFC 9293 §3.7.4, appendix A.3).
         waits = self._small_end > una and not self.nodelay and self._fin_seq < 0
         if unsent <= mss and unsent <= room:
-        if not self.nodelay and not probe and length % self.mss:
-            self._small_end = end
             return -1 if waits and unsent < mss else unsent
         room = min(unsent, room)
         length = min(room, self._burst())

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 from appliance.net import syn_cookie
 from appliance.net.counters import Counters
 from appliance.net.ephemeral import claim, free_port
+from appliance.net.fast_open import NO_FAST_OPEN, Cookies, Opening, Servers
 from appliance.net.isn import SECRET_LENGTH, initial_sequence_number, timestamp_offset
 from appliance.net.network import Network, Packet
 from appliance.net.path import TcpPath
@@ -84,6 +85,8 @@ class TcpTable:
         self._syn_budget = SynBudget()
         self._reopened: tuple[bytes, int] = (b"", 0)  # key and SND.NXT of who last left TIME-WAIT
         self._per_peer: dict[bytes, int] = {}  # full connections by remote address
+        self.fast_cookies = Cookies(self._secret, counters)  # RFC 7413: as a server, ...
+        self.fast_servers = Servers()  # ... and as a client
 
     # ------------------------------------------------------------------ for applications
 
@@ -156,6 +159,10 @@ class TcpTable:
         )
         self.flows[key] = connection
         self._count_peer(there, 1)
+        if settings is not None and settings.fast_open:
+            connection.fast = self.fast_servers.begin(
+                there, network.now, cookies=settings.fast_open_cookies
+            )
         connection.open(network.now)
         return connection
 
@@ -231,7 +238,9 @@ class TcpTable:
                 # Third, a SYN; fourth, anything else is dropped.
                 if flags & SYN:
                     options = wire_tcp.parse_options(frame, options_at, payload_at)
-                    self._syn_arrives(listener, key, seq, flags, window, options, now)
+                    self._syn_arrives(
+                        listener, key, seq, flags, window, options, frame[payload_at:end], now
+                    )
                 return
         elif flags & (SYN | ACK) == ACK and now < self._cookies_until:
             options = wire_tcp.parse_options(frame, options_at, payload_at)
@@ -269,6 +278,7 @@ class TcpTable:
         flags: int,
         window: int,
         options: TcpOptions,
+        payload: bytes,
         now: float,
     ) -> None:
         """RFC 9293 §3.10.7.2, third: a half-open connection is made."""
@@ -308,9 +318,41 @@ class TcpTable:
             self.flooded_until = now + FLOOD_MEMORY
             half.send_syn_ack(now, cookie=True)
             return
+        if listener.settings.fast_open and self._opens_fast(half, flags, payload, now):
+            return
         self.flows[key] = half
         half.send_syn_ack(now)
         self._half_open.add(half)
+
+    def _opens_fast(self, half: HalfOpen, flags: int, payload: bytes, now: float) -> bool:
+        """Open at once what a cookie vouches for (RFC 7413 §4.2.2); else `half` may give one."""
+        listener, options = half.listener, half.options
+        offered, experimental = options.fast_open or (None, False)
+        verdict = NO_FAST_OPEN
+        if not flags & FIN:
+            verdict = self.fast_cookies.judge(
+                listener.opens,
+                listener.settings.fast_open,
+                offered,
+                bool(payload),
+                half.key[:-4],
+                now,
+                required=listener.settings.fast_open_cookies,
+            )
+        if not verdict.opens:
+            if verdict.cookie is not None:
+                half.fast_open = wire_tcp.build_fast_open(verdict.cookie, experimental)
+            return False
+        self.counters.tcp_fast_open_accepted += 1
+        fast = Opening(verdict.cookie, experimental)
+        fast.octets, fast.taken = len(payload), bool(payload)
+        fast.queue = listener.opens
+        listener.opens.enter()
+        connection = self._make(half)
+        connection.accept_fast(now, fast, half.irs, options, half.window, half.ecn)
+        connection.user = listener.accept(connection)
+        connection.taste(now, payload)
+        return True
 
     def _iss(self, key: bytes, now: float) -> int:
         """Return the ISS of a connection that a SYN opens."""
@@ -351,6 +393,20 @@ class TcpTable:
         return self._connect_half(half)
 
     def _connect_half(self, half: HalfOpen) -> Connection:
+        connection = self._make(half)
+        connection.accept(
+            half.irs,
+            half.options,
+            half.window,
+            half.sent_at,
+            max(half.retries, half.repeated),
+            half.ecn,
+        )
+        connection.user = half.listener.accept(connection)
+        return connection
+
+    def _make(self, half: HalfOpen) -> Connection:
+        """Put a connection in the place of `half`."""
         key, listener = half.key, half.listener
         size = (len(key) - 4) >> 1
         there = key[:size]
@@ -367,15 +423,6 @@ class TcpTable:
         )
         self.flows[key] = connection
         self._count_peer(there, 1)
-        connection.accept(
-            half.irs,
-            half.options,
-            half.window,
-            half.sent_at,
-            max(half.retries, half.repeated),
-            half.ecn,
-        )
-        connection.user = listener.accept(connection)
         return connection
 
     def _timestamp_offset(self, key: bytes) -> int:

@@ -31,8 +31,6 @@ from appliance.net.tcp_state import (
 )
 from appliance.net.wire.tcp import ACK, FIN, PSH
 
-SYN_RETRIES: Final = 6  # Linux's tcp_syn_retries: 127 s; RFC 9293 §3.8.3 (MUST-23): >= 3 min by
-# timeouts that back off from 1 s comes to the same order; `user_timeout` overrides.
 DATA_RETRIES: Final = 15  # Linux's tcp_retries2: about 15 minutes; R2 of RFC 9293 §3.8.3
 
 _SENDING: Final = frozenset((ESTABLISHED, CLOSE_WAIT, FIN_WAIT_1, CLOSING, LAST_ACK))
@@ -87,7 +85,7 @@ class Timers(Output):
         if rtt.backoffs == 0 and flight.records:
             self._silent_since = flight.records[0].sent_at
         waited = now - self._silent_since
-        if rtt.backoffs >= (SYN_RETRIES if opening else DATA_RETRIES) or (
+        if rtt.backoffs >= (self._settings.syn_retries if opening else DATA_RETRIES) or (
             patience and waited >= patience
         ):
             # RFC 9293 §3.8.3, R2: give up.
@@ -126,10 +124,10 @@ class Timers(Output):
         if self.unsent and room >= min(self.unsent, mss):
             length = min(self.unsent, mss)
             if self._transmit(nxt, length, ACK | PSH, now):
-                if length < mss:
-                    self._small_end = self.snd_nxt
                 self.unsent -= length
                 self.snd_nxt = nxt + length
+                if length < mss:
+                    self._small_end = self.snd_nxt
                 self.repair.sent_new(nxt, self.snd_nxt, now)
                 self.repair.probe_sent(self.snd_nxt, None, nxt, now, 0)
         elif self.repair.flight.records:

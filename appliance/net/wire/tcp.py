@@ -42,6 +42,10 @@ OPTION_SACK_PERMITTED: Final = 4
 OPTION_SACK: Final = 5
 OPTION_TIMESTAMP: Final = 8
 OPTION_USER_TIMEOUT: Final = 28
+OPTION_FAST_OPEN: Final = 34
+OPTION_EXPERIMENT: Final = 254
+FAST_OPEN_EXPERIMENT: Final = b"\xf9\x89"
+"""What follows the length in the option of Fast Open before RFC 7413 (RFC 6994)."""
 
 MAX_WINDOW_SCALE: Final = 14
 """Bits (RFC 7323 §2.3)."""
@@ -84,12 +88,14 @@ class TcpOptions:
 
     `mss` in octets; `window_scale` in bits, at most 14; `timestamp` is (TSval, TSecr); `sack` holds
     (left, right) sequence numbers as sent; `user_timeout` in seconds (RFC 5482); `malformed` tells
-    that an option's length was impossible or wrong for its kind.  Made for every segment that the
-    fast path leaves, so no tuple: compiled, this costs a tenth of one.
+    that an option's length was impossible or wrong for its kind; `fast_open` is a cookie, b"" if
+    it asks for one (RFC 7413 §4.1.1), and whether it came in the option of before that RFC.  Made
+    for every segment that the fast path leaves, so no tuple: compiled, this costs a tenth of one.
     """
 
     __slots__ = (
-        "malformed", "mss", "sack", "sack_permitted", "timestamp", "user_timeout", "window_scale"
+        "fast_open", "malformed", "mss", "sack", "sack_permitted", "timestamp", "user_timeout",
+        "window_scale",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +107,7 @@ class TcpOptions:
         timestamp: tuple[int, int] | None = None,
         user_timeout: int | None = None,
         malformed: bool = False,
+        fast_open: tuple[bytes, bool] | None = None,
     ) -> None:
         self.mss = mss
         self.window_scale = window_scale
@@ -109,11 +116,12 @@ class TcpOptions:
         self.timestamp = timestamp
         self.user_timeout = user_timeout
         self.malformed = malformed
+        self.fast_open = fast_open
 
     def _said(self) -> tuple[object, ...]:
         return (
             self.mss, self.window_scale, self.sack_permitted, self.sack, self.timestamp,
-            self.user_timeout, self.malformed,
+            self.user_timeout, self.malformed, self.fast_open,
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -174,6 +182,7 @@ def parse_options(data: bytes | memoryview, start: int, end: int) -> TcpOptions:
     timestamp: tuple[int, int] | None = None
     user_timeout: int | None = None
     malformed = False
+    fast_open: tuple[bytes, bool] | None = None
     end = min(end, len(data))
     at = start
     while at < end:
@@ -202,10 +211,13 @@ def parse_options(data: bytes | memoryview, start: int, end: int) -> TcpOptions:
             # RFC 5482 §3: one bit of granularity (minutes), fifteen of value.
             value = _U16.unpack_from(data, at + 2)[0]
             user_timeout = (value & 0x7FFF) * (60 if value & 0x8000 else 1)
-        elif kind in _KNOWN:
-            malformed = True
+        else:
+            malformed = malformed or kind in _KNOWN
+            fast_open = _cookie(data, at, length) or fast_open
         at += length
-    return TcpOptions(mss, window_scale, sack_permitted, sack, timestamp, user_timeout, malformed)
+    return TcpOptions(
+        mss, window_scale, sack_permitted, sack, timestamp, user_timeout, malformed, fast_open
+    )
 
 
 _KNOWN: Final = frozenset(
@@ -218,6 +230,25 @@ _KNOWN: Final = frozenset(
         OPTION_USER_TIMEOUT,
     )
 )
+_COOKIE_KINDS: Final = frozenset((OPTION_FAST_OPEN, OPTION_EXPERIMENT))
+_COOKIE_LENGTHS: Final = frozenset((0, *range(4, 18, 2)))
+
+
+def _cookie(data: bytes | memoryview, at: int, length: int) -> tuple[bytes, bool] | None:
+    """Return what an option says of Fast Open; None: nothing.
+
+    RFC 7413 §4.1.1: a cookie has an even number of octets from 4 to 16, or none, or is ignored.
+    """
+    kind = data[at]
+    if kind not in _COOKIE_KINDS:
+        return None
+    experimental = kind == OPTION_EXPERIMENT
+    body = bytes(data[at + 2 : at + length])
+    if experimental:
+        if not body.startswith(FAST_OPEN_EXPERIMENT):
+            return None  # somebody else's experiment (RFC 6994 §3)
+        body = body[len(FAST_OPEN_EXPERIMENT) :]
+    return (body, experimental) if len(body) in _COOKIE_LENGTHS else None
 
 
 def build_syn_options(
@@ -245,6 +276,18 @@ def build_syn_options(
     if window_scale is not None:
         parts.append(bytes((OPTION_NOP, OPTION_WINDOW_SCALE, 3, window_scale)))
     return b"".join(parts)
+
+
+def build_fast_open(cookie: bytes, experimental: bool = False) -> bytes:
+    """The Fast Open option of a SYN, padded to a multiple of four (RFC 7413 §4.1.1).
+
+    `cookie` has 4 to 16 octets, or none to ask for one.
+    """
+    if experimental:
+        option = bytes((OPTION_EXPERIMENT, 4 + len(cookie))) + FAST_OPEN_EXPERIMENT + cookie
+    else:
+        option = bytes((OPTION_FAST_OPEN, 2 + len(cookie))) + cookie
+    return option + bytes((OPTION_NOP,)) * (-len(option) % 4)
 
 
 def build_options(

@@ -283,8 +283,9 @@ class Scene:
         local_port: int = 4000,
         settings: TcpSettings | None = None,
         react: dict[str, Callable[[Connection], object]] | None = None,
+        first: bytes = b"",
     ) -> App:
-        """Active OPEN to the peer."""
+        """Active OPEN to the peer; `first` is written before the SYN has left."""
 
         def begin(world: World) -> None:
             user = User(react or {})
@@ -293,6 +294,7 @@ class Scene:
                 PEER_ADDRESS, port, user, local_port=local_port, settings=chosen
             )
             world.users.append(user)
+            user.connection.send(first)
             world.host.flush(self.now)
 
         self.step(begin)
