@@ -71,6 +71,8 @@ class End:
     """It ends once all is written; once all is written and read; once the other end has ended;
     after `after` octets received, or once the other end has ended; after `after` seconds."""
     after: Annotated[float, Ge(0.0)] = 0.0
+    early: bool = False
+    """Of a client: it writes a first piece before the connection is established (RFC 7413)."""
 
 
 class Application:
@@ -185,6 +187,13 @@ class Application:
         self.closed.append(error)
 
     # ------------------------------------------------------------------ what it does
+
+    def hurry(self) -> None:
+        """Write a first piece at once, so that the SYN may take it along."""
+        size = min(self._random.randint(1, self.end.piece), self._allowed())
+        if self.end.early and size and not self.written:
+            self.conn.send(self.mine.take(0, size))
+            self.written = size
 
     def _allowed(self) -> int:
         """Octets that may have been written by now, when ends take turns."""

@@ -37,6 +37,7 @@ def scenario(seed: int) -> Scenario:
         link = replace(link, mtu=link.mtu and max(link.mtu, 1280))
         back = back and replace(back, mtu=back.mtu and max(back.mtu, 1280))
     middle = _middle(Random(f"middle {seed}"), six)
+    client, server, flows = _fast(Random(f"fast open {seed}"), client, server, flows)
     return Scenario(
         seed=seed,
         ip=6 if six else 4,
@@ -60,6 +61,23 @@ def _middle(random: Random, six: bool) -> Middle | None:
         loss=random.choice((0.0, 0.0, 0.001, 0.03)),
     )  # fmt: skip
     return Middle(mtu=mtu, signal=random.random() < 0.9, link=link)
+
+
+def _fast(
+    random: Random, client: Machine, server: Machine, flows: tuple[Flow, ...]
+) -> tuple[Machine, Machine, tuple[Flow, ...]]:
+    """TCP Fast Open (RFC 7413), now and then; its draws are its own too."""
+    if random.random() >= 0.2:
+        return client, server, flows
+    cookies = random.random() < 0.6
+    opens = replace(client.tcp, fast_open=1, fast_open_cookies=cookies)
+    serves = replace(
+        server.tcp, fast_open=random.choice((0, 1, 4, 1_000)), fast_open_cookies=cookies
+    )
+    early = tuple(
+        replace(flow, client=replace(flow.client, early=random.random() < 0.8)) for flow in flows
+    )
+    return replace(client, tcp=opens), replace(server, tcp=serves), early
 
 
 def _segment(machine: Machine) -> int:

@@ -177,9 +177,10 @@ class Monitor:
             start -= 1 << 32
             if start != -1 and start != 0:
                 self._report("sequence", f"{here}: number {start} before the SYN")
-        end = start + length
+        first = start + bool(flags & SYN)  # a SYN may carry octets (RFC 7413)
+        end = first + length
         if length:
-            self._data(here, side, peer, frame, header, start, cut or length)
+            self._data(here, side, peer, frame, header, first, cut or length)
         if flags & FIN:
             if side.fin not in (-1, end):
                 self._report("fin", f"{here}: FIN at {end}, before at {side.fin}")

@@ -235,6 +235,7 @@ class Run:
                     )
                     waiting[connection.local] = pair
                     self._attach(pair.client, connection)
+                    pair.client.hurry()
             except OSError as error:
                 pair.client.closed.append(error)
 

@@ -425,9 +425,12 @@ class Stack:
         ssl: None = None,
         local_addr: tuple[str, int] | None = None,
         tcp: TcpSettings | None = None,
+        early: bytes = b"",
     ) -> tuple[StreamTransport, P]:
-        """Open a connection, with settings `tcp` or the stack's.
+        """Open a connection, with settings `tcp` or the stack's, and send the octets `early`.
 
+        They go along with the SYN if `tcp.fast_open` is set and the server has given a cookie
+        before, and may then reach it twice (RFC 7413 §6.1); else as soon as there is a connection.
         Raises the kin of OSError that tells why it could not be.
         """
         _refuse_ssl(ssl)
@@ -445,6 +448,7 @@ class Stack:
             local_port=local_port,
             settings=tcp or self.tcp,
         )
+        connection.send(early)
         transport.bind(connection)
         self.attach(transport)  # so that close() ends it while it is still connecting
         try:

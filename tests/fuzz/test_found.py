@@ -134,3 +134,30 @@ def test_a_window_that_opens_upon_a_probe_that_was_called_lost(scenario: Play) -
         delay = 0.01
         jitter = 0.0404
     """)
+
+
+def test_a_copy_of_a_syn_that_opens_fast(scenario: Play) -> None:
+    """RFC 7413 §4.2.2: it may come in the same batch, before its first has been answered."""
+    scenario("""
+        seed = 600176
+        flow = [{ server = { sends = 1 }, count = 7, every = 0.001 }]
+        [client.tcp]
+        fast_open = 1
+        [server.tcp]
+        fast_open = 1
+        [link]
+        duplicate = 0.024
+    """)
+
+
+def test_octets_of_a_syn_beyond_the_window(scenario: Play) -> None:
+    """RFC 9293 §3.8.6: refused with the SYN, they leave again as far as the window reaches."""
+    outcome = scenario("""
+        flow = [{ client = { sends = 1071, early = true }, server = {} }]
+        [client.tcp]
+        fast_open = 1
+        fast_open_cookies = false
+        [server.tcp]
+        receive_start = 1000
+    """)
+    assert outcome.counters["tcp_fast_open_refused"] == 1

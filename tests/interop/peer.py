@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 _LIMIT = 30.0  # seconds that any one step may take
@@ -224,6 +225,44 @@ def accept(address: str, port: str, control: str, size: str) -> Any:
             verdict = _rest(order).decode()
     wanted = hashlib.sha256(pattern(int(size))).hexdigest()
     return {"theirs": verdict, "ours": wanted, "source": source[0]}
+
+
+_SYN_DATA = 32  # TCPI_OPT_SYN_DATA in tcpi_options, octet 5 of struct tcp_info
+
+
+def _with_syn(connection: socket.socket) -> bool:
+    """Whether the kernel says that octets went with the SYN and were taken."""
+    return bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[5] & _SYN_DATA)
+
+
+def fast_open(address: str, port: str) -> Any:
+    """Connect twice with octets in the SYN (RFC 7413): was the echo right, did they go along?"""
+    Path("/proc/sys/net/ipv4/tcp_fastopen").write_text("3")
+    answers = []
+    for _ in range(2):
+        with socket.socket() as connection:
+            connection.sendto(b"early", socket.MSG_FASTOPEN, (address, int(port)))
+            connection.settimeout(_LIMIT)
+            connection.shutdown(socket.SHUT_WR)
+            answers.append([_rest(connection).decode(), _with_syn(connection)])
+    return answers
+
+
+def accept_fast(address: str, control: str, own: str) -> Any:
+    """Have the stack connect here twice, with octets in its SYN."""
+    Path("/proc/sys/net/ipv4/tcp_fastopen").write_text("3")
+    answers = []
+    with socket.create_server(("", 0)) as listener:
+        listener.settimeout(_LIMIT)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 5)
+        for _ in range(2):
+            with _connect(address, int(control)) as order:
+                order.sendall(f"{own} {listener.getsockname()[1]}\n".encode())
+                connection, _ = listener.accept()
+                connection.settimeout(_LIMIT)
+                with connection:
+                    answers.append([_rest(connection).decode(), _with_syn(connection)])
+    return answers
 
 
 def datagrams(address: str, port: str, *sizes: str) -> Any:

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from appliance.net import Stack
+from appliance.net import Stack, TcpSettings
 from appliance.net.vif.base import Vif
 from appliance.net.vif.tap import open_tap
 from tests.interop.peer import pattern
@@ -70,8 +70,24 @@ async def main(tap: str, cidr: str, wrap: Callable[[Vif], Vif] = lambda vif: vif
             from_us.close()
             writer.close()
 
-        for port, service in ((7, _echo), (9, _sink), (19, _source), (21, connect)):
+        async def connect_fast(reader: Reader, writer: Writer) -> None:
+            """Send a line to the port that is named, as early as may be."""
+            address, port = (await reader.readline()).decode().split()
+            transport, _ = await stack.create_connection(
+                asyncio.Protocol, address, int(port), tcp=TcpSettings(fast_open=1), early=b"early\n"
+            )
+            transport.write_eof()
+            writer.close()
+
+        for port, service in (
+            (7, _echo), (9, _sink), (19, _source), (21, connect), (22, connect_fast),
+        ):  # fmt: skip
             await stack.start_server(service, None, port)
+        await stack.create_server(
+            lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(), _echo),
+            port=8,
+            tcp=TcpSettings(fast_open=16),
+        )
         await stack.create_datagram_endpoint(_Datagrams, local_addr=("", 7))
         sys.stdout.write("ready\n")
         sys.stdout.flush()

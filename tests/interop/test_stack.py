@@ -66,6 +66,17 @@ def test_connection_from_the_stack(space: Namespace, size: int) -> None:
     assert answer["source"] == OURS
 
 
+def test_the_kernel_opens_fast(space: Namespace) -> None:
+    """RFC 7413: Linux asks for a cookie, and then its SYN's octets are taken."""
+    assert ask(space, "fast_open", 8) == [["early", False], ["early", True]]
+    assert ask(space, "fast_open", 7) == [["early", False], ["early", False]]
+
+
+def test_the_stack_opens_fast(space: Namespace) -> None:
+    """RFC 7413: the other way round, with a cookie of Linux's."""
+    assert ask(space, "accept_fast", 22, KERNEL) == [["early\n", False], ["early\n", True]]
+
+
 def test_datagrams(space: Namespace) -> None:
     """RFC 768: datagrams up to what one packet of 1,500 octets carries come back unchanged."""
     sizes = [0, 1, 2, 3, 511, 512, 1_471, 1_472]

@@ -25,18 +25,13 @@ __all__ = ["DEFAULT_PORT", "Calls"]
 _ABSENT: Final = {
     "MSG_EOR": "MSG_EOR keeps the segments of one write apart, which RFC 9293 does not know",
     "MSG_ERRQUEUE": "Linux's socket error queue is not there",
-    "MSG_FASTOPEN": "TCP Fast Open (RFC 7413) is not there",
     "MSG_OOB": "urgent data stays in line (RFC 6093)",
     "MSG_PEEK": "MSG_PEEK is not there",
     "MSG_ZEROCOPY": "zero-copy sending is Linux's own",
     "SO_TIMESTAMPING": "Linux's time-stamping of sent packets is not there",
     "SO_ZEROCOPY": "zero-copy sending is Linux's own",
-    "TCP_FASTOPEN": "TCP Fast Open (RFC 7413) is not there",
-    "TCP_FASTOPEN_CONNECT": "TCP Fast Open (RFC 7413) is not there",
-    "TCP_FASTOPEN_KEY": "TCP Fast Open (RFC 7413) is not there",
     "TCP_MD5SIG": "TCP MD5 signatures (RFC 2385) are not there",
     "TCP_NOTSENT_LOWAT": "TCP_NOTSENT_LOWAT bounds Linux's send buffer",
-    "TCP_SYNCNT": "the number of SYNs cannot be set for one socket",
 }
 
 
@@ -68,6 +63,7 @@ class Calls(OptionCalls, WaitCalls):
         opened = Socket(
             self.stage, self.environment.tcp, named,
             flags=O_RDWR | (kind & O_NONBLOCK),
+            fast=self.environment,
         )  # fmt: skip
         return self._new(call, opened)
 
@@ -151,14 +147,29 @@ class Calls(OptionCalls, WaitCalls):
     def _send(self, call: e.Call, size: int, flags: int = 0) -> Waiting:
         sending = self._socket(call)
         wanted = call.result
-        if isinstance(wanted, int) and 0 < wanted < size:
+        fast = sending.stream is None and sending.kind == "tcp"
+        if isinstance(wanted, int) and 0 < wanted < size and not fast:
             raise InapplicableError(
                 "how much fits into SO_SNDBUF is counted in Linux's own structures"
             )
+        if sending.opens_fast(bool(flags & number_of("MSG_FASTOPEN"))):
+            blocking = sending.blocking and not flags & number_of("MSG_DONTWAIT")
+            writing = sending.write_fast(size, *self._peer(call, sending), blocking=blocking)
+            self.newest = sending
+            return (yield from writing)
         # A write that does not wait, by the script, was taken whole.
         whole = call.ends is None and wanted == size
         more = bool(flags & number_of("MSG_MORE"))
         return (yield from sending.write(size, bounded=not whole, more=more))
+
+    def _peer(self, call: e.Call, sending: Socket) -> tuple[str, int]:
+        """Whom a first write opens a connection to: by sendto's address, or by connect() before."""
+        if sending.deferred is not None:
+            return sending.deferred
+        address = call.arguments[4] if call.name == "sendto" else e.WHATEVER
+        if address == e.Symbol("AF_UNSPEC"):
+            raise ErrnoError(errno.EOPNOTSUPP)
+        return self._address(address, self.there, self.connect_port)
 
     def sys_send(self, call: e.Call) -> Waiting:
         """send(fd, ..., count, flags)."""

@@ -15,11 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
-from appliance.fuzz.script.faults import InapplicableError
+from appliance.fuzz.script.faults import InapplicableError, MismatchError
 from appliance.net.tcb import TcpSettings
 
 _KNOWS: Final = frozenset(f.name for f in fields(TcpSettings))
 _OPERATORS: Final = frozenset((";", "&&", "||", "|", "&", "\n"))
+# Linux's names of counters that scripts look at, and ours.
+_NSTAT: Final = {"TcpExtOutOfWindowIcmps": "icmp_ignored"}
 FIRST_WINDOW: Final = 65_535  # octets that Linux's SYN offers, whatever tcp_rmem's middle value
 
 
@@ -31,12 +33,32 @@ class Environment:
     paced: bool = False  # the fq discipline would space our packets
     sndbuf: int = 0  # octets, of tcp_wmem's middle value
     files: dict[str, int] = field(default_factory=dict)  # octets of nought, by path
-    fast_open: int = 0  # tcp_fastopen: 2 serves, 0x200 without cookies, 0x400 on every listener
+    fast_open: int = 1  # tcp_fastopen, in Linux's bits
+    fast_keys: tuple[bytes, ...] = ()  # tcp_fastopen_key
+    forgotten: int = 0  # how often what is known of servers was forgotten
+    counters: Callable[[], dict[str, int]] | None = None  # the host's, for nstat
+    _seen: dict[str, int] = field(default_factory=dict)  # when nstat looked last, ...
+    _grown: dict[str, int] = field(default_factory=dict)  # ... and what it showed
 
-    def serves_fast_open(self, with_option: bool) -> bool:
-        """Whether Linux would take the data of a SYN at once (RFC 7413)."""
-        every_listener = self.fast_open & 0x402 == 0x402
-        return every_listener and (with_option or bool(self.fast_open & 0x200))
+    @property
+    def fast_open_connects(self) -> bool:
+        """Whether a client may open fast (RFC 7413)."""
+        return bool(self.fast_open & 1)
+
+    @property
+    def fast_open_serves(self) -> bool:
+        """Whether a listener may that asks for it."""
+        return bool(self.fast_open & 2)
+
+    @property
+    def fast_open_without_cookies(self) -> bool:
+        """Whether a client sends data without having a cookie."""
+        return bool(self.fast_open & 4)
+
+    @property
+    def serves_every_listener(self) -> bool:
+        """Whether every listener takes data of a SYN, asked or not."""
+        return self.fast_open & 0x402 == 0x402
 
     def run(self, text: str) -> None:
         """Take in the commands of one pair of backquotes; raises InapplicableError."""
@@ -51,10 +73,7 @@ class Environment:
         rest = words[1:]
         if name == "defaults.sh":
             self._defaults()
-        elif name == "set_sysctls.py":
-            for word in rest:
-                self._sysctl(*_setting(word))
-        elif name == "sysctl":
+        elif name in ("set_sysctls.py", "sysctl"):
             for word in rest:
                 if not word.startswith("-"):
                     self._sysctl(*_setting(word))
@@ -62,16 +81,30 @@ class Environment:
             self._sysctl(_dotted(target), " ".join(rest))
         elif name == "tc":
             self._discipline(rest)
+        elif name == "nstat" and not rest:
+            self._grown = self._look()
+        elif name == "grep" and len(rest) == 1 and rest[0] in _NSTAT:
+            self._grep(rest[0])
         elif name == "ethtool" and rest[:1] == ["-K"]:
             pass  # segments are compared octet by octet, however they are packed
         elif name == "ip" and rest[:1] == ["tcp_metrics"]:
-            pass  # nothing is remembered from one run to the next
+            self.forgotten += "flush" in rest
         elif name == "dd":
             self._zeros(dict(word.partition("=")[::2] for word in rest))
         elif name.startswith("sysctl_restore_") or name in ("rm", "true", ":"):
             pass
         else:
             raise InapplicableError(f"the shell command `{' '.join(words)}` means nothing here")
+
+    def _grep(self, name: str) -> None:
+        """A counter that nstat shows, which it does when it has moved; raises MismatchError."""
+        if self.counters is not None and not self._grown.get(_NSTAT[name]):
+            raise MismatchError(f"the counter {name} has not moved since nstat looked last")
+
+    def _look(self) -> dict[str, int]:
+        """By how much each counter has grown since this was called last, as nstat shows it."""
+        before, self._seen = self._seen, self.counters() if self.counters is not None else {}
+        return {name: value - before.get(name, 0) for name, value in self._seen.items()}
 
     def _zeros(self, words: dict[str, str]) -> None:
         """`dd if=/dev/zero of=FILE bs=N count=M`: a file that a script may send."""
@@ -93,6 +126,8 @@ class Environment:
         )
         self.sndbuf = 256 << 10
         self.fast_open = 0x70403
+        _fast_open_key(self, "a1a1a1a1-b2b2b2b2-c3c3c3c3-d4d4d4d4")
+        _syn_retries(self, "5")
         self._choose("slow_start_after_idle", False)
 
     def _choose(self, name: str, value: object) -> None:
@@ -248,6 +283,28 @@ def _keepalive(name: str) -> Callable[[Environment, str], None]:
 
 def _fast_open(at: Environment, value: str) -> None:
     at.fast_open = _whole(value)
+    at.tcp = replace(at.tcp, fast_open_cookies=not at.fast_open & 0x200)
+
+
+def _fast_open_key(at: Environment, value: str) -> None:
+    """One key or two, each as four words of the machine: `0a1b2c3d-...` (RFC 7413 §4.1.2)."""
+    keys = []
+    for text in value.split(","):
+        words = text.strip().split("-")
+        if len(words) != 4:
+            raise ValueError(text)
+        keys.append(b"".join(int(word, 16).to_bytes(4, "little") for word in words))
+    at.fast_keys = tuple(keys)
+
+
+def _fast_open_cookies(at: Environment, value: str) -> None:
+    """How many servers older kernels remembered: none, for a moment, makes them forget."""
+    if _whole(value) == 0:
+        at.forgotten += 1
+
+
+def _syn_retries(at: Environment, value: str) -> None:
+    at.tcp = replace(at.tcp, syn_retries=_whole(value))
 
 
 def _lowat(at: Environment, value: str) -> None:
@@ -260,12 +317,15 @@ _SYSCTLS: Final[dict[str, Callable[[Environment, str], None]]] = {
     "tcp_early_retrans": _tail_probe,
     "tcp_ecn": _ecn,
     "tcp_fastopen": _fast_open,
+    "tcp_fastopen_cookies": _fast_open_cookies,
+    "tcp_fastopen_key": _fast_open_key,
     "tcp_keepalive_intvl": _keepalive("keepalive_interval"),
     "tcp_keepalive_probes": _keepalive("keepalive_count"),
     "tcp_notsent_lowat": _lowat,
     "tcp_rmem": _rmem,
     "tcp_sack": _sack,
     "tcp_slow_start_after_idle": _idle,
+    "tcp_syn_retries": _syn_retries,
     "tcp_timestamps": _timestamps,
     "tcp_window_scaling": _scaling,
     "tcp_wmem": _wmem,
@@ -285,12 +345,9 @@ _NO_MEANING: Final = frozenset(
         "tcp_ecn_option",
         "tcp_fack",
         "tcp_fastopen_blackhole_timeout_sec",
-        "tcp_fastopen_cookies",
-        "tcp_fastopen_key",
         "tcp_min_tso_segs",
         "tcp_pacing_ca_ratio",
         "tcp_pacing_ss_ratio",
-        "tcp_syn_retries",
         "tcp_tso_win_divisor",
     )
 )

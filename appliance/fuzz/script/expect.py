@@ -11,7 +11,7 @@ from typing import Final
 
 from appliance.fuzz.script import events as e
 from appliance.fuzz.script import packets
-from appliance.fuzz.script.faults import InapplicableError, MismatchError, Row
+from appliance.fuzz.script.faults import MismatchError, Row
 from appliance.fuzz.script.flow import Flow, Leaving, joined
 from appliance.fuzz.script.stage import MICRO, Sent, Stage
 from appliance.fuzz.script.written import compare, icmp_text, segment_text
@@ -47,8 +47,6 @@ class Expectations:
         """The next segment of `flow` is the one expected, `since` after the event before."""
         action = event.action
         assert isinstance(action, e.Segment)
-        if any(o.name in ("FO", "FOEXP") for o in action.options or ()):
-            raise InapplicableError("TCP Fast Open (RFC 7413) is not there")
         pieces = self._pieces(flow, action, until + self._patience(event))
         self._compare(event, action, flow, joined(pieces), connection(), at, until, since)
 

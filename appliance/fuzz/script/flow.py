@@ -188,6 +188,8 @@ class Flow:
             return TcpOption("TS", (self._stamp(live, learn), echo))
         if kind == FAST_OPEN:
             return TcpOption("FO", blob=body)
+        if kind == EXPERIMENTAL and body.startswith(FAST_OPEN_MAGIC):
+            return TcpOption("FOEXP", blob=body[len(FAST_OPEN_MAGIC) :])
         return TcpOption(f"option {kind}", blob=body)
 
     def _stamp(self, live: int, learn: Segment | None) -> int:
@@ -236,5 +238,7 @@ def icmp_arriving(flow: Flow, message: Icmp, protocol: int) -> bytes:
         length += 8
         quoted = ports + length.to_bytes(2) + bytes(2)
     size = max(length, len(quoted))
+    if message.echoed is None:
+        size = max(size, message.mtu or 0)  # what was too large for an MTU is larger
     original = packets.wrap(flow.here, flow.there, protocol, quoted, size=size)
     return packets.icmp(flow.there, flow.here, kind, code, message.mtu or 0, original)

@@ -5,7 +5,9 @@ Imports the process.
 
 from __future__ import annotations
 
+import codecs
 import errno
+from collections.abc import Callable
 from typing import Final
 
 from appliance.fuzz.script import events as e
@@ -14,6 +16,7 @@ from appliance.fuzz.script.process import Process
 from appliance.fuzz.script.sockets import O_NONBLOCK, O_RDWR, ErrnoError, Socket
 from appliance.fuzz.script.symbols import member, number, number_of, written
 from appliance.net.tcp_state import SYN_SENT
+from appliance.siphash import KEY_LEN
 
 # Options that may be set and mean nothing to one host on one link without a wall clock.
 _HARMLESS: Final = {
@@ -22,6 +25,16 @@ _HARMLESS: Final = {
     "TCP_QUICKACK", "SO_BINDTODEVICE", "IPV6_MTU_DISCOVER", "IPV6_RECVERR", "IPV6_FREEBIND",
     "IPV6_UNICAST_HOPS", "IPV6_V6ONLY",
 }  # fmt: skip
+# Options that are fields of `TcpSettings`, and what their numbers are there.
+_SETTINGS: Final[dict[str, tuple[str, Callable[[int], object]]]] = {
+    "TCP_KEEPCNT": ("keepalive_count", int),
+    "TCP_KEEPIDLE": ("keepalive", float),
+    "TCP_KEEPINTVL": ("keepalive_interval", float),
+    "TCP_MAXSEG": ("max_segment", int),
+    "TCP_NODELAY": ("nodelay", bool),
+    "TCP_SYNCNT": ("syn_retries", int),
+    "TCP_USER_TIMEOUT": ("user_timeout", lambda milliseconds: milliseconds / 1000.0),
+}
 
 
 class OptionCalls(Process):
@@ -64,7 +77,11 @@ class OptionCalls(Process):
                 raise InapplicableError("SO_LINGER with a time to wait is not there")
             thing.options[1, 13] = 0 if on else -1
             return 0
+        if option == "TCP_FASTOPEN_KEY":
+            return self._set_fast_key(thing, call)
         value = number(call.arguments[3])
+        if option == "TCP_FASTOPEN_CONNECT" and not self.environment.fast_open_connects:
+            raise ErrnoError(errno.EOPNOTSUPP)
         thing.options[self._int(call, 1), number_of(option)] = value
         if option == "TCP_CORK":
             thing.set_cork(value != 0)
@@ -72,21 +89,29 @@ class OptionCalls(Process):
             self._apply(thing, option, value)
         return 0
 
+    def _set_fast_key(self, thing: Socket, call: e.Call) -> int:
+        """A key of Fast Open, or two, for one listener."""
+        text, length = call.arguments[3], self._int(call, 4)
+        octets = b""
+        if isinstance(text, str):  # written as in C
+            octets = codecs.escape_decode(text.encode())[0][:length]
+        if len(octets) not in (KEY_LEN, 2 * KEY_LEN):
+            raise ErrnoError(errno.EINVAL)
+        thing.fast_keys = tuple(octets[at : at + KEY_LEN] for at in range(0, len(octets), KEY_LEN))
+        if thing.listener is not None:
+            thing.listener.opens.keys = thing.fast_keys
+        return 0
+
     def _apply(self, thing: Socket, option: str, value: int) -> None:
-        seconds = float(value)
         settings: dict[str, object]
-        if option == "TCP_NODELAY":
-            settings = {"nodelay": value != 0}
-        elif option == "TCP_MAXSEG":
-            settings = {"max_segment": value}
-        elif option == "TCP_USER_TIMEOUT":
-            settings = {"user_timeout": seconds / 1000.0}
-        elif option == "TCP_KEEPIDLE":
-            settings = {"keepalive": seconds}
-        elif option == "TCP_KEEPINTVL":
-            settings = {"keepalive_interval": seconds}
-        elif option == "TCP_KEEPCNT":
-            settings = {"keepalive_count": value}
+        if option in _SETTINGS:
+            name, convert = _SETTINGS[option]
+            settings = {name: convert(value)}
+        elif option == "TCP_FASTOPEN":
+            settings = {"fast_open": value if self.environment.fast_open_serves else 0}
+        elif option == "TCP_FASTOPEN_CONNECT":
+            thing.fast_connect = value != 0
+            return
         elif option == "SO_RCVBUF":
             doubled = 2 * value  # Linux counts its own structures in; half of it is for octets
             settings = {"receive_buffer": doubled // 2, "receive_start": doubled // 2}

@@ -83,6 +83,9 @@ class Player:
             self.options["ip_version"],
         )
         self.stage.watch = self._ask_again
+        self.environment.counters = self.stage.host.counters.as_dict
+        self._forgotten = 0
+        self._settle()
         self.flow: Flow | None = None
         self._passive = False  # the flow was opened by the peer, whose handshake is under way
         self._here, self._there = from_text(here), from_text(there)
@@ -101,7 +104,7 @@ class Player:
     def _foresee(self) -> None:
         """Find what cannot be judged before anything is played; raises InapplicableError."""
         self._refuse_pacing()
-        later = replace(self.environment)
+        later = replace(self.environment, counters=None)
         for event in self.script.events:
             if isinstance(event.action, e.Command):
                 self.line = event.place.line
@@ -114,6 +117,14 @@ class Player:
         """What fq sends later is also measured later: round trips, and what follows from them."""
         if self.environment.paced:
             raise InapplicableError("the fq queueing discipline paces Linux's packets")
+
+    def _settle(self) -> None:
+        """Give the host what commands have said of it as a whole."""
+        tcp, environment = self.stage.host.tcp, self.environment
+        tcp.fast_cookies.use_keys(environment.fast_keys)
+        if environment.forgotten != self._forgotten:
+            self._forgotten = environment.forgotten
+            tcp.fast_servers.forget()
 
     # ------------------------------------------------------------------ events
 
@@ -153,6 +164,7 @@ class Player:
             elif isinstance(action, e.Command):
                 self.environment.run(action.text)
                 self._refuse_pacing()
+                self._settle()
             elif isinstance(action, e.Code):
                 self.interpreter.run(action, self.line, self.connection(), self.stage.clock())
             else:
@@ -244,9 +256,6 @@ class Player:
             (s for s in self.calls.table.values() if isinstance(s, Socket) and s.listener), None
         )
         syn = "S" in segment.flags and "." not in segment.flags
-        cookie = any(o.name in ("FO", "FOEXP") for o in segment.options or ())
-        if syn and (cookie or segment.length) and self.environment.serves_fast_open(cookie):
-            raise InapplicableError("TCP Fast Open (RFC 7413) is not there")
         if syn and listening is not None and segment.ports is None:
             self._leave_flow()
             self.flow = Flow(

@@ -21,6 +21,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from appliance.fuzz.script.environment import Environment
 from appliance.fuzz.script.faults import InapplicableError
 from appliance.fuzz.script.stage import MICRO, Stage
 from appliance.net.syn_queue import Listener
@@ -28,6 +29,7 @@ from appliance.net.tcb import TcpSettings
 from appliance.net.tcp import Connection
 from appliance.net.tcp_state import CLOSED, ESTABLISHED, SYN_RECEIVED, SYN_SENT
 from appliance.net.udp import Endpoint, UdpSocket
+from appliance.net.wire.address import from_text
 
 O_NONBLOCK: Final = 0o4000
 O_RDWR: Final = 2
@@ -88,6 +90,9 @@ class Stream:
         """The connection is over."""
         self.closed = True
         self.edges += 1
+        if self.connection is not None:
+            # A kernel lets them be read all the same (RFC 9293 §3.10.7.4 would flush them).
+            self.unread += b"".join(self.connection._held)
         if isinstance(error, OSError):
             self.error = error
 
@@ -97,6 +102,13 @@ class Stream:
         """Octets that can be read at once."""
         held = self.connection._held_octets if self.connection is not None else 0
         return len(self.unread) + held
+
+    def finished(self) -> bool:
+        """Whether the peer has ended its stream, read to the end or not."""
+        connection = self.connection
+        return self.eof or (
+            connection is not None and 0 <= connection._peer_fin < connection.rcv_nxt
+        )
 
     def take(self, stage: Stage, size: int) -> bytes:
         """Read up to `size` octets that are there."""
@@ -131,6 +143,10 @@ class Socket:
     sndbuf: int = 0  # octets; 0: as much as there is
     inq: bool = False
     options: dict[tuple[int, int], int] = field(default_factory=dict)
+    fast: Environment | None = None  # where tcp_fastopen stands (RFC 7413)
+    fast_connect: bool = False  # TCP_FASTOPEN_CONNECT: connect() leaves the SYN to the first write
+    deferred: tuple[str, int] | None = None  # whom it would have gone to
+    fast_keys: tuple[bytes, ...] = ()  # TCP_FASTOPEN_KEY
     cork: bool = False  # TCP_CORK
     held: int = 0  # octets behind the cork
     _held_until: int = 0  # microseconds of the script
@@ -164,10 +180,17 @@ class Socket:
                 self.waiting.append(stream)
             return stream
 
+        if (
+            self.fast is not None
+            and self.fast.serves_every_listener
+            and not self.settings.fast_open
+        ):
+            self.settings = replace(self.settings, fast_open=max(backlog, 1))
         if self.listener is None:
             self.listener = self.stage.host.tcp_listen(
                 self.address, self.port, accept, backlog=max(backlog, 1), settings=self.settings
             )
+            self.listener.opens.keys = self.fast_keys
         return 0
 
     def accept(self) -> Generator[None, None, Socket]:
@@ -186,18 +209,16 @@ class Socket:
         """Active OPEN."""
         if self.kind == "udp":
             return 0
-        if self.stream is not None:
-            raise ErrnoError(errno.EISCONN if self.stream.established else errno.EALREADY)
-        stream = self.stream = Stream()
-        try:
-            stream.connection = self.stage.host.tcp_connect(
-                remote, port, stream, local=self.address, local_port=self.port,
-                settings=self.settings,
-            )  # fmt: skip
-        except OSError as error:
-            self.stream = None
-            raise ErrnoError(error.errno or errno.EINVAL) from None
-        stream.connection.pause()
+        if self.deferred is not None:
+            raise ErrnoError(errno.EISCONN)
+        if self.fast_connect and self.stream is None:
+            if self.stage.host.tcp.fast_servers.knows_cookie(from_text(remote)):
+                self.deferred = (remote, port)
+                return 0
+            settings = self._fast_settings()
+        else:
+            settings = self.settings
+        stream, _ = self._open(remote, port, settings)
         self.stage.flush()
         if not self.blocking:
             raise ErrnoError(errno.EINPROGRESS)
@@ -205,6 +226,57 @@ class Socket:
             self._fail()
             yield
         return 0
+
+    def _open(self, remote: str, port: int, settings: TcpSettings) -> tuple[Stream, Connection]:
+        """Begin to open; the SYN leaves with the next flush."""
+        if self.stream is not None:
+            raise ErrnoError(errno.EISCONN if self.stream.established else errno.EALREADY)
+        stream = Stream()
+        try:
+            connection = self.stage.host.tcp_connect(
+                remote, port, stream, local=self.address, local_port=self.port, settings=settings
+            )
+        except OSError as error:
+            raise ErrnoError(error.errno or errno.EINVAL) from None
+        self.stream, stream.connection = stream, connection
+        connection.pause()
+        return stream, connection
+
+    # -- opening with a write (RFC 7413)
+
+    def _fast_settings(self) -> TcpSettings:
+        """What a connection has that opens fast; raises EOPNOTSUPP."""
+        if self.fast is None or not self.fast.fast_open_connects:
+            raise ErrnoError(errno.EOPNOTSUPP)
+        return replace(
+            self.settings, fast_open=1, fast_open_cookies=not self.fast.fast_open_without_cookies
+        )
+
+    def opens_fast(self, asked: bool) -> bool:
+        """Tell whether a write is to open the connection; `asked` for by MSG_FASTOPEN."""
+        if self.deferred is not None:
+            return True
+        return asked and self.kind == "tcp" and (self.stream is None or not self.stream.established)
+
+    def write_fast(self, size: int, remote: str, port: int, *, blocking: bool) -> Waiting:
+        """Open, with as many of `size` octets in the SYN as may go with it."""
+        stream, connection = self._open(remote, port, self._fast_settings())
+        self.deferred = None
+        if blocking:
+            connection.send(bytes(size))
+            self.stage.flush()
+            while not stream.established:
+                self._fail()
+                yield
+            return size
+        limit = connection.path.mtu - connection.path.overhead - 20
+        limit = min(connection._settings.max_segment or limit, limit)
+        room = min(connection.fast.room(limit), size) if connection.fast is not None else 0
+        connection.send(bytes(room))
+        self.stage.flush()
+        if not room:
+            raise ErrnoError(errno.EINPROGRESS)
+        return room
 
     def _fail(self) -> None:
         """Raise what ended the connection, once."""
@@ -227,7 +299,7 @@ class Socket:
         self._fail()
         if self.write_shut or stream.closed or connection.state == CLOSED:
             raise ErrnoError(errno.EPIPE)
-        while connection.state in (SYN_SENT, SYN_RECEIVED):
+        while connection.state in (SYN_SENT, SYN_RECEIVED) and not stream.established:
             self._again()
             yield
             self._fail()
@@ -283,6 +355,8 @@ class Socket:
     def receive(self, size: int) -> Generator[None, None, bytes]:
         """Read up to `size` octets."""
         stream = self.stream
+        if self.deferred is not None:
+            self._again()
         if stream is None:
             raise ErrnoError(errno.ENOTCONN)
         while not stream.available():
@@ -341,8 +415,8 @@ class Socket:
         if self.kind == "udp":
             return POLLOUT | (POLLIN if self.inbox else 0)
         if stream is None:
-            return POLLOUT | POLLHUP
-        ended = stream.eof or self.read_shut or stream.closed
+            return POLLOUT if self.deferred is not None else POLLOUT | POLLHUP
+        ended = stream.finished() or self.read_shut or stream.closed
         if stream.available() or ended:
             found |= POLLIN
         if ended:
