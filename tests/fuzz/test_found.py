@@ -161,3 +161,18 @@ def test_octets_of_a_syn_beyond_the_window(scenario: Play) -> None:
         receive_start = 1000
     """)
     assert outcome.counters["tcp_fast_open_refused"] == 1
+
+
+def test_a_fast_open_that_was_reset_is_not_pending_for_ever(scenario: Play) -> None:
+    """RFC 7413 §5.1: it counts for a minute, by time alone."""
+    outcome = scenario("""
+        flow = [
+            {},
+            { client = { ending = "close" }, server = { sends = 1 }, at = 0.001 },
+        ]
+        [client.tcp]
+        fast_open = 1
+        [server.tcp]
+        fast_open = 1
+    """)
+    assert outcome.counters["tcp_fast_open_accepted"] >= 0
