@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.net.tcp.harness import FULL, Peer, Scene, active, passive
+from tests.net.tcp.harness import FULL, App, Peer, Scene, active, passive
 
 # ---------------------------------------------------------------------- we close first
 
@@ -224,6 +224,48 @@ def test_closing_repeats_its_fin() -> None:
     scene.advance(1.5)
     assert "F" in peer.drain()[0].flags
     assert app.state == "CLOSING"
+
+
+# ---------------------------------------------------------------------- what does not belong
+
+
+def closing_in(state: str) -> tuple[Scene, Peer, App]:
+    """A connection of which one end or both have said FIN."""
+    scene, peer, app = passive()
+    if state in ("CLOSE-WAIT", "LAST-ACK"):
+        peer.sends("F.")
+    if state != "CLOSE-WAIT":
+        app.shutdown()
+    if state == "CLOSING":
+        peer.sends("F.", ack=1)
+    peer.drain()
+    if state == "FIN-WAIT-2":
+        peer.sends(".")
+    assert app.state == state
+    return scene, peer, app
+
+
+CLOSING_STATES = ["CLOSE-WAIT", "LAST-ACK", "FIN-WAIT-1", "FIN-WAIT-2", "CLOSING"]
+
+
+@pytest.mark.parametrize("state", CLOSING_STATES)
+def test_outside_the_window_while_closing(state: str) -> None:
+    """RFC 9293 §3.10.7.4, first: <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>, in every state."""
+    _, peer, app = closing_in(state)
+    said = 1 if state == "CLOSE-WAIT" else 2
+    heard = 1 if state in ("FIN-WAIT-1", "FIN-WAIT-2") else 2
+    peer.sends(".", seq=1 + (1 << 20), ack=1, data=b"far off")
+    peer.expects(".", seq=said, ack=heard, len=0)
+    assert (app.state, app.data) == (state, b"")
+
+
+@pytest.mark.parametrize("state", CLOSING_STATES)
+def test_an_ack_of_what_was_never_sent_while_closing(state: str) -> None:
+    """RFC 9293 §3.10.7.4, fifth: "send an ACK, drop the segment"; no FIN is acknowledged by it."""
+    _, peer, app = closing_in(state)
+    peer.sends(".", ack=100)
+    peer.expects(".", len=0)
+    assert app.state == state
 
 
 # ---------------------------------------------------------------------- abort and reset

@@ -376,6 +376,17 @@ def test_window_opens_by_worthwhile_steps_only() -> None:
     assert opened >= min(2 * FULL, FULL)
 
 
+def test_what_is_written_carries_the_opened_window() -> None:
+    """RFC 9293 §3.8.6: who reads and answers in one turn says both in one segment."""
+    _, peer, app = small(4 * FULL)
+    app.pause()
+    peer.sends(".", data=bytes(4 * FULL))
+    peer.expects(".", window=0)
+    app.do(lambda c: (c.resume(), c.send(b"answer")))
+    peer.expects("P.", data=b"answer", window=4 * FULL)
+    peer.expects_nothing()
+
+
 def test_a_window_that_is_large_enough_is_not_announced_again() -> None:
     """RFC 1122 §4.2.3.3 aims at few segments: an update says at least twice what is on offer."""
     _, peer, app = small(64 * FULL)

@@ -245,6 +245,18 @@ def test_window_of_the_peer_is_kept() -> None:
     assert peer.drain()[-1].seq + FULL <= 1 + 4 * FULL
 
 
+@pytest.mark.parametrize("window", [64, 3000])
+def test_window_of_the_handshake_is_kept(window: int) -> None:
+    """RFC 9293 §3.8.6; RFC 7323 §2.2: the one of the SYN,ACK holds from the first octet on."""
+    scene = Scene()
+    peer = Peer(scene, 80, 4000, window=window)
+    app = scene.connect(80)
+    app.send(bytes(5000))
+    peer.expects("S", len=0)
+    peer.sends("S.")
+    assert 0 < sum(len(s.data) for s in peer.drain()) <= window
+
+
 def test_window_taken_back_is_borne() -> None:
     """RFC 9293 §3.8.6 MUST-34: a sender must be robust against shrinking."""
     scene, peer, app = passive(window=8 * FULL)
