@@ -223,7 +223,7 @@ class Catalog:
         def answer(query: bytes, *, transport: str = "udp", peer: Any = None) -> bytes | None:
             # RFC 3225 §3: DO, in an OPT without options; one with options is slow in any case.
             if query[-11:-8] == _OPT_HEAD and query[-4] & 0x80:
-                return slow(query, transport, peer)
+                return slow(bytes(query), transport, peer)
             return quick(query, transport=transport, peer=peer)
 
         return answer

@@ -82,6 +82,8 @@ class Quick:
 
         `transport` is "udp" or the name of a stream; `peer` is the sender's address, if known.
         """
+        if type(query) is not bytes:
+            query = bytes(query)  # libraries hand out bytearrays, which are no keys
         kind = _HEADS.get(query[2:12])
         named = name_end(query) if kind is not None else 0
         if kind is not None and named:

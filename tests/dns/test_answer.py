@@ -47,6 +47,16 @@ def test_rfc8906_3_1_identifier_and_rd_are_copied_and_the_rest_is_ours(name: str
             assert wire[3] & 0xF0 == 0
 
 
+@pytest.mark.parametrize(
+    "name", [NAME, "none.ns1.corner.test.", "x.dn.corner.test.", "abroad.test."]
+)
+def test_a_query_in_a_bytearray_is_answered_as_one_in_bytes(name: str) -> None:
+    """As dnslib packs them."""
+    for query in (question(name), question(name, use_edns=0), question(name, want_dnssec=True)):
+        assert CORNER.answer(bytearray(query)) == CORNER.answer(query) is not None
+    assert CORNER.answer(bytearray(b"\0\1")) is None
+
+
 @pytest.mark.parametrize("name", ["NS1.cOrNeR.tEsT.", "X.dN.corner.TEST.", "Zz.wIld.corner.test."])
 def test_the_question_comes_back_as_it_was_written(name: str) -> None:
     """RFC 4343 §4.1 and every resolver that varies the case as a nonce."""
