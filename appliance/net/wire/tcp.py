@@ -56,11 +56,13 @@ COUNTERS: Final = ("tcp_truncated", "tcp_data_offset")
 
 _MSS: Final = Struct("!BBH")
 _TIMESTAMP: Final = Struct("!II")
-_USUAL_SYN: Final = Struct("!BBHIIIBBBB")
+_USUAL_SYN: Final = Struct("!HHIIII")
 _SACK_BLOCK: Final = Struct("!II")
 _U16: Final = Struct("!H")
 _NOP_NOP_TIMESTAMP: Final = bytes((OPTION_NOP, OPTION_NOP, OPTION_TIMESTAMP, 10))
 _SACK_PERMITTED_TIMESTAMP: Final = bytes((OPTION_SACK_PERMITTED, 2, OPTION_TIMESTAMP, 10))
+_MSS_WORD: Final = OPTION_MSS << 8 | 4
+_NOP_WINDOW_SCALE: Final = OPTION_NOP << 16 | OPTION_WINDOW_SCALE << 8 | 3
 _SACK_PERMITTED_TIMESTAMP_WORD: Final = int.from_bytes(_SACK_PERMITTED_TIMESTAMP)
 _NOP_NOP_SACK_PERMITTED: Final = bytes((OPTION_NOP, OPTION_NOP, OPTION_SACK_PERMITTED, 2))
 _TIMESTAMP_WORD: Final = int.from_bytes(_NOP_NOP_TIMESTAMP)
@@ -170,11 +172,10 @@ def parse_options(data: bytes | memoryview, start: int, end: int) -> TcpOptions:
     """
     if start >= end:
         return NO_OPTIONS
-    # The pattern that nearly every segment of an established connection carries (RFC 7323 App. A).
-    if end - start == 12 and len(data) >= end:
-        word, tsval, tsecr = _WHOLE_TIMESTAMP.unpack_from(data, start)
-        if word == _TIMESTAMP_WORD:
-            return TcpOptions(timestamp=(tsval, tsecr))
+    if len(data) >= end:
+        usual = _usual(data, start, end - start)
+        if usual is not None:
+            return usual
     mss: int | None = None
     window_scale: int | None = None
     sack_permitted = False
@@ -220,6 +221,26 @@ def parse_options(data: bytes | memoryview, start: int, end: int) -> TcpOptions:
     )
 
 
+def _usual(data: bytes | memoryview, start: int, length: int) -> TcpOptions | None:
+    """Read the two patterns that nearly all segments fit; None when it is neither."""
+    # Of an established connection (RFC 7323 appendix A).
+    if length == 12:
+        word, tsval, tsecr = _WHOLE_TIMESTAMP.unpack_from(data, start)
+        if word == _TIMESTAMP_WORD:
+            return TcpOptions(timestamp=(tsval, tsecr))
+    # Of a SYN from Linux, and from us.
+    elif length == 20:
+        first, mss, word, tsval, tsecr, last = _USUAL_SYN.unpack_from(data, start)
+        if (
+            first == _MSS_WORD
+            and word == _SACK_PERMITTED_TIMESTAMP_WORD
+            and last >> 8 == _NOP_WINDOW_SCALE
+        ):
+            shift = min(last & 0xFF, MAX_WINDOW_SCALE)  # RFC 7323 §2.3, as above
+            return TcpOptions(mss, shift, True, (), (tsval, tsecr))
+    return None
+
+
 _KNOWN: Final = frozenset(
     (
         OPTION_MSS,
@@ -263,8 +284,8 @@ def build_syn_options(
     """
     if timestamp is not None and sack_permitted and window_scale is not None:
         return _USUAL_SYN.pack(
-            OPTION_MSS, 4, mss, _SACK_PERMITTED_TIMESTAMP_WORD, timestamp[0], timestamp[1],
-            OPTION_NOP, OPTION_WINDOW_SCALE, 3, window_scale,
+            _MSS_WORD, mss, _SACK_PERMITTED_TIMESTAMP_WORD, timestamp[0], timestamp[1],
+            _NOP_WINDOW_SCALE << 8 | window_scale,
         )  # fmt: skip
     parts = [_MSS.pack(OPTION_MSS, 4, mss)]
     if timestamp is not None:

@@ -234,6 +234,14 @@ def test_tcp_data_offset(offset: int) -> None:
         # Said twice: the later counts.
         ("020405b4 02040218", tcp.TcpOptions(mss=536)),
         ("0101080a 00000001 00000002", tcp.TcpOptions(timestamp=(1, 2))),
+        (
+            "020405b4 0402080a 00000001 00000002 0103030f",
+            tcp.TcpOptions(1460, 14, True, (), (1, 2)),
+        ),
+        (
+            "020405b4 0402080a 00000001 00000002 01030207",
+            tcp.TcpOptions(1460, None, True, (), (1, 2), None, True),
+        ),
         ("080a 00000001 00000002 0000", tcp.TcpOptions(timestamp=(1, 2))),
         ("0101080a 00000001 000002", tcp.TcpOptions(malformed=True)),
     ],
