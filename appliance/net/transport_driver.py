@@ -35,7 +35,7 @@ PAUSE = 1e-6
 pause: a tenth of what a full turn may take, and nobody waits for it whose datagram came alone."""
 LATE = 0.00025
 """Seconds. A pause that took longer: others want the processor, and do not give it back at once."""
-NO_PAUSE = 0.1
+NO_PAUSE = 0.01
 """Seconds without a pause after a late one; turns are full then by themselves."""
 TIMER_GRAIN = 0.001
 """Seconds. uvloop rounds timers to milliseconds; a shorter wait would spin until it is over."""
