@@ -51,7 +51,7 @@ def test_a_hello_with_one_wrong_octet(place: int, octet: int) -> None:
     data = bytearray(WHOLE)
     data[place % len(data)] = octet
     try:
-        found = read_hello(data)
+        found = read_hello(bytes(data))
     except HelloTooLongError:
         return
     assert found is None or isinstance(found.server_name, str)
