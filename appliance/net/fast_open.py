@@ -12,9 +12,9 @@ has received something at the client's address.  A SYN that is doubled by the ne
 its octets to two connections (§2.1): only an application that does not mind asks for this.
 
 Here is what both ends decide by: `Cookies` and `OpenQueue` for a server, `Servers` for a client,
-and `Opening`, which one connection remembers of it.  Cookies are those of Linux (SipHash of the
-client's address and ours, keys in its notation elsewhere), so that hosts behind one address may
-share a key (§4.1.2).  Nothing here sends; time is handed in.  It imports `siphash` and `counters`.
+and `Opening`, which one connection remembers of it.  Cookies are those of Linux, SipHash of the
+client's address and ours, so that hosts of either kind behind one address may share a key (§4.1.2).
+Nothing here sends; time is handed in.  It imports `siphash` and `counters`.
 """
 
 from __future__ import annotations
