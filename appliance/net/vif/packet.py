@@ -51,6 +51,8 @@ ARPHRD_ETHER: Final = 1
 SIOCGIFADDR: Final = 0x8915
 SIOCGIFMTU: Final = 0x8921
 SIOCGIFHWADDR: Final = 0x8927
+SIOCETHTOOL: Final = 0x8946
+ETHTOOL_GTSO: Final = 0x1E  # linux/ethtool.h
 SO_ATTACH_FILTER: Final = 26
 SO_RCVBUFFORCE: Final = 33
 SO_SNDBUFFORCE: Final = 32
@@ -62,6 +64,8 @@ UDP_SEGMENTS_SINCE: Final = (6, 2)
 """The first Linux that takes GSO_UDP_L4 in a virtio_net_hdr; nothing tells but its number."""
 
 _IFREQ: Final = Struct("16s24x")
+_IFREQ_DATA: Final = Struct("@16sP16x")
+_ETHTOOL_VALUE: Final = Struct("@II")
 _MREQ: Final = Struct("iHH8s")
 _INT: Final = Struct("i")
 _FILTER: Final = Struct("HBBI")
@@ -77,20 +81,27 @@ _FULL: Final = frozenset((errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM))
 class PacketVif:
     """One network card; a `Vif`. Made by `open_packet`."""
 
-    def __init__(self, link: socket.socket, name: str, mac: bytes, mtu: int, *, vnet: bool) -> None:
+    def __init__(
+        self, link: socket.socket, name: str, mac: bytes, mtu: int, *, vnet: bool, cut: bool
+    ) -> None:
         self.name = name
         self.mac = mac
         self.mtu = mtu
-        self.gso_max = MAX_TOTAL_LEN if vnet else 0
+        self.gso_max = MAX_TOTAL_LEN if vnet and cut else 0
         self.checksum_offload = vnet
-        self.udp_segments = UDP_SEGMENTS if vnet and _kernel() >= UDP_SEGMENTS_SINCE else 0
+        udp = vnet and _has_ip() and _kernel() >= UDP_SEGMENTS_SINCE
+        self.udp_segments = UDP_SEGMENTS if udp else 0
         self.on_readable: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
-        self.offload_report = (
-            "checksum and TCP segmentation offload by the kernel or the card"
-            if vnet
-            else "the kernel gives no vnet header: segmentation and checksums in software"
-        )
+        if not vnet:
+            report = "the kernel gives no vnet header: segmentation and checksums in software"
+        elif not cut:
+            report = (
+                "checksum offload; segmentation in software, as neither kernel nor card does it"
+            )
+        else:
+            report = "checksum and TCP segmentation offload by the kernel or the card"
+        self.offload_report = report
         self.send_down = 0
         """Frames dropped because the card is down or gone."""
         self.send_refused = 0
@@ -180,7 +191,8 @@ def open_packet(name: str, *, mac: bytes | None = None, mtu: int | None = None) 
         link.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, _MREQ.pack(index, mode, 0, b""))
         wanted = its_mtu if mtu is None else min(mtu, its_mtu)
         keep_batches()
-        return PacketVif(link, name, mac or hardware, wanted, vnet=vnet)
+        cut = _has_ip() or _segments(link, name)
+        return PacketVif(link, name, mac or hardware, wanted, vnet=vnet, cut=cut)
     except OSError as error:
         link.close()
         if isinstance(error, LinkError):
@@ -216,6 +228,25 @@ def _inspect(link: socket.socket, name: str) -> tuple[bytes, int]:
         )
     mtu = _INT.unpack(fcntl.ioctl(link, SIOCGIFMTU, request)[16:20])[0]
     return hardware[18:24], mtu
+
+
+def _has_ip() -> bool:
+    """Whether the kernel knows TCP/IP: then it cuts super-segments for a card that does not."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+    except OSError:
+        return False  # EAFNOSUPPORT, as in an image: what the card does not cut is dropped
+    return True
+
+
+def _segments(link: socket.socket, name: str) -> bool:
+    """Whether the card itself cuts TCP super-segments (ETHTOOL_GTSO)."""
+    value = ctypes.create_string_buffer(_ETHTOOL_VALUE.pack(ETHTOOL_GTSO, 0), _ETHTOOL_VALUE.size)
+    try:
+        fcntl.ioctl(link, SIOCETHTOOL, _IFREQ_DATA.pack(name.encode(), ctypes.addressof(value)))
+    except OSError:
+        return False  # a driver without such questions
+    return bool(_ETHTOOL_VALUE.unpack(value.raw)[1])
 
 
 def _kernel_addresses(name: str, request: bytes) -> list[str]:

@@ -68,7 +68,7 @@ class Ends:
     def __init__(self, *, vnet: bool) -> None:
         inner, self.outer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         inner.setblocking(False)
-        self.vif = PacketVif(inner, "eth0", b"\2" * 6, 1500, vnet=vnet)
+        self.vif = PacketVif(inner, "eth0", b"\2" * 6, 1500, vnet=vnet, cut=True)
 
     def close(self) -> None:
         self.vif.close()
