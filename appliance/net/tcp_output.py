@@ -70,8 +70,10 @@ class Output(Tcb):
             return
         if state <= SYN_RECEIVED:
             self._send_syn(now)
-            # RFC 7413 §4.2.2: who opened fast may be answered before the handshake is complete.
-            if self.fast is None or not self.passive or self.repair.flight.lost:
+            # RFC 7413 §4.2.2: who opened fast may be answered before the handshake is complete,
+            # but not before our SYN has found room on the link, whose number comes first.
+            opened = self.fast is not None and self.passive
+            if not opened or self.snd_nxt == self.iss or self.repair.flight.lost:
                 return
         elif self.repair.flight.lost:
             self._retransmit(now)

@@ -7,7 +7,7 @@ import pytest
 from appliance.net.tcb import TcpSettings
 from appliance.net.wire import icmp
 from appliance.net.wire.tcp import build_fast_open
-from tests.net.tcp.harness import App, Peer, Scene, icmp_error, pattern, quote
+from tests.net.tcp.harness import App, Peer, Scene, World, icmp_error, pattern, quote
 
 SERVES = TcpSettings(fast_open=4)
 ASKS = TcpSettings(fast_open=1)
@@ -386,3 +386,25 @@ def test_nothing_written_is_nothing_sent_along(cookies: bool) -> None:
     peer, _ = connects(scene, b"", ASKS if cookies else FREELY)
     syn = peer.expects("S", seq=0, len=0)
     assert (syn.options.fast_open is not None) == cookies
+
+
+def test_nothing_overtakes_a_syn_ack_that_found_no_room() -> None:
+    """RFC 9293 §3.10.7.2: the SYN has the first number, and the room may come right after it."""
+    scene, cookie = serving(react={"data": lambda c: c.send(b"hello")})
+    peer = Peer(scene)
+
+    def hesitate(world: World) -> None:
+        sends = iter((lambda head, payload=b"": False,))
+
+        def send(head: bytes, payload: bytes | memoryview = b"") -> bool:
+            return next(sends, world.vif.send)(head, payload)
+
+        world.host.links[0].divert(send)
+
+    for world in scene.worlds:
+        hesitate(world)
+    opens(peer, cookie, b"GET /")
+    scene.step(lambda world: world.host.flush(scene.now))
+    peer.expects("S.", seq=0, ack=6, len=0)
+    peer.expects(".", seq=1, ack=6, data=b"hello")
+    peer.expects_nothing()
