@@ -133,9 +133,8 @@ class Ipv4Configuration:
         self._forget_redirect(destination)
         if len(self._redirects) >= MAX_REDIRECTS:
             self._forget_redirect(next(iter(self._redirects)))
-        hop = None if gateway == destination else gateway
         try:
-            routes.add(Route(destination, 32, self._link, hop, origin="redirect"))
+            routes.add(Route(destination, 32, self._link, gateway, origin="redirect"))
         except ValueError:
             return  # the table is full: longer detours, nothing worse
         self._redirects[destination] = gateway
