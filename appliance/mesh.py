@@ -54,14 +54,16 @@ class Mesh:
         """Messages for a worker, up to a batch; never blocks."""
         return _batch(self.frames[worker][0])
 
-    def show(self, frame: bytes) -> None:
-        """Tell the first worker of a frame, if there is room."""
+    def show(self, frame: bytes, link: str) -> None:
+        """Tell the first worker of a frame of a link, if there is room."""
+        name = link.encode()
         with contextlib.suppress(OSError):
-            self.seen[1].send(frame)
+            self.seen[1].send(bytes((len(name),)) + name + frame)
 
-    def shown(self) -> list[bytes]:
-        """Frames that the others have seen, up to a batch; never blocks."""
-        return _batch(self.seen[0])
+    def shown(self) -> list[tuple[bytes, str]]:
+        """Frames that the others have seen, with their links, up to a batch; never blocks."""
+        told = [(message, 1 + message[0]) for message in _batch(self.seen[0])]
+        return [(message[at:], message[1:at].decode()) for message, at in told]
 
     def close(self) -> None:
         """Close all sockets."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.content import Content
+    from appliance.net.transport_watch import Seen
     from appliance.net.vif.base import Vif
     from appliance.parts.acme import Keeper
     from appliance.parts.base import Part
@@ -66,7 +67,7 @@ class Worker(Appliance):
         self._inherited: list[Any] = []  # addresses and routes of a first worker before this
         self._timer: asyncio.TimerHandle | None = None
         self._watched = False  # somebody captures
-        self._seen: Callable[[bytes], None] = _nobody
+        self._seen: Seen = _nobody
         self._unwatch: Callable[[], None] | None = None
         self._flushing = False
         self._prepared: tuple[int, Content] | None = None
@@ -362,16 +363,15 @@ class Worker(Appliance):
         self._tell_followers("watch", on)
 
     def _shown(self) -> None:
-        for frame in self.family.mesh.shown():
-            self._seen(frame)
+        for frame, link in self.family.mesh.shown():
+            self._seen(frame, link)
 
     def _watch_here(self, on: bool) -> None:
         if self._unwatch is not None:
             self._unwatch()
             self._unwatch = None
         if on:
-            show = self.family.mesh.show
-            self._unwatch = self._stacks[0].watch(lambda frame, _name: show(frame))
+            self._unwatch = self._stacks[0].watch(self.family.mesh.show)
 
     # Once a second.
 
@@ -455,7 +455,7 @@ class Worker(Appliance):
         self.post.send(self.family.supervisor, "served", self.index, number)
 
 
-def _nobody(_frame: bytes) -> None:
+def _nobody(_frame: bytes, _link: str) -> None:
     """Nobody watches."""
 
 

@@ -173,6 +173,29 @@ def test_capture_of_links(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     with_control(tmp_path, script)
 
 
+def test_frames_of_other_stacks_are_of_the_link_they_came_by(tmp_path: Path) -> None:
+    """Of several stacks that are one host one is asked, and told by the others what they see."""
+
+    async def script(stack: Stack, part: Control) -> None:
+        changes: list[bool] = []
+        tell = stack.share_watching(changes.append)
+        every: list[tuple[bytes, str]] = []
+        first: list[tuple[bytes, str]] = []
+        stops = [
+            stack.watch(lambda *what: every.append(what)),
+            stack.watch(lambda *what: first.append(what), stack.vif.name),
+        ]
+        tell(b"one", stack.vif.name)
+        tell(b"two", "second")
+        assert every == [(b"one", stack.vif.name), (b"two", "second")]
+        assert first == every[:1]
+        for stop in stops:
+            stop()
+        assert changes == [True, False]
+
+    with_control(tmp_path, script)
+
+
 def test_an_engineer_who_leaves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """In the middle of a capture: it ends, and nothing is said about it."""
 

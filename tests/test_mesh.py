@@ -27,11 +27,11 @@ def test_frames_are_whole_and_in_order(mesh: Mesh) -> None:
 
 def test_what_is_seen_is_shown_to_the_first(mesh: Mesh) -> None:
     """And what finds no room is not: frames that are on their way have channels of their own."""
-    mesh.show(b"one")
-    mesh.show(b"two")
-    assert mesh.shown() == [b"one", b"two"]
+    mesh.show(b"one", "a")
+    mesh.show(b"two", "another")
+    assert mesh.shown() == [(b"one", "a"), (b"two", "another")]
     for _ in range(10_000):
-        mesh.show(bytes(60_000))
+        mesh.show(bytes(60_000), "a")
     assert 2 < len(mesh.shown()) <= BATCH
     assert mesh.pass_on(0, b"three")
     assert mesh.frames_for(0) == [b"three"]

@@ -259,7 +259,7 @@ class Stack:
         assert self._watchers is not None
         return self._watchers.add(seen, link)
 
-    def share_watching(self, told: Callable[[bool], None]) -> Callable[[bytes], None]:
+    def share_watching(self, told: Callable[[bool], None]) -> Seen:
         """For stacks that are one host: `told` whether anybody watches, when that changes.
 
         Returns what tells those who watch of a frame that another of the stacks has seen.

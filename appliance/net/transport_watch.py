@@ -46,9 +46,8 @@ class Watchers:
 
         return stop
 
-    def tell(self, frame: bytes) -> None:
-        """Tell of a frame that somebody else has seen, on the first link."""
-        name = self._links[0].name
+    def tell(self, frame: bytes, name: str) -> None:
+        """Tell of a frame that somebody else has seen, and on which link."""
         for seen, wanted in list(self._watchers.values()):
             if wanted in ("", name):
                 seen(frame, name)
