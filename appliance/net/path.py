@@ -120,8 +120,10 @@ class Ipv4Path:
 
     def set_ect(self, on: bool) -> None:
         """Let packets to come say, or not say, that marks will be answered (RFC 3168 §5)."""
-        self._tos = ECT_0 if on else 0
-        self._front = self._front[:-1] + (b"\2" if on else b"\0")
+        tos = ECT_0 if on else 0
+        if tos != self._tos:
+            self._tos = tos
+            self._front = self._front[:-1] + bytes((tos,))
 
     def head_timestamp(
         self, seq: int, ack: int, flags: int, window: int, tsval: int, tsecr: int, length: int

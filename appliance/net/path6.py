@@ -48,6 +48,7 @@ class Ipv6Path:
     """Header template of one TCP connection over IPv6; `label` has 20 bits."""
 
     __slots__ = (
+        "_class",
         "_flow",
         "_front",
         "_label",
@@ -89,6 +90,7 @@ class Ipv6Path:
         self._pseudo = pseudo_header_sum(local, remote, TCP, 0)
         self._src_mac = src_mac
         self._label = label
+        self._class = 0  # as `_front` has it
         self._front = _front(src_mac, label, 0)
         self._segment = mtu - IPV6_LEN - TCP_LEN
         self._super = b""
@@ -100,7 +102,10 @@ class Ipv6Path:
 
     def set_ect(self, on: bool) -> None:
         """Let packets to come say, or not say, that marks will be answered (RFC 3168 §5)."""
-        self._front = _front(self._src_mac, self._label, ECT_0 if on else 0)
+        traffic_class = ECT_0 if on else 0
+        if traffic_class != self._class:
+            self._class = traffic_class
+            self._front = _front(self._src_mac, self._label, traffic_class)
 
     def head_timestamp(
         self, seq: int, ack: int, flags: int, window: int, tsval: int, tsecr: int, length: int
