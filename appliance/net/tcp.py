@@ -637,6 +637,7 @@ class Connection(Timers):
                     self.repair.flight.take_back()
                     self._shown = self.snd_nxt
                     self.snd_nxt = ack
+                    self._small_end = min(self._small_end, ack)
                     self.unsent += 1
                 elif ack < self.snd_nxt:
                     self._arm_retransmit(now)

@@ -608,3 +608,15 @@ def test_a_super_segment_is_pushed() -> None:
     first = next(iter(peer.drain()))
     assert len(first.data) == 10 * FULL
     assert first.flags == "P."
+
+
+def test_a_short_segment_that_a_closed_window_refused_does_not_hold_itself_back() -> None:
+    """RFC 9293 §3.7.4: Nagle waits for what is unacknowledged, and nothing is any more."""
+    scene, peer, app = passive(sack=False)
+    app.send(b"x")
+    peer.expects("P.", seq=1, data=b"x")
+    peer.sends(".", ack=1, window=0)
+    scene.advance(1.5)
+    assert {s.data for s in peer.drain()} == {b"x"}  # probes by now (RFC 9293 §3.8.6.1)
+    peer.sends(".", ack=1, window=1000)
+    peer.expects("P.", seq=1, data=b"x")
