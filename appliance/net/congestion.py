@@ -40,7 +40,7 @@ class CongestionControl:
         self._undo: tuple[int, int] = (0, 0)  # cwnd, ssthresh before the last reduction
 
     def start(self, mss: int) -> None:
-        """Begin with what the handshake has settled; nothing has been sent yet."""
+        """Begin with what the handshake has settled; nothing is out but a SYN, and what it took."""
         self.mss = mss
         self.cwnd = initial_window(mss)
 

@@ -206,7 +206,7 @@ class Opening:
             self.queue = None
 
     def over(self, heard: float, *, was_reset: bool) -> None:
-        """The connection is, whose SYN came at `heard`."""
+        """The connection is, whose peer was heard last at `heard`; `was_reset`: by the peer."""
         if self.queue is not None:
             self.queue.leave(reset_until=heard + RESET_MEMORY if was_reset else -inf)
             self.queue = None

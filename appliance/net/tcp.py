@@ -201,7 +201,11 @@ class Connection(Timers):
     def taste(self, now: float, payload: bytes) -> None:
         """Deliver the octets of a SYN before the handshake is complete (RFC 7413 §4.2.2)."""
         self._tell_established(now)
-        if payload and self.state != CLOSED:
+        if payload and self._orphan:
+            # RFC 1122 §4.2.2.13: nobody is there to read them; the reset needs an ACK as well, or
+            # is not heard in SYN-SENT (RFC 9293 §3.10.7.3).
+            self._reset_pending = True
+        elif payload and self.state != CLOSED:
             self._text(now, self.rcv_nxt, payload)
         self.host.touch(self)
 

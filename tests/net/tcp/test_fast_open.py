@@ -408,3 +408,20 @@ def test_nothing_overtakes_a_syn_ack_that_found_no_room() -> None:
     peer.expects("S.", seq=0, ack=6, len=0)
     peer.expects(".", seq=1, ack=6, data=b"hello")
     peer.expects_nothing()
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_who_is_turned_away_at_once_hears_it(how: str) -> None:
+    """RFC 9293 §3.10.7.3, second: in SYN-SENT only a reset with an ACK counts.
+
+    RFC 7413 §5.1: resets of our own make room again.
+    """
+    scene, cookie = serving(react={"established": lambda c: getattr(c, how)()})
+    peer = Peer(scene)
+    opens(peer, cookie, b"GET /")
+    peer.expects("R.", ack=1)
+    peer.expects_nothing()
+    app = scene.app()
+    assert (app.state, app.data) == ("CLOSED", b"")
+    (listener,) = scene.host.tcp._listeners.values()
+    assert listener.opens.pending == 0
