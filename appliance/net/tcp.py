@@ -30,7 +30,7 @@ from struct import Struct
 from typing import Final
 
 from appliance.net import sack
-from appliance.net.fast_open import Opening
+from appliance.net.fast_open import OPTIONS_ROOM, Opening
 from appliance.net.path import TIMESTAMP_WORD
 from appliance.net.plpmtud import PathMtuSearch
 from appliance.net.reassembly import SMALL_PIECE
@@ -857,7 +857,12 @@ class Connection(Timers):
             search.lost(now, segment)
             self._straight = False
             self.host.touch(self)
-        elif self.state == SYN_SENT and self.fast is not None and self.fast.octets > segment:
+        elif (
+            self.state == SYN_SENT
+            and self.fast is not None
+            and self.fast.octets + OPTIONS_ROOM > segment
+            and mtu < self.path.mtu
+        ):
             # RFC 7413 §4.1.3.1: what was too large leaves again without its data.
             self.path.mtu = mtu
             self.repair.flight.mark_all_lost()
