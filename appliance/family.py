@@ -80,6 +80,7 @@ def settings_of(family: Family, index: int) -> Settings:
     if index == FIRST and not family.banner:
         # Addresses that the settings give have been asked for, and the others use them.
         own["probe"] = False
+        own["more"] = tuple(cable.model_copy(update={"probe": False}) for cable in net.more)
     settings = settings.model_copy(update={"net": net.model_copy(update=own)})
     if index == FIRST:
         return settings

@@ -57,6 +57,17 @@ def test_each_worker_records_by_itself(tmp_path: Path) -> None:
         assert net.probe is None
 
 
+def test_who_replaces_the_first_worker_asks_for_no_address_again(tmp_path: Path) -> None:
+    """The others use those that were given, on all links (RFC 5227 §2.1: probed before the use)."""
+    path = tmp_path / "appliance.toml"
+    path.write_text('[net]\nlink = "tap:a"\nworkers = 2\n[[net.more]]\nlink = "tap:b"\n')
+    settings = load(path, {})
+    for banner, wanted in ((True, None), (False, False)):
+        family: Any = SimpleNamespace(settings=settings, banner=banner)
+        net = settings_of(family, 0).net
+        assert [cable.probe for cable in (net, *net.more)] == [wanted, wanted]
+
+
 @pytest.mark.parametrize("number", [0, -1, 257])
 def test_how_many_workers_there_can_be(tmp_path: Path, number: int) -> None:
     path = tmp_path / "appliance.toml"
