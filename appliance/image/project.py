@@ -60,15 +60,16 @@ class Project:
         return found
 
     def state_files(self) -> dict[str, Path]:
-        """The secrets that settings name, by their places on a state disk; raises BuildError.
+        """The keys and certificates that settings name, by their places on a state disk.
 
-        They stay out of images, which look for them there.
+        They stay out of images, which look for them there. BuildError for one that lies elsewhere.
         """
         settings = self.settings
         named: list[Path | None] = [key.file for key in settings.dns.key]
         for pair in settings.certificate:
             named += [pair.chain, pair.key]
         named += [settings.dns.cookie_secret, settings.acme.eab_key, settings.acme.ca_file]
+        named += [primary.tls_ca_file for primary in settings.dns.primary]
         found = {}
         for path in named:
             if path is None:

@@ -21,6 +21,7 @@ from appliance.image import lock as locks
 from appliance.image.cpio import write_cpio
 from appliance.image.graph import BuildError
 from appliance.image.guest import overrides, state
+from appliance.image.project import load
 
 
 def archive(top: Path) -> bytes:
@@ -233,3 +234,27 @@ def test_init_compiles_and_is_executable() -> None:
         check=True,
         env={"PYTHONPYCACHEPREFIX": "/tmp/pyc", "PATH": "/usr/bin:/bin"},
     )
+
+
+def test_every_file_that_the_settings_name_is_on_the_state_disk(tmp_path: Path) -> None:
+    """What is neither served nor there a machine cannot have, and does not start."""
+    text = """
+[dns]
+cookie_secret = "cookies"
+[[dns.key]]
+name = "xfr"
+file = "keys/xfr"
+[[dns.primary]]
+address = "192.0.2.1"
+tls = true
+tls_name = "ns1.example.net"
+tls_ca_file = "keys/their-ca.pem"
+[[certificate]]
+chain = "chain.pem"
+key = "key.pem"
+"""
+    (tmp_path / "appliance.toml").write_text(text)
+    assert load(tmp_path / "appliance.toml").state_files() == {
+        name: tmp_path / name
+        for name in ("cookies", "keys/xfr", "keys/their-ca.pem", "chain.pem", "key.pem")
+    }
