@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from appliance.dns import names
-from appliance.dns.consts import NS
+from appliance.dns.consts import NS, NSEC3
 from appliance.dns.lookup import Shape, Zones
 from appliance.dns.zone import Node, Zone
 
@@ -79,6 +79,8 @@ class Places:
                 self.put(zone, zone.nodes)
 
     def _place(self, zone: Zone, node: Node) -> int:
+        if zone.signed and NSEC3 in node.rrsets and node is not zone.apex:
+            node = zone.apex  # RFC 5155 §7.2.8, as in `lookup`
         cover = node.cover
         if cover is not None:
             if NS in cover.rrsets and cover.name != zone.origin:
