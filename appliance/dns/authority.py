@@ -31,7 +31,7 @@ from appliance.dns.notify import Notified, Notifier
 from appliance.dns.policy import Policy
 from appliance.dns.prepared import Rendered
 from appliance.dns.reload import LoadedZones, Reloaded, reload
-from appliance.dns.restore import restore
+from appliance.dns.restore import lost_updates, restore
 from appliance.dns.rrl import RateLimiter
 from appliance.dns.secondary import Primary, Secondary
 from appliance.dns.serial import Difference, difference, is_newer, successor
@@ -360,7 +360,10 @@ class Authority:
         digest = zone.digest
         if kept.staged is not None:
             return  # updates wait for the disk; the file is looked at again after them
-        if kept.dirty and kept.journal is not None:
+        if kept.dirty and kept.journal is not None and zone.signed:
+            self.say(f"warning: {lost_updates(zone)}")
+            kept.dirty = False
+        elif kept.dirty and kept.journal is not None:
             zone, change = self._merged(kept, zone)
             rendered = None
         kept.zone, kept.digest = zone, digest

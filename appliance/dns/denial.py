@@ -4,7 +4,7 @@
 RRset its signatures, and for what the answer *claims* (no such name, no such type, a wildcard's
 records, a delegation without DS) the NSEC records that prove it, or the NSEC3 records (RFC 5155
 §7.2). Which name comes next is found by bisection in a chain that is made when a zone is loaded
-(`link`); NSEC3 costs a few hashes an answer, with iterations that `checks` bounds.
+(`link`); NSEC3 costs a few hashes an answer, with iterations that `checks` bounds for all zones.
 
 It signs nothing and verifies nothing. Imports `consts`, `lookup`, `names` and `zone`.
 """

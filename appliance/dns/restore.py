@@ -3,6 +3,7 @@
     file ┬ the journal knows it ──── its serial, then the changes that it lacks
          └ somebody has edited it ┬─ updates were in it already: it counts, with a newer serial
                                   └─ updates were not: they are put on top, and written back soon
+                                     (on top of what others have signed: they are lost)
 
 No I/O but the journal's. Imports the leaves of this package.
 """
@@ -39,6 +40,9 @@ def restore(
     kept = Kept(zone, journal)
     differences, known = replay(entries, zone.digest, zone.serial)
     last = differences[-1].new_serial if differences else None
+    if differences and not known and zone.signed:
+        problems.append(Problem(main, 0, "warning", lost_updates(zone)))
+        differences = []
     try:
         if known:
             zone.renumber(_marked(entries, zone.digest))
@@ -57,6 +61,13 @@ def restore(
         problems.append(Problem(main, 0, "warning", message))
     _new_file(kept, last if last is not None else _last_serial(entries), today)
     return kept, ()
+
+
+def lost_updates(zone: Zone) -> str:
+    """What is said when updates cannot be put on top of a new file, lest its signatures fail."""
+    return (
+        f"{zone.name} is signed elsewhere now (RFC 3007 §4): updates that its file lacks are lost"
+    )
 
 
 def _new_file(kept: Kept, last: int | None, today: int) -> None:

@@ -382,7 +382,7 @@ class Service:
 
         def finish() -> tuple[Zone, Any]:
             with collector_paused():
-                zone = result.builder.finish()
+                zone = _bounded(result.builder.finish())
                 return zone, authority.current.render_zone(zone)
 
         zone, rendered = await loop.run_in_executor(None, finish)
@@ -399,6 +399,7 @@ class Service:
             zone = before
             for change in changes:
                 zone = apply(zone, change).zone
+            _bounded(zone)
             if len(changes) > 1:
                 link(zone)  # a signed zone's chain is sorted here rather than on the loop
             large = sum(len(one.removed) + len(one.added) for one in changes) > 1000
@@ -440,6 +441,8 @@ class Service:
             await loop.run_in_executor(None, save)
         except OSError as error:
             self.authority.say(f"error: {path}: {error.strerror}")
+        if self.authority.secondaries.get(secondary.origin) is not secondary:
+            self._forgotten(secondary.origin)  # nobody follows it since it was being written
 
     def _touch(self, secondary: Secondary) -> None:
         """The file's time says when a primary has confirmed it."""
@@ -457,11 +460,13 @@ class Service:
         loop = asyncio.get_running_loop()
         try:
             age = max(0.0, self.authority.wall() - path.stat().st_mtime)
-            zone = await loop.run_in_executor(None, lambda: read_file(path, judge=False))
-        except (OSError, ZoneError) as error:
+            zone = await loop.run_in_executor(None, lambda: _bounded(read_file(path, judge=False)))
+        except (OSError, WireError, ZoneError) as error:
             self.authority.say(f"warning: {path} cannot be used: {error}")
             return
-        if zone.origin == secondary.origin:
+        # Meanwhile a primary may have sent a newer one, or a catalog may list it no more.
+        wanted = self.authority.secondaries.get(zone.origin) is secondary and secondary.zone is None
+        if wanted:
             zone.files = ()
             self.authority.follow(secondary, zone, age)
 
@@ -487,6 +492,16 @@ class Service:
         for kept in self.authority.kept.values():
             if kept.journal is not None:
                 kept.journal.close()
+
+
+def _bounded(zone: Zone) -> Zone:
+    """The same zone; WireError if each answer from it would cost too much, as files' may not."""
+    from appliance.dns.checks import too_costly
+
+    complaint = too_costly(zone)
+    if complaint is not None:
+        raise WireError(complaint)
+    return zone
 
 
 def _rewritten(zone: Zone, digest: bytes) -> tuple[dict[str, str], bytes, bool]:

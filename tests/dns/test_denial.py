@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from pathlib import Path
 from random import Random
@@ -27,12 +28,19 @@ from appliance.dns import (
     load_zones,
 )
 from appliance.dns.authority import Authority, Options
-from appliance.dns.consts import NSEC, NSEC3, RRSIG
+from appliance.dns.consts import NSEC, NSEC3, NSEC3PARAM, RRSIG
 from appliance.dns.denial import _place
 from appliance.dns.edit import apply
+from appliance.dns.errors import WireError
+from appliance.dns.incoming import Whole
 from appliance.dns.policy import Policy, rule
 from appliance.dns.reload import reload
-from appliance.dns.serial import difference, records
+from appliance.dns.secondary import Primary
+from appliance.dns.serial import difference, records, soa_record
+from appliance.dns.service import Service
+from appliance.dns.updates import Updates
+from appliance.dns.writer import zone_text
+from appliance.dns.zone import ZoneBuilder
 from tests.dns.signing import ORIGIN, ZONE, owners, signed, unproved
 from tests.dns.util import Reply, question
 
@@ -244,6 +252,48 @@ def test_chains_that_are_missing_or_cost_too_much(text: str, complaint: str) -> 
     assert complaint in problems[-1].message + problems[0].message
 
 
+def test_rfc9276_3_1_nobody_else_makes_answers_dear_either(tmp_path: Path) -> None:
+    """What a primary sends, whole or in part, and what lies on the disk."""
+    sound = signed(nsec3=True)
+    origin = sound.origin
+
+    def whole(zone: Zone, rounds: int) -> Whole:
+        builder = ZoneBuilder(origin)
+        for owner, rtype, ttl, rdata in (soa_record(zone), *records(zone)):
+            if rtype == NSEC3PARAM:
+                rdata = rdata[:2] + rounds.to_bytes(2, "big") + rdata[4:]
+            builder.add(owner, rtype, ttl, rdata)
+        return Whole(builder, 0)
+
+    newer = signed(ZONE.replace("hostmaster 1 ", "hostmaster 2 "), nsec3=True)
+    dear = whole(newer, 501).builder.finish()
+    server = Authority(
+        Options(secondaries={origin: (Primary("192.0.2.1"),)}, state=tmp_path), random=Random(1)
+    )
+    server.begin(LoadedZones((), ()))
+    service = Service(server, random=Random(1))
+    secondary = server.secondaries[origin]
+
+    async def run() -> None:
+        with pytest.raises(WireError, match="at most 500"):
+            await service._whole(secondary, whole(newer, 501))
+        await service._whole(secondary, whole(sound, 500))
+        assert secondary.zone is not None
+        changes = (difference(secondary.zone, dear),)
+        with pytest.raises(WireError, match="at most 500"):
+            await service._differences(secondary, secondary.zone, changes)
+        assert secondary.zone.serial == 1
+        await service._save(secondary, dear)
+        secondary.zone = None
+        await service._load(secondary)
+        assert secondary.zone is None
+        await service._save(secondary, sound)
+        await service._load(secondary)
+        assert secondary.zone is not None
+
+    asyncio.run(run())
+
+
 def test_without_a_chain_there_are_signatures_and_no_proofs() -> None:
     head = "@ RRSIG SOA 13 2 600 20400101000000 20200101000000 1 @ AAAA\n"
     for parameters in ("", "@ NSEC3PARAM 1 0 0 -\n", "@ NSEC3PARAM 2 0 0 -\n"):
@@ -290,3 +340,43 @@ def test_a_signed_zone_takes_no_updates(tmp_path: Path) -> None:
             server.committed(batch, False)
     assert said == [dns.rcode.NOERROR, dns.rcode.REFUSED]
     server.kept[b"\7example\4test\0"].journal.close()  # type: ignore[union-attr]
+
+
+def test_no_update_is_put_on_top_of_what_others_have_signed(tmp_path: Path) -> None:
+    """RFC 4035 §2.2: neither its SOA nor what was updated would have a signature that holds."""
+    path = tmp_path / "zones" / "example.test.zone"
+    path.parent.mkdir()
+    for restarted in (False, True):
+        path.write_text(ZONE)
+        options = Options(
+            extensions=Extensions(keys=Keys([KEY])),
+            policy=Policy([rule("upd.", None, ["*"], [])]),
+            state=tmp_path / f"state{restarted}",
+        )
+        said: list[str] = []
+        server = Authority(options, random=Random(1), say=said.append)
+        server.begin(load_zones(path.parent))
+        update = dns.update.UpdateMessage("example.test.")
+        update.add("new", 60, "A", "192.0.2.9")
+        update.use_tsig({dns.name.from_text("upd."): SECRET}, algorithm="hmac-sha256")
+        server.update(update.to_wire(), ("192.0.2.1", 53), lambda _: None)
+        batch = server.commit()
+        assert batch is not None
+        Updates.sync(batch)
+        server.committed(batch, False)
+        zone = signed(ZONE.replace("hostmaster 1 ", "hostmaster 9 "))
+        path.write_text(zone_text(zone, ""))
+        loaded = load_zones(path.parent)
+        if restarted:
+            server.kept[zone.origin].journal.close()  # type: ignore[union-attr]
+            server = Authority(options, random=Random(1))
+            said += map(str, server.begin(loaded))
+        else:
+            plan = server.plan(server.unchanged(loaded), [server.kept[zone.origin].zone])
+            server.install(plan, loaded)
+        assert any("are lost" in one for one in said)
+        served = server.kept[zone.origin].zone
+        assert (served.serial, served.soa.signatures is not None) == (9, True)
+        assert ask(server.current, "new").rcode() == dns.rcode.NXDOMAIN
+        assert not server.kept[zone.origin].dirty
+        server.kept[zone.origin].journal.close()  # type: ignore[union-attr]

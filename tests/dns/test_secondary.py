@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 
 import dns.edns
@@ -18,6 +20,7 @@ from appliance.dns.incoming import Incoming, UpToDate, Whole
 from appliance.dns.members import make, read
 from appliance.dns.secondary import FIRST_RETRY, JITTER, MAX_RETRY, Primary, Secondary
 from appliance.dns.serial import difference, records
+from appliance.dns.service import Service
 from appliance.dns.tsig import key
 from tests.dns.util import Reply, question
 
@@ -367,3 +370,26 @@ def test_a_zone_that_nobody_follows_any_more_is_not_taken_over() -> None:
     zone = Zone.from_text("$ORIGIN a.test.\n$TTL 1\n@ SOA ns h 1 60 60 600 1\n@ NS ns\n")
     assert not follower.server.take_over(late, zone, (), None)
     assert Reply(follower.server.current.answer(question("a.test."))).rcode == "REFUSED"
+
+
+def test_what_happens_while_a_file_is_read_or_written_counts(tmp_path: Path) -> None:
+    """A newer version came; a catalog lists a member no more (RFC 9432 §5.6)."""
+    server = Authority(Options(secondaries={NAME: (ONE,)}, state=tmp_path), random=Random(1))
+    server.begin(LoadedZones((), ()))
+    service = Service(server, random=Random(1))
+    follower = server.secondaries[NAME]
+
+    async def run() -> None:
+        await service._save(follower, version(1))
+        reading = asyncio.ensure_future(service._load(follower))
+        await asyncio.sleep(0)
+        server.take_over(follower, version(2), (), None)
+        await reading
+        assert server.current.zones.by_origin[NAME].serial == 2
+        writing = asyncio.ensure_future(service._save(follower, version(2)))
+        await asyncio.sleep(0)
+        del server.secondaries[NAME]
+        await writing
+        assert list((tmp_path / "secondary").iterdir()) == []
+
+    asyncio.run(run())
