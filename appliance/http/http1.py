@@ -208,7 +208,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._end == OPEN:
             if self._outgoing:
                 self._end = LAST
-            elif self._boundary or not self._buffer:
+            elif self._inbound is None and (self._boundary or not self._buffer):
                 self._close()
 
     # -- reading ------------------------------------------------------------------------------

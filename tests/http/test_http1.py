@@ -401,6 +401,15 @@ def test_a_transport_without_half_close_is_closed_at_once() -> None:
     assert not client.transport.eof_written
 
 
+def test_drain_answers_a_request_whose_body_is_on_its_way() -> None:
+    client = Client()
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
+    client.server.drain()
+    answer = Reply(client.send(b"cde" + GET))
+    assert (answer.status, answer["connection"]) == (405, "close")
+    assert client.transport.ended
+
+
 def test_drain_closes_the_idle_and_finishes_the_busy() -> None:
     server = make_server(make_site({b"/big": document(BIG, "big")}))
     idle, busy, half = Client(server), Client(server, room=1000), Client(server)
