@@ -47,7 +47,6 @@ from appliance.dns.transfer import Transfers
 from appliance.dns.zone import RRset, Zone, collector_paused
 
 _CLASS_IN: Final = b"\0\1"
-_OPT_HEAD: Final = b"\0\0\x29"
 
 WARM_ENTRIES: Final = 100_000
 WARM_OCTETS: Final = 32 << 20
@@ -88,7 +87,6 @@ class Catalog:
         "_refused_opts",
         "_services",
         "_shaped",
-        "_signed",
         "_slow",
         "_warm",
         "answer",
@@ -123,8 +121,6 @@ class Catalog:
         """The answer to one message, None if there is to be none; never raises on any octets."""
         self._hot: dict[bytes, Prepared] = {}
         self.zones = Zones(zones)
-        self._signed = False
-        """A zone is, so that DO makes a difference."""
         self._places = Places(Zones(()))
         self.counters = counters if counters is not None else Counters()
         self._lookup = Lookup(self.zones, minimal=minimal)
@@ -144,7 +140,6 @@ class Catalog:
         with collector_paused():
             for zone in self.zones.by_origin.values():
                 link(zone)
-            self._signed = self._is_signed()
             self._places = Places(self.zones)
             tallies = self.counters.tallies
             rendered = render_all(self.zones, self._lookup, eager, tallies, progress)
@@ -197,7 +192,7 @@ class Catalog:
 
     def _renew(self) -> None:
         """Let plain queries be answered from the tables as they are now."""
-        quick = Quick(
+        self.answer = Quick(
             self._hot,
             self._places.table,
             self._warm,
@@ -211,22 +206,6 @@ class Catalog:
             self._refused,
             self._refused_opts,
         ).answer
-        self.answer = self._parted(quick) if self._signed else quick
-
-    def _is_signed(self) -> bool:
-        return any(zone.signed for zone in self.zones.by_origin.values())
-
-    def _parted(self, quick: Answers) -> Answers:
-        """Keep questions that want proofs from what has none."""
-        slow = self._slow.answer
-
-        def answer(query: bytes, *, transport: str = "udp", peer: Any = None) -> bytes | None:
-            # RFC 3225 §3: DO, in an OPT without options; one with options is slow in any case.
-            if query[-11:-8] == _OPT_HEAD and query[-4] & 0x80:
-                return slow(bytes(query), transport, peer)
-            return quick(query, transport=transport, peer=peer)
-
-        return answer
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but what compiled modules hold, which begins anew."""
@@ -258,15 +237,18 @@ class Catalog:
         qname = message[HEADER_LEN : query.name_end]
         key = qname.lower() + query.qtype.to_bytes(2, "big") + message[query.end - 2 : query.end]
         edns = query.edns
-        if self._signed and edns is not None and edns.flags & DO and query.qclass == IN:
-            return self._proven(qname, query.qtype, key)
+        proofs = edns is not None and bool(edns.flags & DO) and query.qclass == IN
         prepared = self._hot.get(key) or self._warm.get(key)
+        if proofs and (prepared is None or not prepared.bare):
+            prepared = self._proved.get(key)
         if prepared is not None:
             self.counters.warm += 1
             return prepared
         if query.qclass == CH:
             return self._chaos(qname, query.qtype)
         found = self._lookup.resolve(qname, query.qtype)
+        if proofs and not found.bare:
+            return self._proven(qname, found, key)
         if query.qclass == CLASS_ANY:
             # RFC 1035 §6.2: the records of one class are no authoritative answer for all of them.
             found.aa = False
@@ -286,14 +268,9 @@ class Catalog:
             self._warm.put(key, prepared, len(prepared.octets) + len(key))
         return prepared
 
-    def _proven(self, qname: bytes, qtype: int, key: bytes) -> Prepared:
-        """An answer with what signatures and proofs there are."""
-        prepared = self._proved.get(key)
-        if prepared is not None:
-            self.counters.warm += 1
-            return prepared
+    def _proven(self, qname: bytes, found: Answer, key: bytes) -> Prepared:
+        """An answer with its signatures and proofs."""
         self.counters.slow += 1
-        found = self._lookup.resolve(qname, qtype)
         complete(found)
         prepared = prepare(qname, found)
         if found.exact or found.shape is not None:
@@ -322,7 +299,6 @@ class Catalog:
         self._drop(old, edited.names)
         self.zones.by_origin[zone.origin] = zone
         link(zone, old, edited.names)
-        self._sign()
         self._places.put(zone, edited.names)
         if len(self._hot) < self._eager:
             rendered = Rendered(self.counters.tallies)
@@ -377,15 +353,7 @@ class Catalog:
             for other in self.zones.by_origin.values():
                 if names.is_below(origin, other.origin):
                     self._drop(other, [n for n in other.nodes if names.is_below(n, origin)])
-        self._sign()
         self._places.replaced(old, zone)
-
-    def _sign(self) -> None:
-        """Notice that the last signed zone has gone, or that a first one has come."""
-        signed = self._is_signed()
-        if signed != self._signed:
-            self._signed = signed
-            self._renew()
 
     def _forget(self) -> None:
         """Forget all answers that any change may concern; they are rendered when asked for."""

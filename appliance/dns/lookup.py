@@ -131,6 +131,15 @@ class Answer:
         """Set if every name that comes to the same place with the same length gets the same octets,
         so that one rendering serves a whole flood of names."""
 
+    @property
+    def bare(self) -> bool:
+        """True if there is nothing of DNSSEC to be added for who wants it; see `denial`."""
+        return not self.claims and all(
+            rrset.signatures is None
+            for section in (self.answer, self.authority, self.additional)
+            for _, rrset in section
+        )
+
 
 class Zones:
     """The set of zones served, found by the longest matching origin."""

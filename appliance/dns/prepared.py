@@ -80,7 +80,18 @@ def heads(flags: int, rcode: int, mark: Mark) -> Heads:
 class Prepared:
     """One answer; immutable."""
 
-    __slots__ = ("flags", "heads", "kind", "marks", "octets", "rcode", "required", "small", "tally")
+    __slots__ = (
+        "bare",
+        "flags",
+        "heads",
+        "kind",
+        "marks",
+        "octets",
+        "rcode",
+        "required",
+        "small",
+        "tally",
+    )
 
     def __init__(
         self,
@@ -93,6 +104,7 @@ class Prepared:
         marks: tuple[Mark, ...],
         required: int,
         tally: Tally,
+        bare: bool,
     ) -> None:
         """Made by `prepare`."""
         self.octets = octets
@@ -110,12 +122,14 @@ class Prepared:
         self.required = required
         self.tally = tally
         """Where answers from what was rendered at load are counted: one for each type."""
+        self.bare = bare
+        """It is the same for who wants signatures and proofs, as there are none."""
 
     def __reduce__(self) -> tuple[type[Prepared], tuple[object, ...]]:
         # An image holds answers, and who reads it may be compiled or not.
         return Prepared, (
             *(self.octets, self.rcode, self.flags, self.heads, self.kind),
-            *(self.small, self.marks, self.required, self.tally),
+            *(self.small, self.marks, self.required, self.tally, self.bare),
         )
 
     def cut(self, room: int) -> tuple[Heads, bytes, bool]:
@@ -164,6 +178,7 @@ def prepare(qname: bytes, found: Answer, rclass: int = IN, tally: Tally = _NO_TA
         () if small else body.marks,
         body.required,
         tally,
+        found.bare,
     )
 
 

@@ -31,6 +31,8 @@ _HEADS: Final[dict[bytes, int]] = {
 }
 _PLAIN_OPT: Final[dict[bytes, int]] = {b"\0\0\0\0\0\0": 0, b"\0\0\x80\0\0\0": 1}
 """An OPT without options behind its size: extended code, version, DO, no options."""
+_DO: Final = 1
+"""RFC 3225 §3: signatures and proofs are wanted, so only an answer that has none will do."""
 _NO_OPT: Final = 2
 """The place in `opts` for queries without EDNS."""
 _ODD: Final = -1
@@ -98,8 +100,8 @@ class Quick:
                 question = query[12:end]
                 ready = self._hot.get(question)
                 if ready is None:
-                    ready = self._elsewhere(question, named - 12)
-                elif ready.small:
+                    ready = self._elsewhere(question, named - 12, do == _DO)
+                elif ready.small and (ready.bare or do != _DO):
                     ready.tally.count += 1
                 else:
                     ready = None
@@ -114,7 +116,7 @@ class Quick:
                     )
         return self._slow.answer(query, transport, peer)
 
-    def _elsewhere(self, question: bytes, length: int) -> Prepared | None:
+    def _elsewhere(self, question: bytes, length: int, proofs: bool) -> Prepared | None:
         """An answer for a question that is no key as it stands; None if it takes more.
 
         Most names are asked for in lower case, so this is tried second. `length`: octets of the
@@ -126,13 +128,13 @@ class Quick:
         if key != question:
             ready = self._hot.get(key)
             if ready is not None:
-                if not ready.small:
+                if not ready.small or (proofs and not ready.bare):
                     return None
                 ready.tally.count += 1
                 return ready
-        return self._shared(name, asked, key)
+        return self._shared(name, asked, key, proofs)
 
-    def _shared(self, name: bytes, asked: bytes, key: bytes) -> Prepared | None:
+    def _shared(self, name: bytes, asked: bytes, key: bytes, proofs: bool) -> Prepared | None:
         """A remembered answer for a sound name; None if it takes more.
 
         `asked` is type and class, `key` all of it.
@@ -160,10 +162,10 @@ class Quick:
             if place & 1:
                 shape |= asked[0] << 8 | asked[1]
             ready = self._shaped.get(shape)
-            if ready is not None and ready.small:
-                self._shared_hits.count += 1
-        if ready is None or not ready.small:
+        if ready is None or not ready.small or (proofs and not ready.bare):
             return None
+        if at and place:
+            self._shared_hits.count += 1
         self._rcodes[ready.rcode].count += 1
         kind.count += 1
         return ready

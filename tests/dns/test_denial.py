@@ -225,6 +225,25 @@ def test_signed_and_unsigned_zones_come_and_go() -> None:
     assert Reply(catalog.answer(one)).kinds()[1] == ["SOA"]
 
 
+def test_a_signed_zone_makes_others_no_dearer(zone: Zone) -> None:
+    """Most resolvers ask with DO; what has no signatures is the same for them, and as quick."""
+    text = "$ORIGIN un.test.\n$TTL 60\n@ SOA ns h 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n"
+    other = Zone.from_text(text + "*.w TXT x\nsub NS ns\nto CNAME www.example.test.\n")
+    catalog, alone = Catalog([other, zone]), Catalog([other])
+    for name in ("ns", "NS", "none", "a.w", "b.w", "x.sub", "lost"):
+        one = proving(f"{name}.un.test.", id=1)
+        assert catalog.answer(one) == alone.answer(one)
+    for name in ("ns", "gone", "c.w", "y.sub"):
+        before = catalog.counters.slow
+        assert catalog.answer(proving(f"{name}.un.test.")) is not None
+        assert catalog.counters.slow == before
+    assert catalog.answer(proving("not.ours.", id=1)) == alone.answer(proving("not.ours.", id=1))
+    for do in (True, False, True):
+        one = question("to.un.test.", use_edns=0, want_dnssec=do, payload=4096)
+        wanted = ["CNAME", "A", "RRSIG"] if do else ["CNAME", "A"]
+        assert kinds(Reply(catalog.answer(one)).message.answer) == wanted
+
+
 def test_a_forgotten_serial_of_a_signed_zone_is_not_raised() -> None:
     """RFC 4035 §2.2: the SOA is signed, and we have no key."""
     before, after = signed(), signed(ZONE + "new A 192.0.2.9\n")
