@@ -79,13 +79,19 @@ class Quick:
         self._refused = refused
         self._refused_opts = refused_opts
 
-    def answer(self, query: bytes, *, transport: str = "udp", peer: Any = None) -> bytes | None:
+    def answer(
+        self,
+        query: bytes | bytearray | memoryview,
+        *,
+        transport: str = "udp",
+        peer: Any = None,
+    ) -> bytes | None:
         """The answer to one message, None if there is to be none; never raises on any octets.
 
         `transport` is "udp" or the name of a stream; `peer` is the sender's address, if known.
         """
-        if type(query) is not bytes:
-            query = bytes(query)  # libraries hand out bytearrays, which are no keys
+        if not isinstance(query, bytes):
+            query = bytes(query)  # libraries pack bytearrays, which are no keys
         kind = _HEADS.get(query[2:12])
         named = name_end(query) if kind is not None else 0
         if kind is not None and named:
