@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import http.client
 import io
 import os
 import re
@@ -33,10 +34,15 @@ from appliance.image import qemu
 IMAGE: Final = Path("build/image/qemu")
 EVERY, SOON = 0.1, 0.02
 """Seconds between two attempts, while a machine boots and while one is restored. Each waits for
-`PATIENCE`; more of them would be what a machine is busy with when it begins."""
+`PATIENCE`; more of them would be what a machine is busy with when it begins. A slow machine is
+asked less often, and waited for longer, or it would answer nobody."""
 PATIENCE: Final = 2.0
+RARER, LONGER = 1 / 50, 1 / 2
+"""Parts of the time passed that lie between attempts and that each waits, where they are more."""
 LIMIT: Final = 90.0
 """Seconds for a machine to serve; emulated on an idle host it takes four."""
+PAGE: Final = 4000
+"""Octets that the home page has at least."""
 QUERY: Final = b"\x2a\x2a\x01\0\0\1\0\0\0\0\0\0\x0aopenmirage\x03org\0\0\1\0\1"
 """openmirage.org A."""
 SLEEP: Final = 2.5
@@ -50,36 +56,36 @@ class BootError(Exception):
     """A machine did not serve; the text has its console's last lines."""
 
 
-def ask_page(port: int) -> bool:
-    """Whether the web server answers."""
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as page:
-        page.settimeout(PATIENCE)
-        page.sendall(b"GET / HTTP/1.1\r\nHost: openmirage.org\r\nConnection: close\r\n\r\n")
-        return page.recv(64).startswith(b"HTTP/1.1 200")
+def ask_page(port: int, patience: float) -> bool:
+    """Whether the web server answers, with all of a page: one that takes several segments."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, patience)) as page:
+        page.request("GET", "/", headers={"Host": "openmirage.org", "Connection": "close"})
+        answer = page.getresponse()
+        return answer.status == 200 and len(answer.read()) > PAGE
 
 
-def ask_name(port: int) -> bool:
+def ask_name(port: int, patience: float) -> bool:
     """Whether the name server answers."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
-        query.settimeout(PATIENCE)
+        query.settimeout(patience)
         query.connect(("127.0.0.1", port))
         query.send(QUERY)
         answer = query.recv(1500)
     return answer[:2] == QUERY[:2] and answer[3] & 15 == 0 and answer[7] > 0
 
 
-def ask_tls(port: int) -> bool:
+def ask_tls(port: int, patience: float) -> bool:
     """Whether a TLS handshake ends; nobody's certificate is checked, time is measured."""
     trusting = ssl.create_default_context()
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
     with (
-        socket.create_connection(("127.0.0.1", port), PATIENCE) as raw,
+        socket.create_connection(("127.0.0.1", port), patience) as raw,
         trusting.wrap_socket(raw, server_hostname="openmirage.org"),
     ):
         return True
 
 
-Ask = tuple[str, Callable[[int], bool], int]
+Ask = tuple[str, Callable[[int, float], bool], int]
 
 
 def first_answers(
@@ -91,17 +97,21 @@ def first_answers(
     """
     found: dict[str, float] = {}
 
-    def attempt(name: str, ask: Callable[[int], bool], port: int) -> None:
-        with contextlib.suppress(OSError):
-            if ask(port):
+    def attempt(name: str, ask: Callable[[int, float], bool], port: int, patience: float) -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if ask(port, patience):
                 found.setdefault(name, time.monotonic() - began)
 
     late = asks[2] if len(asks) > 2 else None
-    while len(found) < len(asks) and not over() and time.monotonic() - began < LIMIT:
+    passed = 0.0
+    while len(found) < len(asks) and not over() and passed < LIMIT:
+        patience = max(PATIENCE, passed * LONGER)
         for name, ask, port in asks:
             if name not in found and ((name, ask, port) != late or len(found) == 2):
-                threading.Thread(target=attempt, args=(name, ask, port), daemon=True).start()
-        time.sleep(every)
+                words = (name, ask, port, patience)
+                threading.Thread(target=attempt, args=words, daemon=True).start()
+        time.sleep(max(every, passed * RARER))
+        passed = time.monotonic() - began
     return dict(found)
 
 
