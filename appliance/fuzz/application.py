@@ -17,6 +17,7 @@ from typing import Annotated, Final, Literal
 from annotated_types import Ge, Gt
 
 from appliance.fuzz.world import World
+from appliance.net.seq import MASK
 from appliance.net.tcp import Connection
 
 _PERIOD: Final = 65_521
@@ -129,6 +130,10 @@ class Application:
         """The connection, which there must be."""
         assert self.connection is not None
         return self.connection
+
+    def began(self, number: int) -> bool:
+        """Whether its connection's SYN had this sequence number, as it stood on the wire."""
+        return self.connection is not None and self.connection.iss & MASK == number & MASK
 
     @property
     def over(self) -> bool:

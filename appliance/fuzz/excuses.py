@@ -50,6 +50,10 @@ def own_doing(pair: Ends) -> set[str]:
             and not (end.when == "done" or (end.when == "eof" and app.got == peer.total))
         ):
             allowed |= {"ConnectionResetError", "BrokenPipeError"}
+            if peer.end.early:
+                # RFC 7413 §4.2.2: octets in the SYN reach who is still in SYN-SENT when the reset
+                # comes, where it refuses the connection (RFC 9293 §3.10.7.3).
+                allowed.add("ConnectionRefusedError")
     return allowed
 
 

@@ -202,11 +202,14 @@ class Run:
         """Listen for a flow, and set out to open its connections."""
         port = PORT + number
         settings, backlog = self.scenario.server.tcp, self.scenario.server.backlog
-        waiting: dict[tuple[str, int], Pair] = {}
+        waiting: dict[tuple[str, int], list[Pair]] = {}
 
         def accept(connection: Connection) -> Application:
-            pair = waiting.get(connection.remote) or self._pair(flow)
-            if pair.accepted:
+            pairs = waiting.get(connection.remote) or [self._pair(flow)]
+            # The one whose SYN it was: ports begin anew while old segments are under way.
+            begun = (one for one in reversed(pairs) if one.client.began(connection.irs))
+            pair = next(begun, pairs[-1])
+            if pair.accepted or pair is not pairs[-1]:
                 # A ghost: an old SYN came again, or an old ACK that a SYN cookie vouches for though
                 # its connection is over (RFC 4987 §3.6 has no remedy). It hears the same octets.
                 pair = self._pair(flow, pair)
@@ -233,7 +236,7 @@ class Run:
                     connection = self.client.host.tcp_connect(
                         self.server.address, port, pair.client, settings=self.scenario.client.tcp
                     )
-                    waiting[connection.local] = pair
+                    waiting.setdefault(connection.local, []).append(pair)
                     self._attach(pair.client, connection)
                     pair.client.hurry()
             except OSError as error:

@@ -176,3 +176,36 @@ def test_a_fast_open_that_was_reset_is_not_pending_for_ever(scenario: Play) -> N
         fast_open = 1
     """)
     assert outcome.counters["tcp_fast_open_accepted"] == 1
+
+
+def test_an_old_ack_of_a_port_that_began_anew_is_the_old_connections(scenario: Play) -> None:
+    """RFC 4987 §3.6: the cookie vouches for it, and with it come the octets of then."""
+    scenario("""
+        seed = 20403950
+        flow = [{ client = { sends = 1, early = true }, count = 130, every = 0.001 }]
+        [client.tcp]
+        fast_open = 1
+        [server]
+        backlog = 4
+        [server.tcp]
+        fast_open = 1
+        [link]
+        corrupt = 0.0052
+        reorder = 0.0573
+        reorder_by = 0.134
+    """)
+
+
+def test_who_closes_upon_a_fast_open_refuses_it(scenario: Play) -> None:
+    """RFC 2525 §2.17, RFC 9293 §3.10.7.3: octets that nobody reads, of a peer in SYN-SENT."""
+    outcome = scenario("""
+        seed = 20401204
+        flow = [{ client = { sends = 1, early = true }, server = { ending = "close" } }]
+        [client.tcp]
+        fast_open = 1
+        fast_open_cookies = false
+        [server.tcp]
+        fast_open = 1
+        fast_open_cookies = false
+    """)
+    assert outcome.errors["ECONNREFUSED"] == 1
