@@ -117,10 +117,16 @@ class Worker(Appliance):
         if self.index != FIRST:
             return Keeper(self.family.settings, certificates, Overlay(authority.catalog))
         keeper = next(part for part in parts if isinstance(part, Keeper))
-        # Proofs are on the first worker's listeners: new connections go there meanwhile.
-        keeper.on_proofs = lambda shown: self._tell_followers("alone", shown)
+        keeper.on_proofs = self._proofs
         keeper.on_new = lambda: self._tell_followers("certificate")
         return keeper
+
+    def _proofs(self, shown: bool) -> None:
+        """Proofs for a certificate authority are there, or no longer."""
+        if self._publisher is not None:
+            self._publisher.look()  # it asks whichever worker, and at once
+        # Others are on the first worker's listeners: new connections go there meanwhile.
+        self._tell_followers("alone", shown)
 
     def _tell_followers(self, *words: Any) -> None:
         for other in range(1, self.family.count):

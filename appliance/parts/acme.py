@@ -310,7 +310,6 @@ class Keeper(Part):
             self._on_loop(self._check(names, identities))
 
     async def _show(self, proofs: Sequence[Proof]) -> None:
-        self.on_proofs(True)
         texts: dict[str, list[str]] = {}
         for proof in proofs:
             if proof.kind == "dns-01":
@@ -322,6 +321,7 @@ class Keeper(Part):
                 self._certificates.challenge(proof.name, proof.credential)
         for name, values in texts.items():
             self._overlay.publish(name, "TXT", PROOF_TTL, values)
+        self.on_proofs(True)
 
     async def _hide(self, proofs: Sequence[Proof]) -> None:
         self.on_proofs(False)

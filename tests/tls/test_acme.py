@@ -17,7 +17,7 @@ from appliance.parts.certificates import Certificates
 from appliance.parts.holder import Holder
 from appliance.parts.overlay import Overlay
 from appliance.settings import Acme, Settings, Site, Tls
-from appliance.tls.acme import AcmeError
+from appliance.tls.acme import AcmeError, Proof
 from appliance.tls.authority import self_signed
 from appliance.tls.credential import Credential
 from appliance.tls.dane import tlsa
@@ -115,6 +115,18 @@ def test_other_peoples_names_are_refused(overlay: Overlay) -> None:
         overlay.publish("_acme-challenge.example.net.", "TXT", 5, ['"one"'])
     with pytest.raises(ValueError, match="TLSA"):
         overlay.publish("_443._tcp.example.org.", "TLSA", 5, ["3 1 1 xyz"])
+
+
+def test_workers_hear_of_proofs_that_are_there(keeper: Keeper, overlay: Overlay) -> None:
+    """RFC 8555 §8.4: the authority asks whichever of them, as soon as it has been told to."""
+    seen: list[tuple[bool, list[str]]] = []
+    name = "_acme-challenge.example.org."
+    keeper.on_proofs = lambda shown: seen.append((shown, ask(overlay, name, "TXT")))
+    proof = Proof("dns-01", "example.org", "token", "one")
+    asyncio.run(keeper._show([proof]))
+    asyncio.run(keeper._hide([proof]))
+    assert seen[0] == (True, ['"one"'])
+    assert [shown for shown, _ in seen] == [True, False]
 
 
 # -- CAA --
