@@ -29,6 +29,7 @@ import pytest
 from appliance import banner, cli, config
 from appliance.content import load_content
 from appliance.settings import Settings
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 30.0  # seconds for what takes one on a quiet machine
@@ -57,13 +58,6 @@ def write(folder: Path, *, more: str = "") -> Path:
         f"[gateway]\nhttp = {free_port()}\ndns = {free_port()}\n{more}"
     )
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Running:

@@ -18,6 +18,7 @@ from appliance import ports
 from appliance.gateway import Gateway
 from appliance.net import Stack
 from appliance.net.vif.pair import pair
+from tests.ports import free_port
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 BLOCK = bytes(range(256)) * 1024
@@ -82,13 +83,6 @@ async def served(service: Service | None) -> AsyncIterator[Fixture]:
                 near.close()
             await gateway.close()
             await asyncio.sleep(0)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def on_both_loops(scenario: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[str], None]:

@@ -58,10 +58,10 @@ from tests.dns.test_interop_secondaries import (
     SERVERS,
     Primary,
     Secondary,
-    free_port,
     has_serial,
 )
 from tests.dns.util import DATA, question
+from tests.ports import free_port
 
 PEER = ("192.0.2.77", 5300)
 CONVERGE = 300.0
@@ -319,7 +319,7 @@ def allow_transfers(program: str, folder: Path) -> None:
         path = folder / "knot.conf"
         text = path.read_text().replace(
             "acl:\n", "acl:\n  - id: look\n    address: 127.0.0.1\n    action: transfer\n"
-        ).replace("acl: notify", "acl: [notify, look]")  # fmt: skip
+        ).replace("acl: told", "acl: [told, look]")  # fmt: skip
         # Who reads slowly is hung up on after half a second, and dnspython on a busy machine does.
         text = text.replace("server:\n", "server:\n  tcp-io-timeout: 30000\n")
     else:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Coroutine
@@ -41,8 +39,10 @@ from appliance.dns.secondary import Primary
 from appliance.dns.service import Service
 from appliance.dns.transfer import Grants
 from appliance.dns.updates import FORWARDED, Updates
-from tests.dns.test_interop_secondaries import free_port, until
+from tests.dns.programs import installed
+from tests.dns.test_interop_secondaries import until
 from tests.dns.util import zone
+from tests.ports import free_port
 
 ORIGIN = b"\7example\4test\0"
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -431,9 +431,7 @@ SERVERS = {"knotd": knot, "named": bind}
 @pytest.mark.parametrize("program", SERVERS)
 def test_an_update_by_way_of_us(program: str, tmp_path: Path) -> None:
     """RFC 2136 §6: the primary takes it, the client knows its answer, and the change comes back."""
-    if shutil.which(program) is None:
-        told = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        told(f"{program} is not installed")
+    installed(program)
     directory = tmp_path / "primary"
     (directory / "db").mkdir(parents=True)
     (directory / "example.test").write_text(

@@ -12,8 +12,6 @@ about which records are too many, and all signatures must be good.
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -32,8 +30,9 @@ import dns.rdatatype
 import pytest
 
 from appliance.dns import Catalog, Zone
-from tests.dns.test_interop_secondaries import free_port
+from tests.dns import programs
 from tests.dns.util import DATA
+from tests.ports import free_port
 
 pytestmark = pytest.mark.interop
 
@@ -50,63 +49,26 @@ LABELS = [b"a", b"x", b"*", b"www", b"ns", b"sub", b"mid", b"q" * 63, b"*a"]
 
 
 def nsd(directory: Path, port: int) -> list[str]:
-    (directory / "conf").write_text(
-        f"""server:
-  ip-address: 127.0.0.1@{port}
-  username: ""
-  zonesdir: "{directory}"
-  pidfile: "{directory}/pid"
-  database: ""
-  zonelistfile: "{directory}/list"
-  xfrdfile: "{directory}/xfrd"
-  xfrdir: "{directory}"
-  minimal-responses: yes
-  ipv4-edns-size: 4096
-  rrl-ratelimit: 0
-remote-control:
-  control-enable: no
-zone:
-  name: "{ZONE}"
-  zonefile: "zone"
-"""
-    )
-    return ["nsd", "-d", "-c", f"{directory}/conf"]
+    server = "  minimal-responses: yes\n  ipv4-edns-size: 4096\n  rrl-ratelimit: 0\n"
+    rest = f'zone:\n  name: "{ZONE}"\n  zonefile: "zone"\n'
+    return programs.nsd(directory, port, rest, server)
 
 
 def knot(directory: Path, port: int) -> list[str]:
-    (directory / "conf").write_text(
-        f"""server:
-  listen: 127.0.0.1@{port}
-  rundir: {directory}
-  udp-max-payload: 4096
-database:
-  storage: {directory}/db
-template:
-  - id: default
-    storage: {directory}
-    semantic-checks: off
-    zonefile-sync: -1
-zone:
-  - domain: {ZONE}
-    file: zone
-"""
+    return programs.knot(
+        directory,
+        port,
+        f"zone:\n  - domain: {ZONE}\n    file: zone\n",
+        server="  udp-max-payload: 4096\n",
+        template="    semantic-checks: off\n    zonefile-sync: -1\n",
     )
-    return ["knotd", "-c", f"{directory}/conf"]
 
 
 def bind(directory: Path, port: int) -> list[str]:
-    (directory / "conf").write_text(
-        f"""options {{
-  directory "{directory}"; pid-file none; session-keyfile none; recursion no;
-  listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; dnssec-validation no;
-  check-names master ignore; check-integrity no; minimal-responses yes;
-  max-udp-size 4096;
-}};
-controls {{}};
-zone "{ZONE}" {{ type master; file "zone"; check-names ignore; }};
-"""
-    )
-    return ["named", "-g", "-c", f"{directory}/conf"]
+    options = """
+  check-names master ignore; check-integrity no; minimal-responses yes; max-udp-size 4096;"""
+    rest = f'zone "{ZONE}" {{ type master; file "zone"; check-names ignore; }};\n'
+    return programs.bind(directory, port, rest, options=options)
 
 
 SERVERS: dict[str, Callable[[Path, int], list[str]]] = {"nsd": nsd, "knotd": knot, "named": bind}
@@ -242,9 +204,7 @@ async def compare(zone: Zone, ports: dict[str, int], count: int) -> int:
 @pytest.mark.parametrize("how", ["plain", *SIGNING])
 def test_most_servers_answer_likewise(how: str, tmp_path: Path) -> None:
     for program in SERVERS:
-        if shutil.which(program) is None:
-            told = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-            told(f"{program} is not installed")
+        programs.installed(program)
     running: list[subprocess.Popen[bytes]] = []
     ports: dict[str, int] = {}
     for path in (tmp_path, *tmp_path.parents):

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -27,66 +23,40 @@ from appliance.dns import (
 )
 from appliance.dns.authority import Authority, Options
 from appliance.dns.service import Service
-from tests.dns.test_interop_secondaries import KEY, TEXT, ask, free_port, has_serial, until
+from tests.dns import programs
+from tests.dns.programs import KEY
+from tests.dns.test_interop_secondaries import ask, has_serial, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.interop
 
 
 def knot(directory: Path, port: int, master: int) -> list[str]:
-    (directory / "knot.conf").write_text(f"""\
-server:
-  listen: 127.0.0.1@{port}
-  rundir: {directory}
-database:
-  storage: {directory}/db
-key:
-  - id: xfr.example
-    algorithm: hmac-sha256
-    secret: {TEXT}
-remote:
-  - id: ours
-    address: 127.0.0.1@{master}
-    key: xfr.example
-acl:
-  - id: notify
-    address: 127.0.0.1
-    key: xfr.example
-    action: notify
-template:
-  - id: default
-    storage: {directory}
-  - id: member
+    rest = f"""  - id: member
     storage: {directory}
     master: ours
-    acl: notify
+    acl: told
 zone:
   - domain: catalog.test
     master: ours
-    acl: notify
+    acl: told
     catalog-role: interpret
     catalog-template: member
-""")
-    return ["knotd", "-c", f"{directory}/knot.conf"]
+"""
+    return programs.knot(directory, port, rest, ours=master)
 
 
 def bind(directory: Path, port: int, master: int) -> list[str]:
     primary = f"{{ 127.0.0.1 port {master} key xfr.example; }}"
-    (directory / "named.conf").write_text(f"""\
-options {{
-  directory "{directory}"; pid-file none; session-keyfile none; recursion no;
-  listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
-  dnssec-validation no; allow-new-zones yes;
+    options = f"""allow-new-zones yes;
   catalog-zones {{
     zone "catalog.test" default-masters {primary} min-update-interval 0;
-  }};
-}};
-controls {{}};
-key "xfr.example" {{ algorithm hmac-sha256; secret "{TEXT}"; }};
-zone "catalog.test" {{
+  }};"""
+    rest = f"""zone "catalog.test" {{
   type slave; file "catalog.test"; masters {primary}; allow-notify {{ key xfr.example; }};
 }};
-""")
-    return ["named", "-g", "-c", f"{directory}/named.conf"]
+"""
+    return programs.bind(directory, port, rest, options=options)
 
 
 SERVERS: dict[str, Callable[[Path, int, int], list[str]]] = {"knotd": knot, "named": bind}
@@ -99,14 +69,8 @@ def zone(name: str, serial: int) -> str:
 @pytest.mark.parametrize("program", SERVERS)
 def test_our_catalog_is_followed(program: str, tmp_path: Path) -> None:
     """RFC 9432: a zone that comes is fetched, one that goes is refused."""
-    if shutil.which(program) is None:
-        told = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        told(f"{program} is not installed")
-    directory = tmp_path / "secondary"
-    directory.mkdir(mode=0o777)
-    (directory / "db").mkdir()
-    for path in (tmp_path, directory, directory / "db"):
-        path.chmod(0o777)
+    programs.installed(program)
+    directory = programs.folder(tmp_path)
     zones = tmp_path / "zones"
     zones.mkdir()
     (zones / "a.test.zone").write_text(zone("a", 1))
@@ -136,11 +100,7 @@ def test_our_catalog_is_followed(program: str, tmp_path: Path) -> None:
             lambda: DnsDatagramProtocol(service), local_addr=("127.0.0.1", ours)
         )
         await service.begin()
-        log = (tmp_path / "log").open("wb")
-        process = subprocess.Popen(  # noqa: ASYNC220
-            SERVERS[program](directory, port, ours), stdout=log, stderr=log
-        )
-        try:
+        with programs.running(SERVERS[program](directory, port, ours), tmp_path / "log"):
             await until(lambda: has_serial(port, "a.test.", 1))
             (zones / "b.test.zone").write_text(zone("b", 5))
             await service.reload(load_zones(zones))
@@ -150,21 +110,13 @@ def test_our_catalog_is_followed(program: str, tmp_path: Path) -> None:
 
             async def gone() -> bool:
                 answer = await ask(port, "a.test.", "SOA")
-                return answer is not None and not answer.answer
+                return not answer.answer
 
             await until(gone)
             assert await has_serial(port, "b.test.", 5)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(20)
-            log.close()
-            end.close()
-            streams.close()
-            await service.end()
-            await asyncio.sleep(0.01)  # until the transports are closed
+        end.close()
+        streams.close()
+        await service.end()
+        await asyncio.sleep(0.01)  # until the transports are closed
 
-    try:
-        asyncio.run(scenario())
-    except BaseException:
-        print((tmp_path / "log").read_text()[-4000:])  # noqa: T201
-        raise
+    programs.run(scenario, tmp_path / "log")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -30,8 +27,11 @@ from appliance.dns.serial import records
 from appliance.dns.service import Secure, Service
 from appliance.dns.writer import zone_text
 from appliance.dns.zone import canonical
-from tests.dns.test_interop_secondaries import KEY, TEXT, free_port, version
+from tests.dns import programs
+from tests.dns.programs import KEY
+from tests.dns.test_interop_secondaries import version
 from tests.dns.util import DATA
+from tests.ports import free_port
 
 pytestmark = pytest.mark.interop
 
@@ -42,96 +42,43 @@ ZONES = ["moving.test", "corner.test", "catalog.test"]
 
 
 def nsd(directory: Path, port: int, ours: int) -> list[str]:
-    (directory / "nsd.conf").write_text(
-        f"""server:
-  ip-address: 127.0.0.1@{port}
-  username: ""
-  zonesdir: "{directory}"
-  pidfile: "{directory}/pid"
-  database: ""
-  zonelistfile: "{directory}/list"
-  xfrdfile: "{directory}/xfrd"
-  xfrdir: "{directory}"
-  xfrd-reload-timeout: 0
-remote-control:
-  control-enable: no
-key:
-  name: "xfr.example"
-  algorithm: hmac-sha256
-  secret: "{TEXT}"
-"""
-        + "".join(
-            f"""zone:
+    handed = (
+        f"""zone:
   name: "{zone}"
   zonefile: "{zone}"
   provide-xfr: 127.0.0.1 xfr.example
   notify: 127.0.0.1@{ours} xfr.example
   create-ixfr: yes
 """
-            for zone in ZONES
-        )
+        for zone in ZONES
     )
-    return ["nsd", "-d", "-c", f"{directory}/nsd.conf"]
+    return programs.nsd(directory, port, "".join(handed), "  xfrd-reload-timeout: 0\n")
 
 
 def knot(directory: Path, port: int, ours: int) -> list[str]:
-    (directory / "knot.conf").write_text(
-        f"""server:
-  listen: 127.0.0.1@{port}
-  rundir: {directory}
-database:
-  storage: {directory}/db
-key:
-  - id: xfr.example
-    algorithm: hmac-sha256
-    secret: {TEXT}
-remote:
-  - id: ours
-    address: 127.0.0.1@{ours}
-    key: xfr.example
-acl:
-  - id: transfer
-    address: 127.0.0.1
-    key: xfr.example
-    action: transfer
-template:
-  - id: default
-    storage: {directory}
-    semantic-checks: off
+    handed = (
+        f"  - domain: {zone}\n    file: {zone}\n    notify: ours\n    acl: told\n" for zone in ZONES
+    )
+    template = """    semantic-checks: off
     zonefile-load: difference
     zonefile-sync: -1
     journal-content: all
-zone:
 """
-        + "".join(
-            f"  - domain: {zone}\n    file: {zone}\n    notify: ours\n    acl: transfer\n"
-            for zone in ZONES
-        )
-    )
-    return ["knotd", "-c", f"{directory}/knot.conf"]
+    return programs.knot(directory, port, "zone:\n" + "".join(handed), template=template, ours=ours)
 
 
 def bind(directory: Path, port: int, ours: int) -> list[str]:
-    (directory / "named.conf").write_text(
-        f"""options {{
-  directory "{directory}"; pid-file none; session-keyfile none; recursion no;
-  listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
-  dnssec-validation no; check-names master ignore; notify explicit; notify-delay 0;
-}};
-controls {{}};
-key "xfr.example" {{ algorithm hmac-sha256; secret "{TEXT}"; }};
-"""
-        + "".join(
-            f"""zone "{zone}" {{
+    handed = (
+        f"""zone "{zone}" {{
   type master; file "{zone}"; check-names ignore; check-integrity no;
   ixfr-from-differences yes; allow-transfer {{ key xfr.example; }};
   also-notify {{ 127.0.0.1 port {ours} key xfr.example; }};
 }};
 """
-            for zone in ZONES
-        )
+        for zone in ZONES
     )
-    return ["named", "-g", "-c", f"{directory}/named.conf"]
+    options = "check-names master ignore; notify explicit; notify-delay 0;"
+    return programs.bind(directory, port, "".join(handed), options=options)
 
 
 SERVERS: dict[str, Callable[[Path, int, int], list[str]]] = {
@@ -200,14 +147,8 @@ def same(one: Zone | None, other: Zone) -> bool:
 @pytest.mark.parametrize("program", SERVERS)
 def test_a_primary_is_followed(program: str, tmp_path: Path) -> None:
     """RFC 5936, RFC 1995, RFC 1996, RFC 8945, RFC 9432: a catalog, what it lists, and changes."""
-    if shutil.which(program) is None:
-        told = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        told(f"{program} is not installed")
-    directory = tmp_path / "primary"
-    directory.mkdir(mode=0o777)
-    (directory / "db").mkdir()
-    for path in (tmp_path, directory, directory / "db"):
-        path.chmod(0o777)
+    programs.installed(program)
+    directory = programs.folder(tmp_path)
     text = (DATA / "corner.zone").read_text()
     corner = Zone.from_text("\n".join(x for x in text.splitlines() if "*.wns" not in x))
 
@@ -224,13 +165,8 @@ def test_a_primary_is_followed(program: str, tmp_path: Path) -> None:
         write(corner)
         write(make(CATALOG, [MOVING, CORNER], 1))
         port, here = free_port(), free_port()
-        log = (tmp_path / "log").open("wb")
-        process = subprocess.Popen(  # noqa: ASYNC220
-            SERVERS[program](directory, port, here), stdout=log, stderr=log,
-            env={**os.environ, "TZ": "UTC"},
-        )  # fmt: skip
         ours = Ours(tmp_path / "state", Primary("127.0.0.1", port, KEY))
-        try:
+        with programs.running(SERVERS[program](directory, port, here), tmp_path / "log") as process:
             await asyncio.sleep(0.7)  # another program begins
             await ours.begin(here)
             await until(lambda: ours.has(MOVING, 1) and ours.zone(CORNER) is not None)
@@ -255,11 +191,7 @@ def test_a_primary_is_followed(program: str, tmp_path: Path) -> None:
             await until(lambda: ours.zone(CORNER) is None)
             assert ours.server.counters.notifies > 0
             await asyncio.sleep(0.3)  # until the disk has it
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(20)
-            log.close()
-            await ours.close()
+        await ours.close()
         # What is on the disk is served again without the primary.
         again = Ours(tmp_path / "state", Primary("127.0.0.1", port, KEY))
         await again.begin(here)
@@ -267,8 +199,4 @@ def test_a_primary_is_followed(program: str, tmp_path: Path) -> None:
         assert same(again.zone(MOVING), zone)
         await again.close()
 
-    try:
-        asyncio.run(scenario())
-    except BaseException:
-        print((tmp_path / "log").read_text()[-4000:])  # noqa: T201
-        raise
+    programs.run(scenario, tmp_path / "log")

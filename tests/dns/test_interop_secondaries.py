@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
-import shutil
-import signal
-import socket
 import subprocess
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -33,25 +28,18 @@ from appliance.dns import (
     Transfers,
     Zone,
     grant,
-    key,
 )
 from appliance.dns.serial import difference
+from tests.dns import programs
+from tests.dns.programs import KEY
 from tests.dns.util import DATA
+from tests.ports import free_port
 
 pytestmark = pytest.mark.interop
 
-SECRET = b"0123456789abcdef0123456789abcdef"
-TEXT = base64.b64encode(SECRET).decode()
-KEY = key("xfr.example.", "hmac-sha256", SECRET)
+UNCHECKED = "    semantic-checks: off\n"
 PATIENCE = 30.0
 """Seconds that a secondary may take; they poll and wait in seconds."""
-
-
-def free_port() -> int:
-    """A port that is free for UDP and TCP now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @dataclass
@@ -63,87 +51,36 @@ class Secondary:
 
 
 def nsd(directory: Path, port: int, master: int, zones: list[str]) -> list[str]:
-    (directory / "nsd.conf").write_text(
-        f"""server:
-  ip-address: 127.0.0.1@{port}
-  username: ""
-  zonesdir: "{directory}"
-  pidfile: "{directory}/pid"
-  database: ""
-  zonelistfile: "{directory}/list"
-  xfrdfile: "{directory}/xfrd"
-  xfrdir: "{directory}"
-remote-control:
-  control-enable: no
-key:
-  name: "xfr.example"
-  algorithm: hmac-sha256
-  secret: "{TEXT}"
-"""
-        + "".join(
-            f"""zone:
+    followed = (
+        f"""zone:
   name: "{zone}"
   zonefile: "{zone}"
   request-xfr: 127.0.0.1@{master} xfr.example
   allow-notify: 127.0.0.1 xfr.example
 """
-            for zone in zones
-        )
+        for zone in zones
     )
-    return ["nsd", "-d", "-c", f"{directory}/nsd.conf"]
+    return programs.nsd(directory, port, "".join(followed))
 
 
 def knot(directory: Path, port: int, master: int, zones: list[str]) -> list[str]:
-    (directory / "knot.conf").write_text(
-        f"""server:
-  listen: 127.0.0.1@{port}
-  rundir: {directory}
-database:
-  storage: {directory}/db
-key:
-  - id: xfr.example
-    algorithm: hmac-sha256
-    secret: {TEXT}
-remote:
-  - id: ours
-    address: 127.0.0.1@{master}
-    key: xfr.example
-acl:
-  - id: notify
-    address: 127.0.0.1
-    key: xfr.example
-    action: notify
-template:
-  - id: default
-    storage: {directory}
-    semantic-checks: off
-zone:
-"""
-        + "".join(f"  - domain: {zone}\n    master: ours\n    acl: notify\n" for zone in zones)
+    followed = (f"  - domain: {zone}\n    master: ours\n    acl: told\n" for zone in zones)
+    return programs.knot(
+        directory, port, "zone:\n" + "".join(followed), template=UNCHECKED, ours=master
     )
-    return ["knotd", "-c", f"{directory}/knot.conf"]
 
 
 def bind(directory: Path, port: int, master: int, zones: list[str]) -> list[str]:
-    (directory / "named.conf").write_text(
-        f"""options {{
-  directory "{directory}"; pid-file none; session-keyfile none; recursion no;
-  listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
-  dnssec-validation no; check-names slave ignore; minimal-responses yes;
-}};
-controls {{}};
-key "xfr.example" {{ algorithm hmac-sha256; secret "{TEXT}"; }};
-"""
-        + "".join(
-            f"""zone "{zone}" {{
+    followed = (
+        f"""zone "{zone}" {{
   type slave; masters {{ 127.0.0.1 port {master} key xfr.example; }}; masterfile-format text;
   file "{zone}"; allow-notify {{ key xfr.example; }}; check-names ignore;
 }};
 """
-            for zone in zones
-        )
+        for zone in zones
     )
-    return ["named", "-g", "-c", f"{directory}/named.conf"]
+    options = "check-names slave ignore; minimal-responses yes;"
+    return programs.bind(directory, port, "".join(followed), options=options)
 
 
 SERVERS: dict[str, Callable[[Path, int, int, list[str]], list[str]]] = {
@@ -206,13 +143,16 @@ class Primary:
             end.close()
 
 
-async def ask(port: int, name: str, rdtype: str) -> dns.message.Message | None:
+async def ask(port: int, name: str, rdtype: str) -> dns.message.Message:
+    """The answer, whole.
+
+    Raises:
+        dns.exception.DNSException: none came in a second, or one that cannot be read.
+        OSError: the port refuses.
+    """
     query = dns.message.make_query(name, rdtype)
-    try:
-        found, _ = await dns.asyncquery.udp_with_fallback(query, "127.0.0.1", timeout=1, port=port)
-        return found
-    except (dns.exception.DNSException, OSError):
-        return None
+    answer, _ = await dns.asyncquery.udp_with_fallback(query, "127.0.0.1", timeout=1, port=port)
+    return answer
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -223,10 +163,12 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def has_serial(port: int, zone: str, serial: int) -> bool:
-    answer = await ask(port, zone, "SOA")
+    try:
+        answer = await ask(port, zone, "SOA")
+    except (dns.exception.DNSException, OSError):
+        return False
     return bool(
-        answer
-        and answer.answer
+        answer.answer
         and answer.answer[0].rdtype == dns.rdatatype.SOA
         and answer.answer[0][0].serial == serial
     )
@@ -244,9 +186,7 @@ def version(serial: int, count: int) -> Zone:
     )
 
 
-def same(one: dns.message.Message | None, other: dns.message.Message | None) -> bool:
-    if one is None or other is None:
-        return False
+def same(one: dns.message.Message, other: dns.message.Message) -> bool:
     return one.rcode() == other.rcode() and [
         (rrset.name, rrset.rdtype, set(rrset)) for rrset in one.answer
     ] == [(rrset.name, rrset.rdtype, set(rrset)) for rrset in other.answer]
@@ -255,14 +195,8 @@ def same(one: dns.message.Message | None, other: dns.message.Message | None) -> 
 @pytest.mark.parametrize("program", SERVERS)
 def test_a_secondary_follows(program: str, tmp_path: Path) -> None:
     """RFC 5936, RFC 1995, RFC 1996, RFC 8945: the whole zone, then changes as they are told."""
-    if shutil.which(program) is None:
-        told = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        told(f"{program} is not installed")
-    directory = tmp_path / "secondary"
-    directory.mkdir(mode=0o777)
-    (directory / "db").mkdir()
-    for path in (tmp_path, directory, directory / "db"):
-        path.chmod(0o777)
+    programs.installed(program)
+    directory = programs.folder(tmp_path)
 
     async def scenario() -> None:
         primary = Primary()
@@ -273,11 +207,7 @@ def test_a_secondary_follows(program: str, tmp_path: Path) -> None:
         primary.serve(version(1, 3000), corner)
         port = free_port()
         command = SERVERS[program](directory, port, primary.port, ["moving.test", "corner.test"])
-        log = (tmp_path / "log").open("wb")
-        process = subprocess.Popen(  # noqa: ASYNC220
-            command, stdout=log, stderr=log, env={**os.environ, "TZ": "UTC"}
-        )
-        try:
+        with programs.running(command, tmp_path / "log"):
             await until(lambda: has_serial(port, "moving.test.", 1))
             await until(lambda: has_serial(port, "corner.test.", 1))
             await primary.tell(port)
@@ -295,21 +225,13 @@ def test_a_secondary_follows(program: str, tmp_path: Path) -> None:
                     continue  # where aliases go in circles each stops as it likes
                 for rdtype in ("A", "TXT", "MX", "SRV", "TYPE65500"):
                     theirs = await ask(port, name, rdtype)
-                    if program == "knotd" and theirs is not None and len(theirs.answer) == 5:
+                    if program == "knotd" and len(theirs.answer) == 5:
                         continue  # it follows no more than that many aliases
                     assert same(await ask(primary.port, name, rdtype), theirs), (name, rdtype)
             (history,) = primary.transfers.histories.values()
             assert sum(len(one.added) for one in history.differences) > 1000
             assert primary.current.counters.transfers >= 6
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(20)
-            log.close()
-            primary.close()
-            await asyncio.sleep(0)
+        primary.close()
+        await asyncio.sleep(0)
 
-    try:
-        asyncio.run(scenario())
-    except BaseException:
-        print((tmp_path / "log").read_text()[-4000:])  # noqa: T201
-        raise
+    programs.run(scenario, tmp_path / "log")

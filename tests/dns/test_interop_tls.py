@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import os
-import shutil
 import signal
-import subprocess
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,16 +20,11 @@ from appliance.tls.authority import Authority
 from appliance.tls.contexts import Contexts
 from appliance.tls.credential import key_pem
 from appliance.tls.protocol import TlsServer
+from tests.dns import programs
+from tests.dns.programs import KEY
 from tests.dns.test_interop_primaries import CATALOG, MOVING, Ours, same
-from tests.dns.test_interop_secondaries import (
-    KEY,
-    TEXT,
-    Primary,
-    free_port,
-    has_serial,
-    until,
-    version,
-)
+from tests.dns.test_interop_secondaries import Primary, has_serial, until, version
+from tests.ports import free_port
 
 pytestmark = pytest.mark.interop
 
@@ -42,69 +32,38 @@ NAME = "ns1.primary.test"
 # Other programs judge by the real clock.
 AUTHORITY = Authority.make(["primary.test"], dt.datetime.now(dt.UTC))
 CREDENTIAL = AUTHORITY.issue((NAME,), dt.datetime.now(dt.UTC))
-SIGNED = f'key "xfr.example" {{ algorithm hmac-sha256; secret "{TEXT}"; }};\n'
-
-
-def installed(program: str) -> None:
-    if shutil.which(program) is None:
-        told = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        told(f"{program} is not installed")
 
 
 def folder(tmp_path: Path) -> Path:
-    """Where another program works, which may give up being root; with the certificates."""
-    directory = tmp_path / "other"
-    directory.mkdir(mode=0o777)
-    for path in (tmp_path, directory):
-        path.chmod(0o777)
+    """Where another program works, with the certificates."""
+    directory = programs.folder(tmp_path)
     (directory / "ca.pem").write_bytes(AUTHORITY.pem())
     (directory / "chain.pem").write_bytes(CREDENTIAL.pem())
     (directory / "key.pem").write_bytes(key_pem(CREDENTIAL.key))
     return directory
 
 
-@contextmanager
-def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file)
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(20)
-
-
-def run(scenario: Callable[[], Coroutine[Any, Any, None]], log: Path) -> None:
-    try:
-        asyncio.run(scenario())
-    except BaseException:
-        print(log.read_text()[-4000:])  # noqa: T201
-        raise
-
-
 def test_a_primary_is_followed_over_tls(tmp_path: Path) -> None:
     """RFC 9103: SOA, AXFR, IXFR and a catalog under TLS, with TSIG in it, from nobody else."""
-    installed("named")
+    programs.installed("named")
     directory, port, here = folder(tmp_path), free_port(), free_port()
     zones = ["moving.test", "catalog.test"]
-    (directory / "named.conf").write_text(
-        f"""options {{
-  directory "{directory}"; pid-file none; session-keyfile none; recursion no;
-  listen-on port {port} tls ours {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
-  dnssec-validation no; notify explicit; notify-delay 0;
-}};
-tls ours {{ cert-file "{directory}/chain.pem"; key-file "{directory}/key.pem"; }};
-controls {{}};
-{SIGNED}"""
-        + "".join(
-            f"""zone "{zone}" {{
+    handed = (
+        f"""zone "{zone}" {{
   type master; file "{zone}"; check-integrity no; ixfr-from-differences yes;
   allow-transfer port {port} transport tls {{ key xfr.example; }};
   also-notify {{ 127.0.0.1 port {here} key xfr.example; }};
 }};
 """
-            for zone in zones
-        )
+        for zone in zones
+    )
+    keys = f'cert-file "{directory}/chain.pem"; key-file "{directory}/key.pem";'
+    command = programs.bind(
+        directory,
+        port,
+        f"tls ours {{ {keys} }};\n" + "".join(handed),
+        options="notify explicit; notify-delay 0;",
+        transport="tls ours ",
     )
     (directory / "moving.test").write_text(zone_text(version(1, 3000)))
     (directory / "catalog.test").write_text(zone_text(make(CATALOG, [MOVING], 1)))
@@ -121,7 +80,7 @@ controls {{}};
         await ours.close()
 
     async def scenario() -> None:
-        with running(["named", "-g", "-c", f"{directory}/named.conf"], tmp_path / "log") as named:
+        with programs.running(command, tmp_path / "log") as process:
             await asyncio.sleep(0.7)  # another program begins
             ours = Ours(tmp_path / "state", at, SecurePrimaries())
             await ours.begin(here)
@@ -133,7 +92,7 @@ controls {{}};
             assert same(ours.zone(MOVING), version(1, 3000))
             for serial in (2, 3):
                 (directory / "moving.test").write_text(zone_text(version(serial, 3000)))
-                named.send_signal(signal.SIGHUP)
+                process.send_signal(signal.SIGHUP)
                 await until(lambda: has(serial))  # noqa: B023
             assert same(ours.zone(MOVING), version(3, 3000))
             history = ours.server.options.transfers.histories[MOVING]
@@ -147,47 +106,25 @@ controls {{}};
             await refused(Trust(NAME, other), "TLS handshake with ns1.primary.test: certificate")
             await refused(Trust(pins=frozenset([bytes(32)])), "not one of those that are pinned")
 
-    run(scenario, tmp_path / "log")
+    programs.run(scenario, tmp_path / "log")
 
 
 def named(directory: Path, port: int, master: int) -> list[str]:
-    (directory / "named.conf").write_text(
-        f"""options {{
-  directory "{directory}"; pid-file none; session-keyfile none; recursion no;
-  listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; dnssec-validation no;
-}};
-tls theirs {{ ca-file "{directory}/ca.pem"; remote-hostname "{NAME}"; }};
-controls {{}};
-{SIGNED}
+    trust = f'ca-file "{directory}/ca.pem"; remote-hostname "{NAME}";'
+    rest = f"""tls theirs {{ {trust} }};
 zone "moving.test" {{
   type slave; masters {{ 127.0.0.1 port {master} key xfr.example tls theirs; }};
   file "moving.test"; allow-notify {{ key xfr.example; }}; check-names ignore;
 }};
 """
-    )
-    return ["named", "-g", "-c", f"{directory}/named.conf"]
+    return programs.bind(directory, port, rest)
 
 
 def nsd(directory: Path, port: int, master: int) -> list[str]:
-    (directory / "nsd.conf").write_text(
-        f"""server:
-  ip-address: 127.0.0.1@{port}
-  username: ""
-  zonesdir: "{directory}"
-  pidfile: "{directory}/pid"
-  database: ""
-  zonelistfile: "{directory}/list"
-  xfrdfile: "{directory}/xfrd"
-  xfrdir: "{directory}"
-  xfrd-reload-timeout: 0
+    server = f"""  xfrd-reload-timeout: 0
   tls-cert-bundle: "{directory}/ca.pem"
-remote-control:
-  control-enable: no
-key:
-  name: "xfr.example"
-  algorithm: hmac-sha256
-  secret: "{TEXT}"
-tls-auth:
+"""
+    rest = f"""tls-auth:
   name: theirs
   auth-domain-name: "{NAME}"
 zone:
@@ -196,8 +133,7 @@ zone:
   request-xfr: 127.0.0.1@{master} xfr.example theirs
   allow-notify: 127.0.0.1 xfr.example
 """
-    )
-    return ["nsd", "-d", "-c", f"{directory}/nsd.conf"]
+    return programs.nsd(directory, port, rest, server)
 
 
 @pytest.mark.parametrize("program", [named, nsd])
@@ -205,7 +141,7 @@ def test_a_secondary_follows_over_tls(
     program: Callable[[Path, int, int], list[str]], tmp_path: Path
 ) -> None:
     """RFC 9103: the whole zone, and then a difference."""
-    installed(program.__name__)
+    programs.installed(program.__name__)
     directory = folder(tmp_path)
 
     async def scenario() -> None:
@@ -217,7 +153,7 @@ def test_a_secondary_follows_over_tls(
         server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", 0)
         port = free_port()
         command = program(directory, port, server.sockets[0].getsockname()[1])
-        with running(command, tmp_path / "log"):
+        with programs.running(command, tmp_path / "log"):
             await until(lambda: has_serial(port, "moving.test.", 1))
             await primary.tell(port)
             primary.serve(version(2, 3000))
@@ -230,4 +166,4 @@ def test_a_secondary_follows_over_tls(
         assert not counters.tcp_queries
         assert names.from_text("moving.test.") in primary.transfers.histories
 
-    run(scenario, tmp_path / "log")
+    programs.run(scenario, tmp_path / "log")

@@ -22,6 +22,7 @@ from appliance.dns.serial import difference
 from appliance.dns.updates import Updates
 from tests.dns.crash import scenario
 from tests.dns.util import Reply, question
+from tests.ports import free_port
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 RING = {dns.name.from_text("upd."): dns.tsig.Key("upd.", SECRET), dns.name.from_text("txt."): (
@@ -420,12 +421,7 @@ def test_any_octets_are_answered_or_dropped(rig: Rig, cut: int) -> None:
 
 
 def test_a_server_killed_while_updates_come_loses_none(tmp_path: Path) -> None:
-    """RFC 2136 §3.5: acknowledged means on the disk. `tests/dns/crash.py` does it 200 times."""
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    acknowledged, serial = scenario(tmp_path, 3, port)
+    """RFC 2136 §3.5: acknowledged means on the disk (200 times: `make figures ARGS=kills`)."""
+    acknowledged, serial = scenario(tmp_path, 3, free_port())
     assert acknowledged > 3
     assert serial > 3

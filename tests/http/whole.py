@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,17 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from appliance.ports import bind_near
+from tests.ports import free_port
 
 PAGE = "---\ntitle: Home\n---\nWelcome. [About](/about)\n"
 ZONE = "$ORIGIN example.org.\n$TTL 60\n@ SOA ns a 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n"
-
-
-def free_port() -> int:
-    (sock,), _ = bind_near("127.0.0.1", 20_000 + os.getpid() % 20_000, [socket.SOCK_STREAM])
-    port: int = sock.getsockname()[1]
-    sock.close()
-    return port
 
 
 def material(folder: Path, settings: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ import pytest
 
 from appliance.image import qemu
 from tests.dns import crash
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0
@@ -97,16 +97,7 @@ def build(folder: Path, more: str = SETTINGS) -> Path:
 
 def free_ports() -> tuple[tuple[str, int, int], ...]:
     """A free port of 127.0.0.1 for each of PORTS; one for both of DNS."""
-    found: dict[int, int] = {}
-    held = []
-    for _, inner in PORTS:
-        if inner not in found:
-            sock = socket.socket()
-            sock.bind(("127.0.0.1", 0))
-            held.append(sock)
-            found[inner] = sock.getsockname()[1]
-    for sock in held:
-        sock.close()
+    found = {inner: free_port() for _, inner in PORTS}
     return tuple((kind, found[inner], inner) for kind, inner in PORTS)
 
 

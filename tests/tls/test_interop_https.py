@@ -6,7 +6,6 @@ import datetime as dt
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from appliance.tls.authority import Authority
 from appliance.tls.credential import key_pem
 from bench import lab
 from bench.lab import Server
+from tests.ports import free_port
 
 pytestmark = pytest.mark.interop
 
@@ -32,12 +32,6 @@ $TTL 300
 @ A 127.0.0.1
 ns1 A 127.0.0.1
 """
-
-
-def free() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @dataclass
@@ -69,7 +63,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     (folder / "zones/example.test.zone").write_text(ZONE)
     (folder / "appliance.toml").write_text(
         '[site]\ntitle = "House"\nbase_url = "http://example.test"\n'
-        f"[gateway]\nhttp = {free()}\ndns = {free()}\nhttps = {free()}\ndot = {free()}\n"
+        f"[gateway]\nhttp = {free_port()}\ndns = {free_port()}\n"
+        f"https = {free_port()}\ndot = {free_port()}\n"
         "[tls]\nredirect = true\nhsts = 3600\n"
     )
     words = [sys.executable, "-m", "appliance", "serve"]
@@ -195,10 +190,11 @@ def test_a_certificate_of_files_is_swapped_without_a_restart(tmp_path: Path) -> 
         (tmp_path / name).mkdir()
     (tmp_path / "site/index.md").write_text("---\ntitle: House\n---\n\nSecure.\n")
     (tmp_path / "zones/example.test.zone").write_text(ZONE)
-    port = free()
+    port = free_port()
     (tmp_path / "appliance.toml").write_text(
         '[site]\ntitle = "House"\nbase_url = "http://example.test"\n'
-        f"[gateway]\nhttp = {free()}\ndns = {free()}\nhttps = {port}\ndot = {free()}\n"
+        f"[gateway]\nhttp = {free_port()}\ndns = {free_port()}\n"
+        f"https = {port}\ndot = {free_port()}\n"
         '[[certificate]]\nchain = "house.pem"\nkey = "house.key"\n'
     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from appliance.http import HttpServer, Limits, load_site, web_protocol
 from tests.http.fakes import Holder
+from tests.ports import free_port
 
 Address = tuple[str, int]
 
@@ -45,13 +46,6 @@ def ours(site: Path, limits: Limits | None = None) -> Iterator[Address]:
         loop.close()
 
 
-def _port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 @contextmanager
 def _running(command: list[str], port: int) -> Iterator[Address]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -71,7 +65,7 @@ def _running(command: list[str], port: int) -> Iterator[Address]:
 @contextmanager
 def nginx(site: Path, folder: Path) -> Iterator[Address]:
     """Serve with nginx, as its documentation sets up a static site."""
-    port = _port()
+    port = free_port()
     config = folder / "nginx.conf"
     config.write_text(f"""\
 daemon off; user root; worker_processes 1; pid {folder}/nginx.pid; error_log /dev/null;
@@ -92,7 +86,7 @@ http {{
 @contextmanager
 def caddy(site: Path, folder: Path) -> Iterator[Address]:
     """Serve with Caddy's file_server."""
-    port = _port()
+    port = free_port()
     config = folder / "Caddyfile"
     config.write_text(f"""\
 {{
