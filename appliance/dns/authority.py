@@ -224,7 +224,7 @@ class Authority:
         """Where a zone's journal is, if there are any."""
         if self.options.state is None:
             return None
-        return self.options.state / "journals" / f"{file_name(origin)}.journal"
+        return self.options.state / "journals" / f"{names.file_name(origin)}.journal"
 
     def _restore(self, zone: Zone, problems: list[Problem]) -> Kept:
         """A zone as its journal says it was served last."""
@@ -511,9 +511,3 @@ class Authority:
         change = difference(before, zone)
         if change.removed or change.added:
             self._put(zone, change)
-
-
-def file_name(origin: bytes) -> str:
-    """A file name for a zone: its own, without the final dot and without slashes."""
-    text = names.to_text(origin).rstrip(".").replace("%", "%25").replace("/", "%2F")
-    return text or "%root"

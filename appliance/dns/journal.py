@@ -131,7 +131,7 @@ def decode(data: bytes) -> tuple[list[Entry], int]:
 class Journal:
     """One zone's journal, open for writing."""
 
-    __slots__ = ("_limit", "_size", "_unmarked", "descriptor", "path", "torn")
+    __slots__ = ("_size", "_unmarked", "descriptor", "limit", "path", "torn")
 
     def __init__(self, path: Path, *, limit: int = LIMIT) -> None:
         """`open` makes or reads the file; `limit` in octets."""
@@ -139,7 +139,7 @@ class Journal:
         self.descriptor = -1
         self.torn = 0
         """Octets of a torn entry that `open` cut off."""
-        self._limit = limit
+        self.limit = limit
         self._size = 0
         self._unmarked = 0
         """Octets of differences behind the last mark."""
@@ -161,19 +161,23 @@ class Journal:
         if self.torn:
             os.ftruncate(self.descriptor, end)
         self._size = end
-        last = max((n for n, one in enumerate(entries) if isinstance(one, Mark)), default=-1)
-        self._unmarked = sum(len(encode(one)) for one in entries[last + 1 :])
+        self._unmarked = sum(len(encode(one)) for one in _unmarked(entries))
         return entries
+
+    def open_again(self) -> None:
+        """Open the file for more after `close`, without reading it; OSError."""
+        if self.descriptor < 0:
+            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
 
     @property
     def full(self) -> bool:
         """True if what the master file has not got takes half the journal: write it back."""
-        return self._unmarked > self._limit // 2
+        return self._unmarked > self.limit // 2
 
     @property
     def bulky(self) -> bool:
         """True if it is beyond its limit: have it `compact`ed."""
-        return self._size > self._limit
+        return self._size > self.limit
 
     def append(self, entry: Entry) -> None:
         """Write an entry, which is on the disk after `sync`; OSError leaves the file as it was."""
@@ -210,6 +214,7 @@ class Journal:
     def rewrite(self, entries: Iterable[Entry]) -> None:
         """Put other entries in place of all, in one step that a crash cannot halve."""
         beside = self.path.with_name(self.path.name + ".new")
+        entries = list(entries)
         data = MAGIC + b"".join(map(encode, entries))
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -224,6 +229,7 @@ class Journal:
         os.close(self.descriptor)
         self.descriptor = descriptor
         self._size = len(data)
+        self._unmarked = sum(len(encode(one)) for one in _unmarked(entries))
 
     def entries(self) -> list[Entry]:
         """All entries."""
@@ -232,16 +238,14 @@ class Journal:
 
     def unmarked(self) -> list[Difference]:
         """The differences behind the last mark: what no master file has."""
-        entries = self.entries()
-        last = max((n for n, one in enumerate(entries) if isinstance(one, Mark)), default=-1)
-        return [one for one in entries[last + 1 :] if isinstance(one, Difference)]
+        return _unmarked(self.entries())
 
     def compact(self) -> None:
         """Leave out the older half, but nothing that no mark covers."""
         entries = self.entries()
         last = max((n for n, one in enumerate(entries) if isinstance(one, Mark)), default=0)
         keep: list[Entry] = []
-        room = self._limit // 2
+        room = self.limit // 2
         for number in range(len(entries) - 1, -1, -1):
             room -= len(encode(entries[number]))
             if room < 0 and number < last:
@@ -254,6 +258,12 @@ class Journal:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+
+def _unmarked(entries: list[Entry]) -> list[Difference]:
+    """The differences behind the last mark."""
+    last = max((n for n, one in enumerate(entries) if isinstance(one, Mark)), default=-1)
+    return [one for one in entries[last + 1 :] if isinstance(one, Difference)]
 
 
 def _sync_directory(path: Path) -> None:
@@ -302,5 +312,4 @@ def replay(entries: list[Entry], digest: bytes, serial: int) -> tuple[list[Diffe
             if isinstance(one, Difference) and (lacking or one.old_serial == serial):
                 lacking.append(one)
         return lacking, True
-    last = max((n for n, one in enumerate(entries) if isinstance(one, Mark)), default=-1)
-    return [one for one in entries[last + 1 :] if isinstance(one, Difference)], False
+    return _unmarked(entries), False

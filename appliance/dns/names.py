@@ -103,6 +103,12 @@ def to_text(wire: bytes) -> str:
     return "".join(out)
 
 
+def file_name(origin: bytes) -> str:
+    """A file name for a zone: its own, without the final dot and without slashes."""
+    text = to_text(origin).rstrip(".").replace("%", "%25").replace("/", "%2F")
+    return text or "%root"
+
+
 def labels(wire: bytes) -> list[bytes]:
     """The labels, leftmost first, without the root."""
     out: list[bytes] = []

@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from appliance.dns.authority import FEW, Authority, file_name
+from appliance.dns import names
+from appliance.dns.authority import FEW, Authority
 from appliance.dns.conversation import TransferProtocol
+from appliance.dns.copies import Copy
 from appliance.dns.denial import link
 from appliance.dns.edit import apply
 from appliance.dns.errors import DnsError, LocalError, Problem, WireError, ZoneError
@@ -86,6 +87,7 @@ class Service:
         self._notify: DnsNotifyProtocol | None = None
         self._notify_end: Any = None
         self._writing: dict[bytes, asyncio.TimerHandle] = {}
+        self._copies: dict[bytes, Copy] = {}
         self._talking = 0
         self._reloading = asyncio.Lock()
         self._ended = False
@@ -188,8 +190,8 @@ class Service:
         answer: bytes | None = None
 
         def failed(primary: Primary, why: str) -> None:
-            self.authority.say(f"warning: an update of {file_name(origin)} was not handed on to "
-                               f"{primary.address} port {primary.port}: {why}")  # fmt: skip
+            self.authority.say(f"warning: an update of {names.file_name(origin)} was not handed on "
+                               f"to {primary.address} port {primary.port}: {why}")  # fmt: skip
 
         try:
             if secondary is not None:
@@ -333,7 +335,7 @@ class Service:
         except (OSError, DnsError, TimeoutError) as error:
             why = str(error) or type(error).__name__
             secondary.failed(authority.clock(), f"{primary.address}: {why}")
-            name = file_name(secondary.origin)
+            name = names.file_name(secondary.origin)
             authority.say(f"warning: {name} from {primary.address} port {primary.port}: {why}")
         finally:
             secondary.busy = False
@@ -377,8 +379,8 @@ class Service:
         authority = self.authority
         loop = asyncio.get_running_loop()
         if result.left_out:
-            authority.say(f"warning: {file_name(secondary.origin)}: {result.left_out} records "
-                          "lay outside the zone")  # fmt: skip
+            authority.say(f"warning: {names.file_name(secondary.origin)}: {result.left_out} "
+                          "records lay outside the zone")  # fmt: skip
 
         def finish() -> tuple[Zone, Any]:
             with collector_paused():
@@ -407,68 +409,63 @@ class Service:
 
         zone, rendered = await loop.run_in_executor(None, finish)
         if self.authority.take_over(secondary, zone, changes, rendered):
-            await self._save(secondary, zone)
+            await self._save(secondary, zone, changes)
 
     # Other people's zones on our disk.
 
-    def _path(self, origin: bytes) -> Path | None:
+    def _copy(self, origin: bytes) -> Copy | None:
         state = self.authority.options.state
-        if state is None:
-            return None
-        return state / "secondary" / f"{file_name(origin)}.zone"
+        if origin not in self._copies and state is not None:
+            self._copies[origin] = Copy(state / "secondary", origin)
+        return self._copies.get(origin)
 
     def _forgotten(self, origin: bytes) -> None:
         """RFC 9432 §5.6: nothing of it must come back when another zone has the name."""
-        path = self._path(origin)
-        if path is not None:
+        copy = self._copy(origin)
+        if copy is not None:
+            del self._copies[origin]
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+                copy.forget()
 
-    async def _save(self, secondary: Secondary, zone: Zone) -> None:
-        path = self._path(secondary.origin)
-        if path is None:
+    async def _save(
+        self, secondary: Secondary, zone: Zone, changes: tuple[Difference, ...] = ()
+    ) -> None:
+        copy = self._copy(secondary.origin)
+        if copy is None:
             return
-        from appliance.dns.writer import zone_text
-
         loop = asyncio.get_running_loop()
-
-        def save() -> None:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            text = zone_text(zone, "Written by the appliance, as it came from the primary.")
-            write_atomically(path, text.encode())
-
         try:
-            await loop.run_in_executor(None, save)
+            await loop.run_in_executor(None, copy.save, zone, changes)
         except OSError as error:
-            self.authority.say(f"error: {path}: {error.strerror}")
-        if self.authority.secondaries.get(secondary.origin) is not secondary:
-            self._forgotten(secondary.origin)  # nobody follows it since it was being written
+            name = names.file_name(secondary.origin)
+            self.authority.say(f"error: {name} was not kept on the disk: {error.strerror}")
 
     def _touch(self, secondary: Secondary) -> None:
-        """The file's time says when a primary has confirmed it."""
-        path = self._path(secondary.origin)
-        if path is not None:
+        copy = self._copy(secondary.origin)
+        if copy is not None:
             with contextlib.suppress(OSError):
-                os.utime(path)
+                copy.confirm()
 
     async def _load(self, secondary: Secondary) -> None:
-        path = self._path(secondary.origin)
-        if path is None or not path.exists():
+        authority = self.authority
+        copy = self._copy(secondary.origin)
+        if copy is None:
             return
-        from appliance.dns.zonefile import read_file
-
         loop = asyncio.get_running_loop()
         try:
-            age = max(0.0, self.authority.wall() - path.stat().st_mtime)
-            zone = await loop.run_in_executor(None, lambda: _bounded(read_file(path, judge=False)))
+            found = await loop.run_in_executor(None, copy.load)
+            if found is None:
+                return
+            zone = _bounded(found.zone)
         except (OSError, WireError, ZoneError) as error:
-            self.authority.say(f"warning: {path} cannot be used: {error}")
+            authority.say(f"warning: {names.file_name(secondary.origin)} on the disk cannot be "
+                          f"used: {error}")  # fmt: skip
             return
         # Meanwhile a primary may have sent a newer one, or a catalog may list it no more.
-        wanted = self.authority.secondaries.get(zone.origin) is secondary and secondary.zone is None
-        if wanted:
-            zone.files = ()
-            self.authority.follow(secondary, zone, age)
+        if authority.secondaries.get(zone.origin) is secondary and secondary.zone is None:
+            authority.follow(secondary, zone, max(0.0, authority.wall() - found.confirmed))
+            for change in found.changes:
+                authority.options.transfers.changed(change)
 
     # Ending.
 

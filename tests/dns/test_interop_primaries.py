@@ -197,6 +197,9 @@ def test_a_primary_is_followed(program: str, tmp_path: Path) -> None:
         await again.begin(here)
         assert again.has(MOVING, 4)
         assert same(again.zone(MOVING), zone)
+        if program != "nsd":
+            history = again.server.options.transfers.histories[MOVING]
+            assert len(history.since(1, 4) or []) == 3
         await again.close()
 
     programs.run(scenario, tmp_path / "log")

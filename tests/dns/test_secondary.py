@@ -389,6 +389,7 @@ def test_what_happens_while_a_file_is_read_or_written_counts(tmp_path: Path) -> 
         writing = asyncio.ensure_future(service._save(follower, version(2)))
         await asyncio.sleep(0)
         del server.secondaries[NAME]
+        service._forgotten(NAME)
         await writing
         assert list((tmp_path / "secondary").iterdir()) == []
 

@@ -1,0 +1,218 @@
+"""What a secondary keeps on the disk: a whole version, and the differences since."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from appliance.dns import Zone
+from appliance.dns.copies import Copy
+from appliance.dns.edit import apply
+from appliance.dns.journal import MAGIC, Journal
+from appliance.dns.serial import Difference, condense, difference, records
+
+NAME = b"\1x\4test\0"
+
+
+def version(serial: int, *lines: str) -> Zone:
+    head = f"$ORIGIN x.test.\n$TTL 60\n@ SOA ns h {serial} 60 60 600 1\n@ NS ns\nns A 192.0.2.1\n"
+    return Zone.from_text(head + "".join(line + "\n" for line in lines))
+
+
+def content(zone: Zone) -> set[object]:
+    """All records; the case of an owner is that of whoever named it first."""
+    return {(owner.lower(), *rest) for owner, *rest in records(zone)}
+
+
+class Disk:
+    """A folder with one copy, and what it is to hold."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.copy = Copy(folder, NAME)
+        self.zone = version(1, *(f"h{n} A 10.0.0.{n}" for n in range(200)))
+        self.copy.save(self.zone)
+
+    @property
+    def file(self) -> bytes:
+        return (self.folder / "x.test.zone").read_bytes()
+
+    def step(self, *lines: str) -> Difference:
+        """One version on, kept."""
+        following = version(self.zone.serial + 1, *lines)
+        change = difference(self.zone, following)
+        self.zone = following
+        self.copy.save(following, (change,))
+        return change
+
+    def check(self) -> tuple[Difference, ...]:
+        """A later process finds that version; what led to it."""
+        found = Copy(self.folder, NAME).load()
+        assert found is not None
+        assert content(found.zone) == content(self.zone)
+        return found.changes
+
+
+def test_a_difference_costs_its_own_length(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    before = disk.file
+    disk.check()
+    changes = tuple(disk.step(f"new A 192.0.2.{n}", "Mixed.Case TXT a") for n in range(3))
+    assert disk.file == before
+    assert disk.check() == changes
+
+
+def test_it_goes_on_after_a_restart(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    first = disk.step("one A 192.0.2.2")
+    disk.copy = Copy(tmp_path, NAME)
+    assert disk.copy.load() is not None
+    before = disk.file
+    second = disk.step("two A 192.0.2.3")
+    assert disk.file == before
+    assert disk.check() == (first, second)
+
+
+def test_many_differences_are_worth_a_whole_file(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    before = disk.file
+    text = " ".join(f'"{"x" * 250}"' for _ in range(40))
+    for n in range(40):
+        disk.step(f"t{n} TXT {text}")
+    assert disk.file != before
+    assert (tmp_path / "x.test.journal").stat().st_size < 400_000
+    history = disk.check()
+    assert history[-1].new_serial == disk.zone.serial
+
+
+def test_a_version_out_of_nowhere_is_written_whole(tmp_path: Path) -> None:
+    """By AXFR, or after a version that the disk did not take."""
+    disk = Disk(tmp_path)
+    disk.step("one A 192.0.2.2")
+    disk.zone = version(9, "nine A 192.0.2.9")
+    disk.copy.save(disk.zone)
+    assert disk.check() == ()
+    later = version(12)
+    disk.zone = later
+    disk.copy.save(later, (difference(version(11), later),))
+    assert disk.check() == ()
+
+
+def test_a_torn_journal_is_an_older_version(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    first = disk.step("one A 192.0.2.2")
+    zone = disk.zone
+    disk.step("two A 192.0.2.3")
+    journal = tmp_path / "x.test.journal"
+    os.truncate(journal, journal.stat().st_size - 1)
+    disk.zone = zone
+    assert disk.check() == (first,)
+
+
+@pytest.mark.parametrize("garbage", [b"", b"?" * 100, MAGIC + b"?" * 100])
+def test_a_journal_that_is_none_leaves_the_file(tmp_path: Path, garbage: bytes) -> None:
+    disk = Disk(tmp_path)
+    zone = disk.zone
+    disk.step("one A 192.0.2.2")
+    (tmp_path / "x.test.journal").write_bytes(garbage)
+    disk.zone = zone
+    assert disk.check() == ()
+    assert disk.check() == ()
+
+
+def test_a_file_that_somebody_has_edited_counts_alone(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    disk.step("one A 192.0.2.2")
+    path = tmp_path / "x.test.zone"
+    path.write_text(path.read_text() + "more.x.test. 60 IN A 192.0.2.77\n")
+    found = Copy(tmp_path, NAME).load()
+    assert found is not None
+    assert found.changes == ()
+    assert b"\4more\1x\4test\0" in found.zone.nodes
+    assert b"\3one\1x\4test\0" not in found.zone.nodes
+
+
+def test_what_the_disk_refuses_is_kept_whole_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(tmp_path)
+    pwrite = os.pwrite
+
+    def full(descriptor: int, data: bytes, at: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    disk.step("one A 192.0.2.2")  # the whole goes another way
+    assert disk.check() == ()
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    assert disk.step("two A 192.0.2.3") in disk.check()
+    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "replace", lambda *_: full(0, b"", 0))
+    zone = disk.zone
+    with pytest.raises(OSError, match="No space"):
+        disk.step("three A 192.0.2.4")
+    monkeypatch.undo()
+    disk.zone = zone
+    disk.check()
+    disk.step("four A 192.0.2.5")
+    disk.check()
+
+
+def test_thousands_of_copies_hold_no_descriptor(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    disk = Disk(tmp_path)
+    disk.step("one A 192.0.2.2")
+    disk.check()
+    disk.copy.confirm()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_forgotten_does_not_come_back(tmp_path: Path) -> None:
+    """RFC 9432 §5.6; also when it was just being written."""
+    disk = Disk(tmp_path)
+    disk.copy.forget()
+    assert list(tmp_path.iterdir()) == []
+    assert Copy(tmp_path, NAME).load() is None
+    disk.step("one A 192.0.2.2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_journal_begun_anew_is_not_full(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", limit=1000)
+    journal.open()
+    one, two = version(1), version(2, *(f"h{n} A 192.0.2.{n}" for n in range(99)))
+    journal.append(difference(one, two))
+    assert journal.full
+    journal.rewrite([])
+    assert not journal.full
+    journal.close()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_rfc1995_5_condensed_differences_do_the_same(seed: int) -> None:
+    random = Random(seed)
+    versions = [
+        version(
+            serial,
+            *(
+                f"{random.choice('aAb')}{name} {name + serial // 3} MX 1 {random.choice('mMn')}"
+                for name in random.choices(range(6), k=random.randrange(8))
+            ),
+        )
+        for serial in range(1, 7)
+    ]
+    changes = [difference(*pair) for pair in itertools.pairwise(versions)]
+    one = condense(changes)
+    assert (one.old_serial, one.new_serial) == (1, 6)
+    zone = versions[0]
+    for change in changes:
+        zone = apply(zone, change).zone
+    assert content(apply(versions[0], one).zone) == content(zone)
+    assert len(one.removed) + len(one.added) <= sum(
+        len(change.removed) + len(change.added) for change in changes
+    )
