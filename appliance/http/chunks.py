@@ -1,9 +1,10 @@
 """The lines of a chunked body, as RFC 9112 §7.1 writes them, and nothing else.
 
 h11 takes whatever stands behind the semicolon of a chunk's size, bare CR included, white space
-behind the size, and a bare LF at the end of a trailer section.  Where two readers part over such a
-line they part over where the next request begins; so the lines are matched here first.  Knows
-nothing of content.  Imports `message`, `strict` and the standard library.
+behind the size, and a bare LF at the end of a trailer section; but not the white space that must be
+read before an extension.  Where two readers part over such a line they part over where the next
+request begins; so the lines are matched here first, and h11 is given sizes without extensions.
+Knows nothing of content.  Imports `message`, `strict` and the standard library.
 """
 
 from __future__ import annotations
@@ -48,16 +49,19 @@ class Chunks:
         # Octets of extensions and trailers that may still come: RFC 9112 §7.1.1 asks for a limit.
         self._spare = MAX_HEAD
 
-    def feed(self, data: bytes) -> int | None:
-        """Take octets; returns how many of them are of this body, None when all are and it goes on.
+    def feed(self, data: bytes) -> tuple[bytes, int | None]:
+        """Take octets; returns the body's whole lines and data, without extensions, and its end.
 
+        The end is how many of the octets are of this body, None when all are and it goes on.
         Raises Refusal 400 for a line that is none, and for too much that is not content.
         """
+        plain: list[bytes] = []
         at, size = 0, len(data)
         while at < size:
             if self._at is _At.DATA:
                 taken = min(self._left, size - at)
                 self._left -= taken
+                plain.append(data[at : at + taken])
                 at += taken
                 if not self._left:
                     self._at = _At.AFTER
@@ -69,15 +73,15 @@ class Chunks:
                 if len(line) > MAX_HEAD or (self._at is _At.AFTER and line != b"\r"):
                     raise Refusal(400, "malformed request content")
                 self._line = line
-                return None
+                break
             self._line = b""
-            self._take(line)
+            plain.append(self._take(line))
             if self._at is _At.END:
-                return at
-        return None
+                return b"".join(plain), at
+        return b"".join(plain), None
 
-    def _take(self, line: bytes) -> None:
-        """Act upon a whole line."""
+    def _take(self, line: bytes) -> bytes:
+        """Act upon a whole line; what is left of it without extensions."""
         if self._at is _At.AFTER:
             if line != b"\r\n":
                 raise Refusal(400, "malformed request content")
@@ -89,12 +93,14 @@ class Chunks:
             self._spend(len(line) - match.end(1) - 2)
             self._left = int(match[1], 16)
             self._at = _At.DATA if self._left else _At.TRAILERS
+            return match[1] + b"\r\n"
         elif line == b"\r\n":
             self._at = _At.END
         else:
             if not _TRAILER.fullmatch(line):
                 raise Refusal(400, "malformed request content")
             self._spend(len(line))
+        return line
 
     def _spend(self, octets: int) -> None:
         self._spare -= octets

@@ -48,9 +48,12 @@ class Inbound:
         Raises Refusal for faulty framing and for a body past the limit.
         """
         connection = self._connection
-        size = None if self._chunks is None else self._chunks.feed(data)
+        plain, size = data, None
+        if self._chunks is not None:
+            plain, size = self._chunks.feed(data)
         try:
-            connection.receive_data(data)
+            if plain:  # nothing would be the end of the connection
+                connection.receive_data(plain)
             while True:
                 event = connection.next_event()
                 if isinstance(event, h11.Data):
@@ -61,8 +64,10 @@ class Inbound:
                         self.content += event.data
                 elif isinstance(event, h11.EndOfMessage):
                     rest = bytes(connection.trailing_data[0])
-                    if self._chunks is not None and size != len(data) - len(rest):
-                        raise Refusal(400, "malformed request content")
+                    if self._chunks is not None:
+                        if size is None or rest:
+                            raise Refusal(400, "malformed request content")
+                        rest = data[size:]
                     # Trailers are ignored, and nothing is read on a connection after them.
                     self.persistent &= not event.headers
                     return rest

@@ -18,7 +18,7 @@ def read(octets: bytes, step: int = 0) -> int | str | None:
     step = step or len(octets) or 1
     for start in range(0, len(octets), step):
         try:
-            size = chunks.feed(octets[start : start + step])
+            _, size = chunks.feed(octets[start : start + step])
         except Refusal as refusal:
             return refusal.reason
         if size is not None:
@@ -73,6 +73,23 @@ def test_rfc9112_7_1_what_is_not(octets: bytes) -> None:
     assert sent.startswith(b"HTTP/1.1 400 ")
     assert sent.count(b"HTTP/1.1 ") == 1
     assert client.transport.ended
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_rfc9112_7_1_1_white_space_before_an_extension(step: int) -> None:
+    """RFC 9110 §5.6.3: bad white space must be read; h11 takes none behind a size."""
+    client = Client()
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = b"5 ;a\r\nhello\r\n2\t;\tb = \"c\"\r\n:)\r\n0 ; d\r\nX: y\r\n\r\n"
+    octets = head + body
+    sent = b"".join(
+        client.send(octets[at : at + (step or len(octets))])
+        for at in range(0, len(octets), step or len(octets))
+    )
+    assert sent.startswith(b"HTTP/1.1 405 ")
+    plain, end = Chunks().feed(body)
+    assert plain == b"5\r\nhello\r\n2\r\n:)\r\n0\r\nX: y\r\n\r\n"
+    assert end == len(body)
 
 
 def test_rfc9112_7_1_1_extensions_have_a_limit() -> None:
