@@ -143,15 +143,15 @@ class Primary:
             end.close()
 
 
-async def ask(port: int, name: str, rdtype: str) -> dns.message.Message:
+async def ask(port: int, name: str, rdtype: str, wait: float = 10.0) -> dns.message.Message:
     """The answer, whole.
 
     Raises:
-        dns.exception.DNSException: none came in a second, or one that cannot be read.
+        dns.exception.DNSException: none came in `wait` seconds, or one that cannot be read.
         OSError: the port refuses.
     """
     query = dns.message.make_query(name, rdtype)
-    answer, _ = await dns.asyncquery.udp_with_fallback(query, "127.0.0.1", timeout=1, port=port)
+    answer, _ = await dns.asyncquery.udp_with_fallback(query, "127.0.0.1", wait, port)
     return answer
 
 
@@ -164,7 +164,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 async def has_serial(port: int, zone: str, serial: int) -> bool:
     try:
-        answer = await ask(port, zone, "SOA")
+        answer = await ask(port, zone, "SOA", 1.0)
     except (dns.exception.DNSException, OSError):
         return False
     return bool(

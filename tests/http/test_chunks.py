@@ -80,7 +80,7 @@ def test_rfc9112_7_1_1_white_space_before_an_extension(step: int) -> None:
     """RFC 9110 §5.6.3: bad white space must be read; h11 takes none behind a size."""
     client = Client()
     head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-    body = b"5 ;a\r\nhello\r\n2\t;\tb = \"c\"\r\n:)\r\n0 ; d\r\nX: y\r\n\r\n"
+    body = b'5 ;a\r\nhello\r\n2\t;\tb = "c"\r\n:)\r\n0 ; d\r\nX: y\r\n\r\n'
     octets = head + body
     sent = b"".join(
         client.send(octets[at : at + (step or len(octets))])
