@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,26 @@ def test_without_settings(
     assert said.out == ""
     assert said.err == (
         f"appliance: no appliance.toml in {tmp_path}: go where one is, or name one with -c FILE\n"
+    )
+
+
+def test_a_folder_that_may_not_be_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a container's mount that belongs to somebody else: said as it is, without a traceback."""
+
+    def refused(path: object, *_: object, **__: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "appliance.toml").write_text("")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", refused)
+        patched.setattr(os, "lstat", refused)
+        patched.setattr(os, "access", lambda *_: False)
+        assert cli.main(["check"]) == 2
+    assert capsys.readouterr().err == (
+        f"appliance: {tmp_path} cannot be looked into: Permission denied\n"
     )
 
 

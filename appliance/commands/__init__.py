@@ -31,8 +31,11 @@ def settings_arguments(parser: argparse.ArgumentParser) -> None:
 def config_path(options: argparse.Namespace) -> Path | None:
     """The settings' file; None, and a complaint, when there is none."""
     path: Path | None = options.config
-    if path is None and Path("appliance.toml").exists():
+    if path is None and os.path.lexists("appliance.toml"):
         path = Path("appliance.toml")
+    if path is None and not os.access(".", os.X_OK):
+        complain(f"{Path.cwd()} cannot be looked into: Permission denied")
+        return None
     if path is None:
         complain(f"no appliance.toml in {Path.cwd()}: go where one is, or name one with -c FILE")
     return path

@@ -25,7 +25,9 @@ def changes(root: Path) -> dict[str, int]:
     Names have "/" between their parts, as git has them.
     """
     git = shutil.which("git")
-    inside = any((parent / ".git").exists() for parent in (root.resolve(), *root.resolve().parents))
+    here = root.resolve()
+    # A folder that may not be looked into has no history for us: os.path.exists does not raise.
+    inside = any(os.path.exists(parent / ".git") for parent in (here, *here.parents))
     if git is None or not inside:
         return {}
     # Nothing that a repository's own settings could make git run.

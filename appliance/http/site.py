@@ -167,7 +167,7 @@ class _Loader:
                 self._file(source, "/" + source.name)
         self._parse(drafts)
         for directory in self.theme.static:
-            if directory.is_dir():
+            if os.path.isdir(directory):  # which does not raise
                 for source in Walk(directory, self.problems).sources():
                     if os.fsencode("/static/" + source.name) not in self.planned:
                         self._file(source, "/static/" + source.name)
@@ -209,7 +209,9 @@ class _Loader:
             return path.read_text("utf-8"), str(path)
         except FileNotFoundError:
             pass
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            self._problem(path, 0, error.strerror or str(error))
+        except UnicodeDecodeError as error:
             self._problem(path, 0, str(error))
         return "", str(path)
 

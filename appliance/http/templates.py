@@ -7,6 +7,7 @@ hole in the page.  A file of the same name in the site's `_theme/` wins.  Import
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,7 +71,8 @@ class Theme:
     """The templates of a site: its own before the theme's."""
 
     def __init__(self, theme: Path, own: Path) -> None:
-        self._directories = [own, theme]
+        # Not is_dir(): it raises where the site may not be looked into.
+        self._directories = [each for each in (own, theme) if os.path.isdir(each)]
         self.static = [directory / "static" for directory in self._directories]
         self._environment = Environment(
             loader=FileSystemLoader(self._directories),

@@ -53,7 +53,12 @@ class Walk:
 
     def sources(self) -> Iterator[Source]:
         """Yield the files in the order of their names."""
-        if not self.root.is_dir():
+        try:
+            there = self.root.is_dir()
+        except OSError as error:
+            self._left_out(self.root, "error", error.strerror or str(error))
+            return
+        if not there:
             self._left_out(self.root, "error", "no such directory")
             return
         yield from self._directory(self.root, "", (self._real,))

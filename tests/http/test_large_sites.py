@@ -188,6 +188,22 @@ def test_without_a_history_the_disk_says_when(tmp_path: Path) -> None:
     assert changes(write(tmp_path / "site")) == {}
 
 
+def test_a_folder_that_may_not_be_looked_into_is_told_of(tmp_path: Path) -> None:
+    """As a container's mount that belongs to somebody else: it is told, and nothing raises."""
+    root = write(tmp_path / "site")
+    root.chmod(0)
+    ours = os.geteuid()
+    if ours == 0:  # whom no mode stops
+        os.seteuid(65534)
+    try:
+        loaded = load_site(root, now=NOW)
+    finally:
+        os.seteuid(ours)
+        root.chmod(0o755)
+    assert {problem.message for problem in loaded.problems} == {"Permission denied"}
+    assert str(root) in [problem.file for problem in loaded.problems]
+
+
 class Terminal(StringIO):
     def isatty(self) -> bool:
         return True
