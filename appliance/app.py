@@ -333,7 +333,7 @@ class Appliance:
         await self.gateway.start()
         for part in self._parts:
             for name, _, _ in part.offers():
-                part.offered(name, wanted.bind, self.gateway.ports[name])
+                part.offered(name, self.gateway.place, self.gateway.ports[name])
 
     # Signals.
 

@@ -49,7 +49,7 @@ def banner(
     site, net = settings.site, settings.net
     cables = (net, *net.more)
     if gateway is not None:
-        places, ports = [gateway.bind], (gateway.http, gateway.dns)
+        places, ports = [gateway.place], (gateway.http, gateway.dns)
     else:
         given = [cidr.partition("/")[0] for cable in cables for cidr in cable.address]
         static = [address for address in given if address not in taken]

@@ -406,6 +406,12 @@ class Gateway:
         self._dns_target = (appliance, dns_port)
         self._datagrams: UdpRelay | None = None
 
+    @property
+    def place(self) -> str:
+        """Where this host finds it; nobody sends to any address (RFC 1122 §3.2.1.3 a)."""
+        own = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
+        return own.get(self.bind, self.bind)
+
     async def start(self) -> None:
         """Listen; raises PortsError when no port of the address can be had."""
         bound: list[socket.socket] = []

@@ -53,6 +53,21 @@ class Fixture:
         return transport, answers
 
 
+@pytest.mark.parametrize(
+    ("bind", "place"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("::", "::1"),
+    ],
+)
+def test_rfc1122_no_one_is_sent_to_the_unspecified_address(bind: str, place: str) -> None:
+    """RFC 1122 §3.2.1.3 (a): it MUST NOT be sent to, and browsers do not."""
+    _, right = pair()
+    assert Gateway(Stack(right), "10.0.0.2", bind=bind).place == place
+
+
 Service = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 

@@ -365,7 +365,9 @@ def local_names(settings: Settings) -> tuple[str, ...]:
         wanted += settings.site.aliases
         for host in settings.host:
             wanted += [host.name, *host.aliases]
-    wanted += ["localhost", "127.0.0.1", "::1", settings.gateway.bind]
+    wanted += ["localhost", "127.0.0.1", "::1"]
+    if not ipaddress.ip_address(settings.gateway.bind).is_unspecified:
+        wanted.append(settings.gateway.bind)
     wanted += [cidr.partition("/")[0] for cidr in settings.net.address]
     return tuple(dict.fromkeys(_canonical(name) for name in wanted))
 
