@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import zstandard
 
+from appliance import __version__
 from appliance.image.closure import in_image
 from appliance.image.graph import Bench, Step
 from appliance.image.make_initramfs import MODULES
@@ -27,6 +28,15 @@ PLAIN: Final = "application/vnd.oci.image"
 USER: Final = "65534:65534"
 """Nobody: without --user the appliance has no privilege at all."""
 PORTS: Final = ("5353/tcp", "5353/udp", "8080/tcp", "8443/tcp", "8853/tcp")
+LABELS: Final = {
+    "org.opencontainers.image.title": "appliance",
+    "org.opencontainers.image.description": (
+        "A whole internet host in one process: TCP/IP, DNS and HTTP"
+    ),
+    "org.opencontainers.image.licenses": "ISC",
+    "org.opencontainers.image.version": __version__,
+}
+"""OCI image specification 1.1, annotations.md."""
 EPOCH: Final = "1970-01-01T00:00:00Z"
 LEVEL: Final = 15
 
@@ -61,6 +71,7 @@ def make_oci(bench: Bench) -> None:
             "ExposedPorts": {port: {} for port in PORTS},
             "Volumes": {"/state": {}},
             "StopSignal": "SIGTERM",
+            "Labels": LABELS,
         },
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_sha256(layer)}"]},
         "history": [{"created": EPOCH, "created_by": "appliance build --target oci"}],

@@ -75,7 +75,7 @@ def application_files() -> dict[str, Path]:
         for name, path in files_below(PACKAGE, "appliance").items()
         if not name.startswith(APP_OMITTED)
         or (name.startswith(GUEST) and path != INIT)
-        or name == "appliance/image/__init__.py"
+        or name in ("appliance/image/__init__.py", "appliance/image/health.py")
     }
 
 

@@ -198,6 +198,7 @@ def test_content_is_dated_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_words_of_the_boot_are_pairs() -> None:
     assert overrides.pairs(["--a=1", "--b", "2"]) == [("--a", "1"), ("--b", "2")]
+    assert overrides.pairs(["--no-probe", "--b", "2"]) == [("--no-probe", ""), ("--b", "2")]
     with pytest.raises(StartError, match="--b needs a value"):
         overrides.pairs(["--b"])
 

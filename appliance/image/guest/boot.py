@@ -36,6 +36,12 @@ def run(words: Sequence[str]) -> int:
         settings, content = pickle.load(file)  # noqa: S301 - part of the image, as the code is
     machine.note("content read")
     try:
+        if words and machine.in_container():
+            from appliance.image.guest import asked
+
+            if asked.is_asked(words):
+                return asked.answer(words, settings, content)
+            words = words[words[0] == "serve" :]
         if words or machine.seed():
             from appliance.image.guest.overrides import override
 

@@ -15,6 +15,7 @@ import os
 import tarfile
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -25,14 +26,16 @@ from appliance.image.guest import machine
 SEED: Final = "/tmp/seed"  # noqa: S108 - a machine without users
 COMPUTED: Final = frozenset({"first"})
 """What `freeze` wrote down beside the settings' own keys, since it follows from them."""
+FLAGS: Final = {"site.watch": True, "net.probe": False}
+BARE: Final = frozenset(("--watch", "--no-probe"))
+"""Options without a value, and what their keys have then."""
 LARGEST_SEED: Final = 64 << 20
 """Octets of a seed's files together: it is unpacked into memory."""
 
 
 def override(settings: Any, content: Any, words: Sequence[str]) -> tuple[Any, Any]:
     """Settings and content with seed and words put over them; raises StartError."""
-    # What validates imports zoneinfo, which asks sysconfig where zones lie: an image has neither.
-    os.environ.setdefault("PYTHONTZPATH", "")
+    options = known()
     from appliance.config import OPTIONS, ConfigError, _validated
 
     document = as_document(settings)
@@ -46,23 +49,48 @@ def override(settings: Any, content: Any, words: Sequence[str]) -> tuple[Any, An
     keys = {option: key for key, option in OPTIONS.items()}
     for option, value in pairs(words):
         if option not in keys:
-            raise StartError(f"no such option: {option}; known are {', '.join(sorted(keys))}")
+            raise StartError(f"no such option: {option}; known are {', '.join(options)}")
         key = keys[option]
         if isinstance(_at(document, key), list):
             given.setdefault(key, []).append(value)
+        elif key in FLAGS:
+            given[key] = FLAGS[key]
         else:
-            given[key] = value
+            number = isinstance(_at(document, key), int) and value.isdecimal()
+            given[key] = int(value) if number else value
     try:
         made = _validated(document, given, Path("/appliance.toml"), "")
     except ConfigError as error:
         raise StartError("; ".join(problem.message for problem in error.problems)) from error
-    if seeded & {"site", "zones"}:
+    site = "site" in seeded or "site.directory" in given
+    zones = "zones" in seeded or "dns.zones" in given
+    if site or zones:
         from appliance.content import load_content
 
-        content = load_content(made)
+        content = _replaced(content, load_content(made), site, zones)
         for problem in content.problems:
             machine.say(f"{problem.severity}: {problem}")
     return made, content
+
+
+def _replaced(old: Any, new: Any, site: bool, zones: bool) -> Any:
+    """The image's content, with site, zones or both of what was loaded."""
+    if site and zones:
+        return new
+    of_zones = len(new.problems) - len(new.loaded.problems)  # which come last
+    problems = new.problems[:of_zones] if site else new.problems[of_zones:]
+    whole, other = (new, old) if site else (old, new)
+    names = {key: getattr(other, key) for key in ("catalog", "loaded", "zones", "records")}
+    return replace(whole, problems=problems, **names)
+
+
+def known() -> list[str]:
+    """The options that there are."""
+    # What validates imports zoneinfo, which asks sysconfig where zones lie: an image has neither.
+    os.environ.setdefault("PYTHONTZPATH", "")
+    from appliance.config import OPTIONS
+
+    return sorted(OPTIONS.values())
 
 
 def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
@@ -71,7 +99,7 @@ def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
     rest = list(words)
     while rest:
         option, sign, value = rest.pop(0).partition("=")
-        if not sign:
+        if not sign and option not in BARE:
             if not rest:
                 raise StartError(f"{option} needs a value")
             value = rest.pop(0)
