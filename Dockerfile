@@ -32,6 +32,9 @@ RUN APPLIANCE_COMPILE=1 APPLIANCE_OPTIMIZE=${OPTIMIZE} /opt/build/bin/pip \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/appliance/lib
 
 FROM ${PYTHON}
+LABEL org.opencontainers.image.title="appliance" \
+      org.opencontainers.image.description="A whole internet host in one process: TCP/IP, DNS and HTTP" \
+      org.opencontainers.image.licenses="ISC"
 COPY --from=build /opt/appliance /opt/appliance
 WORKDIR /srv
 COPY appliance.toml ./
@@ -45,6 +48,6 @@ EXPOSE 8080/tcp 8443/tcp 5353/udp 5353/tcp 8853/tcp
 STOPSIGNAL SIGTERM
 # A real query and a real request; as a host of its own it is asked on its control socket.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
-  CMD ["/opt/appliance/bin/python", "-m", "appliance.image.health"]
-# All addresses of the container: which of the host's ports lead here is said when it is run.
-ENTRYPOINT ["/opt/appliance/bin/appliance", "serve", "--bind", "0.0.0.0"]
+  CMD ["/opt/appliance/bin/python", "-P", "-m", "appliance.image.health"]
+# Words are those of `appliance serve`, or another command: docker run appliance check.
+ENTRYPOINT ["/opt/appliance/bin/python", "-P", "-m", "appliance.image.entry"]

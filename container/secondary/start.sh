@@ -1,6 +1,7 @@
 #!/bin/sh
 # Write NSD's settings and run it: secondary of PRIMARY (address@port) for ZONES, transfers signed
 # with the key named KEY, whose secret lies in KEY_FILE. WORK and PORT: where it works and listens.
+# REFRESH: seconds after which it asks for news at the latest, for a primary that does not notify.
 set -eu
 umask 077
 work=${WORK:-/tmp/nsd}
@@ -14,6 +15,9 @@ mkdir -p "$work"
   for zone in $ZONES; do
     printf 'zone:\n  name: "%s"\n  request-xfr: AXFR %s %s\n  allow-notify: %s %s\n' \
       "$zone" "$PRIMARY" "$KEY" "${PRIMARY%@*}" "$KEY"
+    if [ -n "${REFRESH:-}" ]; then
+      printf '  max-refresh-time: %s\n  max-retry-time: %s\n' "$REFRESH" "$REFRESH"
+    fi
   done
 } >"$work/nsd.conf"
 exec nsd -d -c "$work/nsd.conf"

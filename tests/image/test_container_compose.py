@@ -15,7 +15,7 @@ from tests.image import vessels
 ROOT = Path(__file__).parents[2]
 CONTAINER = ROOT / "container"
 WORDS = {
-    "build", "image", "entrypoint", "network_mode", "read_only", "cap_drop", "security_opt",
+    "build", "image", "command", "network_mode", "read_only", "cap_drop", "security_opt",
     "restart", "depends_on", "environment", "ports", "volumes", "networks",
 }  # fmt: skip
 """Of a service, by the Compose Specification; a word that is none is an error to compose."""
