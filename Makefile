@@ -44,7 +44,8 @@ test-compiled: $(STAMP) $(BUILD)/.built
 		tests/dns/test_protocol.py $(ARGS)
 
 container-test: $(STAMP)
-	CONTAINERS=1 $(BIN)/python -m pytest tests/image/test_dockerfile.py $(ARGS)
+	CONTAINERS=1 $(BIN)/python -m pytest -o faulthandler_timeout=900 \
+		tests/image/test_dockerfile.py $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ the reason where root or a program is missing; on CI a missing one is a failure.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -67,6 +68,14 @@ class Vessels:
     def podman(self, *arguments: str, timeout: float = 60.0) -> str:
         """Run podman; returns what it printed."""
         return self.run("podman", *arguments, timeout=timeout)
+
+    def program(self) -> Path:
+        """Podman for this store, as a program for others to call."""
+        path = self.folder / "podman"
+        settings = f"CONTAINERS_CONF={self.folder / 'containers.conf'}"
+        path.write_text(f'#!/bin/sh\nexec env {settings} {shlex.join(self.words("podman"))} "$@"\n')
+        path.chmod(0o755)
+        return path
 
     def log(self, name: str) -> str:
         """What a container has said so far."""
