@@ -120,9 +120,11 @@ class Appliance:
         verbose: bool = False,
         content: Content | None = None,
         patient: bool = False,
+        load: Callable[..., Content] = load_content,
     ) -> None:
         """`content`: loaded earlier, as an image has it (default: loaded now).
 
+        `load` makes the next one, as `load_content` would from `settings` and what came `before`.
         `patient`: HTTP and DNS begin alone, and all other parts with `begin_rest`.
         """
         if content is None:
@@ -133,6 +135,7 @@ class Appliance:
         self._say = say
         self._verbose = verbose
         self._content = content
+        self._load = load
         self._stacks: list[Stack] = []  # the appliance's, then the gateway's
         try:
             web, authority = Web(settings, self._content), self._authority()
@@ -367,7 +370,7 @@ class Appliance:
         loop = asyncio.get_running_loop()
         try:
             content = await loop.run_in_executor(
-                None, partial(load_content, self.settings, before=self._content)
+                None, partial(self._load, self.settings, before=self._content)
             )
         except Exception:
             logger.exception("not reloaded, the old content is served on")

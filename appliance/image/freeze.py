@@ -27,13 +27,12 @@ def plain(value: Any) -> Any:
         fields = type(value).model_fields
         inner = {name: plain(getattr(value, name)) for name in fields}
         inner |= {name: getattr(value, name) for name in COMPUTED if hasattr(value, name)}
-        if isinstance(inner.get("state"), Path):  # state/dns is /state/dns, not /state/state/dns
-            inner["state"] = Path("/state", *value.state.parts[1:])
         return SimpleNamespace(**inner)
     if isinstance(value, tuple):
         return tuple(plain(item) for item in value)
     if isinstance(value, Path) and not value.is_absolute():
-        return Path("/state", value)  # keys, journals: what must not lie in an image
+        # Keys, journals, sockets: what must not lie in an image. state/dns is /state/dns.
+        return Path("/", value) if value.parts[:1] == ("state",) else Path("/state", value)
     return value
 
 

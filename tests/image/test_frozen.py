@@ -9,6 +9,7 @@ import pytest
 from appliance import __version__
 from appliance.config import _validated, load
 from appliance.content import load_content
+from appliance.image import health
 from appliance.image.freeze import plain
 from appliance.image.guest import asked, overrides
 from appliance.image.guest.overrides import as_document
@@ -20,6 +21,16 @@ def test_frozen_settings_know_their_first_address(tmp_path: Path) -> None:
     (tmp_path / "appliance.toml").write_text('[net]\naddress = ["192.0.2.7/24"]\n')
     frozen = plain(load(tmp_path / "appliance.toml"))
     assert frozen.net.first == "192.0.2.7"
+
+
+def test_what_an_image_writes_lies_in_the_state_volume(tmp_path: Path) -> None:
+    (tmp_path / "appliance.toml").write_text("")
+    settings = load(tmp_path / "appliance.toml")
+    relative = settings.model_copy(
+        update={"control": settings.control.model_copy(update={"socket": health.CONTROL})}
+    )
+    frozen = plain(relative)
+    assert frozen.control.socket == Path("/", health.CONTROL) == Path("/state/control")
 
 
 def test_frozen_settings_can_be_validated_again() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import zstandard
 
+from appliance import __version__
 from appliance.image.graph import tree_digest
 from bench import lab
 from tests.image import vessels
@@ -35,7 +36,7 @@ def appliance(folder: Path, *words: str) -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -98,6 +99,7 @@ def test_every_digest_and_size_is_that_of_its_blob(made: Path) -> None:
 def test_it_holds_one_program_and_no_secret(made: Path) -> None:
     _, config, packed = parts(made)
     assert config["config"]["User"] == "65534:65534"
+    assert config["config"]["Labels"]["org.opencontainers.image.version"] == __version__
     layer = zstandard.ZstdDecompressor().decompress(packed)
     with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
         members = archive.getmembers()
@@ -122,13 +124,31 @@ def harbour(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ve
         yield harbour
 
 
+def test_other_commands(harbour: vessels.Vessels) -> None:
+    run = ("run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", IMAGE)
+    assert harbour.podman(*run, "--version") == f"appliance {__version__}"
+    assert "--http-port" in harbour.podman(*run, "--help")
+    assert "; 0 errors" in harbour.podman(*run, "check", "--http-port", "8088")
+    with pytest.raises(AssertionError, match="must be an integer from 1"):
+        harbour.podman(*run, "check", "--http-port", "none")
+    with pytest.raises(AssertionError, match="no such command: sevre"):
+        harbour.podman(*run, "sevre")
+
+
 def test_it_serves_without_any_privilege(harbour: vessels.Vessels) -> None:
-    with lab.namespace("oci") as space, harbour.running(space, IMAGE) as name:
+    health = ("--health-cmd", '["/init", "health"]')
+    with lab.namespace("oci") as space, harbour.running(space, IMAGE, *health) as name:
         url = "http://127.0.0.1:8080/"
         vessels.until(
             lambda: "openmirage.org" in vessels.page(space, url), lambda: harbour.log(name)
         )
         assert vessels.address(space, "127.0.0.1") == "10.0.0.2"
+        secure = space.run("curl", "-sSk", "--max-time", "5", "https://127.0.0.1:8443/")
+        assert "openmirage.org" in secure
+        harbour.podman("healthcheck", "run", name)
+        harbour.podman("kill", "--signal", "HUP", name)
+        vessels.until(lambda: "reloaded in" in harbour.log(name), lambda: harbour.log(name))
+        assert "openmirage.org" in vessels.page(space, url)
         harbour.podman("stop", "--time", "8", name)
         state = harbour.podman("inspect", "--format", "{{.State.ExitCode}}", name)
         assert state == "0", harbour.log(name)
@@ -153,3 +173,4 @@ def test_it_is_a_host_of_its_own(harbour: vessels.Vessels) -> None:
             )
             assert vessels.address(outside, IN, 53) == "10.0.0.2"
             outside.run("ping", "-c", "1", "-W", "2", IN)
+            harbour.podman("exec", name, "/init", "health")  # asked on its control socket

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import pickle
 from collections.abc import Sequence
 from typing import Any
@@ -66,10 +67,13 @@ def run(words: Sequence[str]) -> int:
 
 
 async def _serve(settings: Any, content: Any) -> None:
-    appliance = Appliance(settings, machine.say, content=content, patient=True)
+    # A container begins whole: its gateway asks all parts at the start what it is to offer.
+    whole = machine.in_container()
+    appliance = Appliance(settings, machine.say, content=content, patient=not whole, load=_again)
     loop = asyncio.get_running_loop()
     rest: list[asyncio.Task[None]] = []
-    loop.call_later(LATER, lambda: rest.append(loop.create_task(_rest(appliance))))
+    if not whole:
+        loop.call_later(LATER, lambda: rest.append(loop.create_task(_rest(appliance))))
     machine.note("appliance made")
     try:
         await appliance.run()
@@ -78,15 +82,23 @@ async def _serve(settings: Any, content: Any) -> None:
             task.cancel()
 
 
+def _again(settings: Any, before: Any) -> Any:
+    """Content for SIGHUP: what the settings have a folder of, and the image's of the rest."""
+    site, zones = (os.path.isdir(each) for each in (settings.site.directory, settings.dns.zones))
+    if not (site or zones):
+        return before
+    from appliance.content import load_content
+    from appliance.image.guest.overrides import replaced
+
+    return replaced(before, load_content(settings, before=before), site, zones)
+
+
 async def _rest(appliance: Appliance) -> None:
     """What could wait: the machine's own duties first, since certificates want a state disk."""
     machine.say(f"init: HTTP and DNS serve, {machine.since_boot()}")
     machine.tell_notes()
     try:
-        if machine.in_container():
-            await appliance.begin_rest()
-        else:
-            await _attend(appliance)
+        await _attend(appliance)
     except Exception as error:
         machine.say(f"appliance: HTTP and DNS serve on without the rest: {error!r}")
     machine.say(f"init: all serve, {machine.since_boot()}")

@@ -61,7 +61,7 @@ def tell_notes() -> None:
 def since_boot() -> str:
     """How long the machine has been running; CLOCK_MONOTONIC begins with the kernel."""
     seconds = time.monotonic()
-    return f"{seconds:.2f} s after the kernel began" if not in_container() else "at once"
+    return f"{seconds:.2f} s after the kernel began"
 
 
 def memory() -> float:

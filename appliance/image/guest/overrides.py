@@ -67,13 +67,13 @@ def override(settings: Any, content: Any, words: Sequence[str]) -> tuple[Any, An
     if site or zones:
         from appliance.content import load_content
 
-        content = _replaced(content, load_content(made), site, zones)
+        content = replaced(content, load_content(made), site, zones)
         for problem in content.problems:
             machine.say(f"{problem.severity}: {problem}")
     return made, content
 
 
-def _replaced(old: Any, new: Any, site: bool, zones: bool) -> Any:
+def replaced(old: Any, new: Any, site: bool, zones: bool) -> Any:
     """The image's content, with site, zones or both of what was loaded."""
     if site and zones:
         return new
