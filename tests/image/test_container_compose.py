@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 CONTAINER = ROOT / "container"
 WORDS = {
     "build", "image", "command", "network_mode", "read_only", "cap_drop", "security_opt",
-    "restart", "depends_on", "environment", "ports", "volumes", "networks",
+    "restart", "depends_on", "environment", "healthcheck", "ports", "volumes", "networks",
 }  # fmt: skip
 """Of a service, by the Compose Specification; a word that is none is an error to compose."""
 CONDITIONS = {"service_started", "service_healthy", "service_completed_successfully"}
@@ -47,7 +47,9 @@ def test_compose_names_what_there_is() -> None:
             assert how["condition"] in CONDITIONS
         for port in service.get("ports", ()):
             assert port.startswith("127.0.0.1:")
-    assert "HEALTHCHECK" in (ROOT / "Dockerfile").read_text()  # what service_healthy waits for
+    # What service_healthy waits for, also where the image does not say it.
+    test = [f'"{word}"' for word in whole["services"]["appliance"]["healthcheck"]["test"][1:]]
+    assert f"CMD [{', '.join(test)}]" in (ROOT / "Dockerfile").read_text()
 
 
 def test_the_secondary_transfers_with_the_key(tmp_path: Path) -> None:

@@ -45,10 +45,13 @@ class Vessels:
     """Where images and containers are kept."""
 
     folder: Path
+    driver: str
+    """Of the store: overlay, or vfs, which copies, where overlays cannot be had."""
 
     def words(self, program: str, *arguments: str) -> list[str]:
         """A command of podman or buildah for this store."""
         made = [program, "--root", str(self.folder / "store"), "--runroot", str(self.folder / "r")]
+        made += ["--storage-driver", self.driver]
         if program == "podman":
             made += ["--runtime", "runc", "--cgroup-manager=cgroupfs", "--events-backend=file"]
         return [*made, *arguments]
@@ -109,13 +112,31 @@ def vessels(folder: Path) -> Iterator[Vessels]:
     require("podman", "runc", "curl", "dig")
     folder.mkdir(exist_ok=True)
     (folder / "containers.conf").write_text(f"[containers]\n{LIMITS}")
-    made = Vessels(folder)
+    made = Vessels(folder, "overlay" if _has_overlays(folder) else "vfs")
     try:
         yield made
     finally:
         subprocess.run(made.words("podman", "rm", "-fa", "-t", "0"), capture_output=True)
         subprocess.run(["umount", "-q", str(folder / "store" / "overlay")], capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_overlays(folder: Path) -> bool:
+    """Whether a store there can have overlays: podman wants none below it, as a container has."""
+    kind = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True)
+    if kind.stdout.strip() == "overlayfs":
+        return False
+    trial = folder / "trial"
+    options = []
+    for name in ("lowerdir", "upperdir", "workdir", "merged"):
+        (trial / name).mkdir(parents=True)
+        options.append(f"{name}={trial / name}")
+    words = ["mount", "-t", "overlay", "overlay", "-o", ",".join(options[:3]), trial / "merged"]
+    mounted = subprocess.run(words, stderr=subprocess.DEVNULL).returncode == 0
+    if mounted:
+        subprocess.run(["umount", trial / "merged"], check=True)
+    shutil.rmtree(trial)
+    return mounted
 
 
 def until(condition: Callable[[], bool], why: Callable[[], str] = str) -> None:
