@@ -16,13 +16,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Final, NamedTuple
 
 from appliance.dns import names
 from appliance.dns.edit import apply
 from appliance.dns.errors import LocalError
-from appliance.dns.journal import LIMIT, Entry, Journal, Mark, replay, write_atomically
+from appliance.dns.journal import LIMIT, MAGIC, Entry, Journal, Mark, replay, write_atomically
 from appliance.dns.serial import Difference, condense
 from appliance.dns.zone import Zone
 
@@ -44,7 +46,7 @@ class Found(NamedTuple):
 class Copy:
     """One zone's files."""
 
-    __slots__ = ("_gone", "_journal", "_path", "_serial")
+    __slots__ = ("_gone", "_journal", "_path", "_serial", "problem")
 
     def __init__(self, folder: Path, origin: bytes) -> None:
         """Nothing is read or written yet; `folder` is made when it is needed."""
@@ -53,10 +55,12 @@ class Copy:
         self._journal = Journal(folder / f"{name}.journal")
         self._serial: int | None = None
         """The version from which a difference may go on; None if that is not known."""
-        self._gone = False
+        self._gone = Event()
+        self.problem = ""
+        """Why the disk did not take it last; for whoever tells people, and once is enough."""
 
     def load(self) -> Found | None:
-        """What is there, if anything is.
+        """What is there, if anything is; a disk that takes nothing is read all the same.
 
         Raises:
             OSError: the disk fails.
@@ -69,66 +73,78 @@ class Copy:
         status = self._path.stat()
         zone = read_file(self._path, judge=False)
         self._journal.limit = _limit(status.st_size)
-        entries = self._entries()
-        lacking, known = replay(entries, zone.digest, zone.serial)
+        entries, usable = self._entries()
+        lacking, known = replay(entries, zone.digest)
         try:
             if not known:
                 raise LocalError("somebody has edited it")
             zone = _forward(zone, lacking)
-            changes = tuple(one for one in entries if isinstance(one, Difference))
         except LocalError:
             # As the file has it; the primary is asked for what is newer.
-            changes = ()
-            self._begin(zone.digest, zone.serial)
-        self._serial = zone.serial
+            entries = []
+            usable = self._begin(Mark(zone.digest, zone.serial))
+        self._serial = zone.serial if usable else None
         zone.files = ()
-        return Found(zone, status.st_mtime, changes)
+        return Found(zone, status.st_mtime, _leading_to(zone.serial, entries))
 
     def save(self, zone: Zone, changes: Sequence[Difference] = ()) -> None:
         """Keep a version, which `changes`, if there are any, lead to; OSError."""
+        if self._gone.is_set():
+            return
         fits = bool(changes) and changes[0].old_serial == self._serial
         self._serial = None
         try:
             follows = fits and self._append(changes)
-            if follows and not self._journal.full:
-                self.confirm()
+            if follows and not self._journal.full and self._path.exists():
+                os.utime(self._path)
             else:
                 self._whole(zone, follows=follows)
             self._serial = zone.serial
         finally:
-            if self._gone:
+            if self._gone.is_set():
                 self.forget()  # while it was being written
 
-    def confirm(self) -> None:
-        """A primary has nothing newer; OSError."""
+    def confirm(self, serial: int) -> bool:
+        """A primary has nothing newer; False if the disk has not got that version. OSError."""
+        if self._serial != serial:
+            return False
         os.utime(self._path)
+        return True
 
     def forget(self) -> None:
         """Nothing of it may come back; OSError."""
-        self._gone = True
+        self._gone.set()
         for path in (self._path, self._journal.path):
             path.unlink(missing_ok=True)
 
-    def _entries(self) -> list[Entry]:
-        """The journal's; none of one that cannot be used."""
+    def _entries(self) -> tuple[list[Entry], bool]:
+        """The journal's, none of one that cannot be used; and whether it takes more."""
+        try:
+            return self._open(), True
+        except OSError:
+            pass
+        finally:
+            # Thousands of zones would need as many descriptors.
+            self._journal.close()
+        try:
+            return self._journal.entries(), False
+        except (OSError, LocalError):
+            return [], False
+
+    def _open(self) -> list[Entry]:
+        """Open the journal, or another if it is none; OSError."""
         try:
             return self._journal.open()
         except LocalError:
             self._journal.path.unlink()
             self._journal.close()
             return self._journal.open()
-        finally:
-            # Thousands of zones would need as many descriptors.
-            self._journal.close()
 
     def _append(self, changes: Sequence[Difference]) -> bool:
         """Keep differences; False if the disk does not take them, or not so large ones."""
         journal = self._journal
         try:
             journal.open_again()
-        except OSError:
-            return False
-        try:
             for change in changes:
                 journal.append(change)
             journal.sync()
@@ -142,33 +158,36 @@ class Copy:
         """Write the master file; `follows`: the journal leads to this version."""
         from appliance.dns.writer import zone_text
 
-        text = zone_text(zone, HEAD).encode()
-        digest = hashlib.sha256(text).digest()
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._journal.limit = _limit(len(text))
-        # The mark comes first: whatever file a crash leaves, the journal does not mislead.
-        if not follows:
-            self._begin(digest, zone.serial)
-            write_atomically(self._path, text)
-            return
-        self._journal.open_again()
+        journal = self._journal
         try:
-            self._journal.append(Mark(digest, zone.serial))
-            self._journal.sync()
+            journal.open_again()
+        except OSError:
+            journal.close()
+            self._open()
+        try:
+            text = zone_text(zone, HEAD).encode()
+            mark, before = Mark(hashlib.sha256(text).digest(), zone.serial), journal.size
+            journal.limit = _limit(len(text))
+            # The mark comes first: whatever file a crash leaves, the journal knows it.
+            journal.append(mark)
+            journal.sync()
             write_atomically(self._path, text)
-            if self._journal.bulky:
-                self._journal.compact()
+            if not follows and before > len(MAGIC):
+                journal.rewrite([mark])
+            elif journal.bulky:
+                journal.compact()
         finally:
-            self._journal.close()
+            journal.close()
 
-    def _begin(self, digest: bytes, serial: int) -> None:
-        """A journal of nothing but a file's mark."""
-        self._entries()
-        self._journal.open_again()
+    def _begin(self, mark: Mark) -> bool:
+        """A journal of nothing but a file's mark; False if the disk does not take it."""
         try:
-            self._journal.rewrite([Mark(digest, serial)])
+            self._journal.rewrite([mark])
+        except OSError:
+            return False
         finally:
             self._journal.close()
+        return True
 
 
 def _limit(octets: int) -> int:
@@ -180,9 +199,17 @@ def _forward(zone: Zone, changes: Sequence[Difference]) -> Zone:
     """The version that differences lead to; LocalError if they do not fit."""
     if not changes:
         return zone
+    if any(one.new_serial != other.old_serial for one, other in pairwise(changes)):
+        raise LocalError("a difference does not begin where the one before ended")
     try:
         return apply(zone, condense(changes)).zone
     except LocalError:
         for change in changes:
             zone = apply(zone, change).zone
         return zone
+
+
+def _leading_to(serial: int, entries: Sequence[Entry]) -> tuple[Difference, ...]:
+    """A journal's differences, if the last of them leads to a version."""
+    found = tuple(one for one in entries if isinstance(one, Difference))
+    return found if found and found[-1].new_serial == serial else ()

@@ -15,6 +15,7 @@ Does file I/O, no waiting: `sync` is apart, so that another thread can wait for 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from collections.abc import Iterable
@@ -165,9 +166,12 @@ class Journal:
         return entries
 
     def open_again(self) -> None:
-        """Open the file for more after `close`, without reading it; OSError."""
+        """Open the file for more after `close`, unread; OSError, also if it is not what it was."""
         if self.descriptor < 0:
             self.descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            if os.fstat(self.descriptor).st_size != self._size:
+                self.close()
+                raise OSError("somebody has changed it")
 
     @property
     def full(self) -> bool:
@@ -222,14 +226,16 @@ class Journal:
                 file.write(data)
             os.fsync(descriptor)
             os.replace(beside, self.path)
-            _sync_directory(self.path.parent)
         except OSError:
             os.close(descriptor)
+            _discard(beside)
             raise
-        os.close(self.descriptor)
+        # The other file is no journal any more, whatever comes of what follows.
+        self.close()
         self.descriptor = descriptor
         self._size = len(data)
         self._unmarked = sum(len(encode(one)) for one in _unmarked(entries))
+        _sync_directory(self.path.parent)
 
     def entries(self) -> list[Entry]:
         """All entries."""
@@ -266,6 +272,12 @@ def _unmarked(entries: list[Entry]) -> list[Difference]:
     return [one for one in entries[last + 1 :] if isinstance(one, Difference)]
 
 
+def _discard(path: Path) -> None:
+    """Leave nothing half written: where it failed, the disk is full."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
 def _sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -283,18 +295,22 @@ def write_atomically(path: Path, text: bytes) -> None:
         mode = 0o644
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(text)
-        os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(beside, path)
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(text)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(beside, path)
+    except OSError:
+        _discard(beside)
+        raise
     _sync_directory(path.parent)
 
 
-def replay(entries: list[Entry], digest: bytes, serial: int) -> tuple[list[Difference], bool]:
-    """What a master file with this hash and serial lacks, and whether the journal knows the file.
+def replay(entries: list[Entry], digest: bytes) -> tuple[list[Difference], bool]:
+    """What a master file with this hash lacks, and whether the journal knows the file.
 
     If it does not (someone has edited it meanwhile), the differences that no mark covers are given.
     """
@@ -302,14 +318,17 @@ def replay(entries: list[Entry], digest: bytes, serial: int) -> tuple[list[Diffe
         (n for n, one in enumerate(entries) if isinstance(one, Mark) and one.digest == digest),
         default=-1,
     )
-    if known >= 0:
-        mark = entries[known]
-        assert isinstance(mark, Mark)
-        serial = mark.serial
-        lacking: list[Difference] = []
-        # A mark is written before the file it speaks of, so differences may stand before it.
-        for one in entries:
-            if isinstance(one, Difference) and (lacking or one.old_serial == serial):
-                lacking.append(one)
-        return lacking, True
-    return _unmarked(entries), False
+    if known < 0:
+        return _unmarked(entries), False
+    mark = entries[known]
+    assert isinstance(mark, Mark)
+    before = [one for one in entries[:known] if isinstance(one, Difference)]
+    after = [one for one in entries[known:] if isinstance(one, Difference)]
+    # A mark is written before the file it speaks of, so differences may stand before it. Serials
+    # come round (RFC 1982), so the last one from there is meant.
+    if before and before[-1].new_serial != mark.serial:
+        since = [n for n, one in enumerate(before) if one.old_serial == mark.serial]
+        if since:
+            return before[since[-1] :] + after, True
+    from_it = [n for n, one in enumerate(after) if one.old_serial == mark.serial]
+    return after[from_it[0] :] if from_it else [], True

@@ -38,7 +38,7 @@ def restore(
         message = f"{journal.torn} octets of a change that nobody was told of are cut off"
         problems.append(Problem(path, 0, "warning", message))
     kept = Kept(zone, journal)
-    differences, known = replay(entries, zone.digest, zone.serial)
+    differences, known = replay(entries, zone.digest)
     last = differences[-1].new_serial if differences else None
     if differences and not known and zone.signed:
         problems.append(Problem(main, 0, "warning", lost_updates(zone)))

@@ -442,9 +442,9 @@ class Service:
 
     def _touch(self, secondary: Secondary) -> None:
         copy = self._copy(secondary.origin)
-        if copy is not None:
+        if copy is not None and secondary.zone is not None:
             with contextlib.suppress(OSError):
-                copy.confirm()
+                copy.confirm(secondary.zone.serial)
 
     async def _load(self, secondary: Secondary) -> None:
         authority = self.authority

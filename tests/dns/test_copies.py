@@ -144,6 +144,8 @@ def test_what_the_disk_refuses_is_kept_whole_later(
     pwrite = os.pwrite
 
     def full(descriptor: int, data: bytes, at: int) -> int:
+        if 0 < len(data) < 100:
+            return pwrite(descriptor, data, at)  # there is room for a mark
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "pwrite", full)
@@ -158,9 +160,67 @@ def test_what_the_disk_refuses_is_kept_whole_later(
         disk.step("three A 192.0.2.4")
     monkeypatch.undo()
     disk.zone = zone
+    assert {path.name for path in tmp_path.iterdir()} == {"x.test.zone", "x.test.journal"}
     disk.check()
     disk.step("four A 192.0.2.5")
     disk.check()
+
+
+def test_a_disk_that_takes_nothing_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mounted read-only after a fault, or full: what is on it counts as before."""
+    disk = Disk(tmp_path)
+    disk.step("one A 192.0.2.2")
+    path = tmp_path / "x.test.journal"
+    opened = os.open
+
+    def refused(path: object, flags: int, *mode: int) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(str(path), flags, *mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refused)
+        assert len(disk.check()) == 1
+        copy = Copy(tmp_path, NAME)
+        copy.load()
+        with pytest.raises(OSError, match="Read-only"):
+            copy.save(version(3), (difference(disk.zone, version(3)),))
+        # Of a file that is older than what was confirmed, the time stays.
+        assert not copy.confirm(3)
+        path.unlink()
+        disk.zone = version(1, *(f"h{n} A 10.0.0.{n}" for n in range(200)))
+        assert disk.check() == ()
+    assert disk.check() == ()
+
+
+def test_a_file_that_was_taken_away_is_written_again(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    for name in ("x.test.zone", "x.test.journal"):
+        (tmp_path / name).unlink()
+        disk.step(f"{name} A 192.0.2.2")
+        disk.check()
+
+
+def test_a_journal_that_somebody_has_changed_is_not_gone_on_with(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    disk.step("one A 192.0.2.2")
+    journal = tmp_path / "x.test.journal"
+    os.truncate(journal, journal.stat().st_size // 2)
+    disk.step("two A 192.0.2.3")
+    disk.check()
+
+
+def test_rfc1982_serials_that_come_round(tmp_path: Path) -> None:
+    """In three steps, which is how a serial is brought down: the later of two same ones counts."""
+    disk = Disk(tmp_path)
+    text = " ".join(f'"{"x" * 250}"' for _ in range(40))
+    serials = itertools.cycle([1 << 31, (1 << 32) - 2, 1])
+    for n in range(60):
+        following = version(next(serials), f"h{n} A 10.0.0.{n}", f"t{n % 4} TXT {text}")
+        change = difference(disk.zone, following)
+        disk.zone = following
+        disk.copy.save(following, (change,))
+        assert disk.check()[-1] == change
 
 
 def test_thousands_of_copies_hold_no_descriptor(tmp_path: Path) -> None:
@@ -168,7 +228,7 @@ def test_thousands_of_copies_hold_no_descriptor(tmp_path: Path) -> None:
     disk = Disk(tmp_path)
     disk.step("one A 192.0.2.2")
     disk.check()
-    disk.copy.confirm()
+    assert disk.copy.confirm(disk.zone.serial)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
