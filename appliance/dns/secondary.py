@@ -64,7 +64,7 @@ class Secondary:
         self.primaries = primaries
         self.zone: Zone | None = None
         self.busy = False
-        """A conversation is under way; one at a time."""
+        """A conversation, or what has come of it, is under way to the disk; one at a time."""
         self.failures = 0
         """Primaries in a row that were of no use."""
         self.problem = ""
@@ -83,24 +83,20 @@ class Secondary:
 
     def confirmed(self, now: float, age: float = 0.0) -> None:
         """A primary has nothing newer."""
-        self.busy = False
         self.failures = 0
         self.problem = ""
         if self.zone is None:
             return
         refresh, _, expire = self._times()
-        self._at = now if self._again else now + max(0.0, self._shorter(refresh) - age)
-        self._again = False
+        self._at = now + max(0.0, self._shorter(refresh) - age)
         self._expires = now + expire - age
 
     def failed(self, now: float, why: str) -> None:
         """A primary was of no use: the next one, or after a pause the first again."""
-        self.busy = False
         self.failures += 1
         self.problem = why
         self._next = (self._next + 1) % len(self.primaries)
-        if self._next or self._again:
-            self._again = False
+        if self._next:
             self._at = now
             return
         rounds = min(self.failures // len(self.primaries) - 1, 16)
@@ -110,6 +106,13 @@ class Secondary:
             refresh, retry, _ = self._times()
             pause = min(retry * 2**rounds, max(refresh, retry))
         self._at = now + self._shorter(pause)
+
+    def finished(self, now: float) -> None:
+        """The next conversation may begin; news that came meanwhile are asked for at once."""
+        self.busy = False
+        if self._again:
+            self._at = now
+        self._again = False
 
     def notified(self, now: float, address: str, serial: int | None) -> None:
         """A primary says that there is something new, perhaps with its serial."""
@@ -142,7 +145,7 @@ class Secondary:
         return min(self._expires, math.inf if self.busy else self._at)
 
     def due(self, now: float) -> Primary | None:
-        """The primary to talk to now; `have`, `confirmed` or `failed` must follow."""
+        """The primary to talk to now; it is followed by what came of it, and by `finished`."""
         if self.busy or now < self._at:
             return None
         self.busy = True

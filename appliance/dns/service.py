@@ -88,6 +88,7 @@ class Service:
         self._notify_end: Any = None
         self._writing: dict[bytes, asyncio.TimerHandle] = {}
         self._copies: dict[bytes, Copy] = {}
+        self._saving: dict[bytes, asyncio.Future[None]] = {}
         self._talking = 0
         self._reloading = asyncio.Lock()
         self._ended = False
@@ -318,7 +319,7 @@ class Service:
             result = incoming.result
             if isinstance(result, UpToDate) or result is None:
                 secondary.confirmed(authority.clock())
-                self._touch(secondary)
+                await self._confirm(secondary)
             elif isinstance(result, Whole):
                 await self._whole(secondary, result)
             else:
@@ -338,7 +339,7 @@ class Service:
             name = names.file_name(secondary.origin)
             authority.say(f"warning: {name} from {primary.address} port {primary.port}: {why}")
         finally:
-            secondary.busy = False
+            secondary.finished(authority.clock())
             self._talking -= 1
             self._stir()
 
@@ -430,21 +431,36 @@ class Service:
     async def _save(
         self, secondary: Secondary, zone: Zone, changes: tuple[Difference, ...] = ()
     ) -> None:
-        copy = self._copy(secondary.origin)
+        origin = secondary.origin
+        copy = self._copy(origin)
         if copy is None:
             return
+        # Of another zone of that name, which a catalog has listed before.
+        while (other := self._saving.get(origin)) is not None:
+            await asyncio.wait([other])
         loop = asyncio.get_running_loop()
+        saving = self._saving[origin] = loop.run_in_executor(None, copy.save, zone, changes)
         try:
-            await loop.run_in_executor(None, copy.save, zone, changes)
+            await saving
+            copy.problem = ""
         except OSError as error:
-            name = names.file_name(secondary.origin)
-            self.authority.say(f"error: {name} was not kept on the disk: {error.strerror}")
+            why = error.strerror or str(error)
+            if why != copy.problem:
+                name = names.file_name(origin)
+                self.authority.say(f"error: {name} was not kept on the disk: {why}")
+            copy.problem = why
+        finally:
+            del self._saving[origin]
 
-    def _touch(self, secondary: Secondary) -> None:
-        copy = self._copy(secondary.origin)
-        if copy is not None and secondary.zone is not None:
-            with contextlib.suppress(OSError):
-                copy.confirm(secondary.zone.serial)
+    async def _confirm(self, secondary: Secondary) -> None:
+        """Let the disk know that a primary has nothing newer, or else what there is."""
+        copy, zone = self._copy(secondary.origin), secondary.zone
+        if copy is None or zone is None:
+            return
+        with contextlib.suppress(OSError):
+            if copy.confirm(zone.serial):
+                return
+        await self._save(secondary, zone)
 
     async def _load(self, secondary: Secondary) -> None:
         authority = self.authority

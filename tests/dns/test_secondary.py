@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import math
+import os
+import threading
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -13,15 +17,27 @@ import dns.edns
 import dns.message
 import pytest
 
-from appliance.dns import Extensions, Key, Keys, LoadedZones, Transfers, Zone, grant, names
+from appliance.dns import (
+    Extensions,
+    Key,
+    Keys,
+    LoadedZones,
+    Transfers,
+    Zone,
+    copies,
+    grant,
+    names,
+)
 from appliance.dns.authority import Authority, Options
+from appliance.dns.copies import Copy
 from appliance.dns.errors import LocalError, WireError
 from appliance.dns.incoming import Incoming, UpToDate, Whole
 from appliance.dns.members import make, read
 from appliance.dns.secondary import FIRST_RETRY, JITTER, MAX_RETRY, Primary, Secondary
-from appliance.dns.serial import difference, records
+from appliance.dns.serial import difference, records, soa_record
 from appliance.dns.service import Service
 from appliance.dns.tsig import key
+from appliance.dns.zone import ZoneBuilder
 from tests.dns.util import Reply, question
 
 ONE, TWO = Primary("192.0.2.1"), Primary("192.0.2.2")
@@ -45,6 +61,8 @@ def test_rfc1035_4_3_5_refresh_retry_expire() -> None:
     assert one.due(0.0) == ONE
     assert one.due(0.0) is None  # one conversation at a time
     one.have(version(1), 0.0)
+    assert one.due(8000.0) is None  # it is still being written to the disk
+    one.finished(0.0)
     assert 7200 * (1 - JITTER) <= one.deadline() <= 7200
     now = one.deadline()
     assert one.due(now - 1) is None
@@ -52,6 +70,7 @@ def test_rfc1035_4_3_5_refresh_retry_expire() -> None:
     for _ in range(6):
         assert one.due(now) == ONE
         one.failed(now, "no answer")
+        one.finished(now)
         pauses.append(one.deadline() - now)
         now = one.deadline()
     wanted = [1800, 3600, 7200, 7200, 7200, 7200]
@@ -59,6 +78,7 @@ def test_rfc1035_4_3_5_refresh_retry_expire() -> None:
         assert most * (1 - JITTER) <= pause <= most
     assert one.due(now) == ONE
     one.confirmed(now)
+    one.finished(now)
     assert 7200 * (1 - JITTER) <= one.deadline() - now <= 7200
     assert not one.expired(now + 1209599)
     assert one.expired(now + 1209600)
@@ -70,14 +90,17 @@ def test_the_next_primary_is_asked_at_once() -> None:
     one = secondary(ONE, TWO)
     assert one.due(0.0) == ONE
     one.failed(0.0, "no answer")
+    one.finished(0.0)
     assert one.due(0.0) == TWO
     one.failed(0.0, "no answer")
+    one.finished(0.0)
     assert one.due(0.0) is None
     pause, now = one.deadline(), one.deadline()
     assert FIRST_RETRY * (1 - JITTER) <= pause <= FIRST_RETRY
     for _ in range(40):
         assert one.due(now) is not None
         one.failed(now, "no answer")
+        one.finished(now)
         now = max(now, one.deadline())
     assert one.deadline() - now <= MAX_RETRY
 
@@ -87,6 +110,7 @@ def test_rfc1996_3_11_notify() -> None:
     one = secondary(ONE, TWO)
     one.due(0.0)
     one.have(version(5), 0.0)
+    one.finished(0.0)
     one.notified(10.0, TWO.address, 5)
     assert one.due(10.0) is None
     one.notified(10.0, TWO.address, 6)
@@ -94,6 +118,8 @@ def test_rfc1996_3_11_notify() -> None:
     one.notified(11.0, ONE.address, 7)  # in the middle of the conversation
     assert one.due(11.0) is None
     one.have(version(6), 12.0)
+    assert one.due(12.0) is None
+    one.finished(12.0)
     assert one.due(12.0) == ONE
 
 
@@ -392,5 +418,151 @@ def test_what_happens_while_a_file_is_read_or_written_counts(tmp_path: Path) -> 
         service._forgotten(NAME)
         await writing
         assert list((tmp_path / "secondary").iterdir()) == []
+
+    asyncio.run(run())
+
+
+class Slow:
+    """A disk that a thread waits for, until it is let go on."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.writes = 0
+        self.go_on = threading.Event()
+        write = copies.write_atomically
+
+        def slow(path: Path, text: bytes) -> None:
+            self.writes += 1
+            assert self.go_on.wait(20)
+            write(path, text)
+
+        patch.setattr(copies, "write_atomically", slow)
+
+    async def begun(self, writes: int = 1) -> None:
+        while self.writes < writes:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+def kept(folder: Path) -> int | None:
+    """The serial that a process finds which begins now."""
+    found = Copy(folder / "secondary", NAME).load()
+    return None if found is None else found.zone.serial
+
+
+def test_rfc9432_5_6_a_zone_that_comes_back_while_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written late is of the zone that is gone, and takes nothing from the new one."""
+    server = Authority(Options(secondaries={NAME: (ONE,)}, state=tmp_path), random=Random(1))
+    server.begin(LoadedZones((), ()))
+    service = Service(server, random=Random(1))
+    disk = Slow(monkeypatch)
+
+    async def run() -> None:
+        old = asyncio.ensure_future(service._save(server.secondaries[NAME], version(7)))
+        await disk.begun()
+        service._forgotten(NAME)
+        new = server.secondaries[NAME] = secondary()
+        both = [old, asyncio.ensure_future(service._save(new, version(1)))]
+        later = version(2)
+        both.append(asyncio.ensure_future(
+            service._save(new, later, (difference(version(1), later),))
+        ))  # fmt: skip
+        await asyncio.sleep(0.01)
+        disk.go_on.set()
+        await asyncio.gather(*both)
+        assert kept(tmp_path) == 2
+
+    asyncio.run(run())
+
+
+class Scripted(Service):
+    """A service whose primaries have the next of some versions, whole."""
+
+    versions: Iterator[Zone] = iter(())
+    talks = 0
+
+    async def _converse(self, secondary: Secondary, primary: Primary, before: object) -> Incoming:
+        self.talks += 1
+        incoming = Incoming(NAME, None, random=Random(1), wall=lambda: 5e8)
+        zone = next(self.versions, None)
+        if zone is None:
+            incoming.result = UpToDate(0)
+            return incoming
+        builder = ZoneBuilder(zone.origin)
+        builder.add(*soa_record(zone))
+        for record in records(zone):
+            builder.add(*record)
+        incoming.result = Whole(builder, 0)
+        return incoming
+
+
+def test_one_version_after_another_goes_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 1996 §4.4: news come while a version is being written; the next waits for it."""
+    server = Authority(Options(secondaries={NAME: (ONE,)}, state=tmp_path), random=Random(1))
+    server.begin(LoadedZones((), ()))
+    service = Scripted(server, random=Random(1))
+    service.versions = iter((version(1), version(2)))
+    follower = server.secondaries[NAME]
+    disk = Slow(monkeypatch)
+
+    async def run() -> None:
+        await service.begin()
+        await disk.begun()
+        for _ in range(3):
+            follower.notified(server.clock(), ONE.address, None)
+            service._stir()
+            await asyncio.sleep(0.005)
+        assert (service.talks, disk.writes) == (1, 1)
+        disk.go_on.set()
+        await disk.begun(2)
+        while follower.busy:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        assert service.talks == 2
+        assert kept(tmp_path) == 2
+        await service.end()
+
+    asyncio.run(run())
+
+
+def test_a_disk_that_was_full_gets_the_zone_when_it_is_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said once; and what is older on the disk is not taken for confirmed."""
+    said: list[str] = []
+    server = Authority(
+        Options(secondaries={NAME: (ONE,)}, state=tmp_path), random=Random(1), say=said.append
+    )
+    server.begin(LoadedZones((), ()))
+    service = Scripted(server, random=Random(1))
+    follower = server.secondaries[NAME]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def talk() -> None:
+        follower.busy = True
+        service._talking += 1
+        await service._talk(follower, ONE)
+
+    async def run() -> None:
+        service.versions = iter((version(1), version(2)))
+        await talk()
+        path = tmp_path / "secondary" / "x.test.zone"
+        os.utime(path, (1e9, 1e9))
+        with monkeypatch.context() as patch:
+            patch.setattr(copies, "write_atomically", full)
+            await talk()
+            await talk()
+        assert said == ["error: x.test was not kept on the disk: No space left on device"]
+        assert path.stat().st_mtime == 1e9
+        assert kept(tmp_path) == 1
+        await talk()
+        assert kept(tmp_path) == 2
+        os.utime(path, (1e9, 1e9))
+        await talk()
+        assert path.stat().st_mtime > 1e9
+        await service.end()
 
     asyncio.run(run())
