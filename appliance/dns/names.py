@@ -8,6 +8,7 @@ dnspython. Imports `consts` and `errors`.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final
 
@@ -15,6 +16,11 @@ from appliance.dns.consts import MAX_LABEL, MAX_NAME
 from appliance.dns.errors import LocalError, WireError
 
 ROOT: Final = b"\0"
+MAX_FILE: Final = 255
+"""Octets of a file's name (Linux: NAME_MAX); a zone's may have 253, and four times as many escaped.
+"""
+MAX_ENDING: Final = 12
+"""Octets of the longest ending, `.journal.new`."""
 WILDCARD: Final = b"\x01*"
 """The label that makes a name a wildcard (RFC 4592 §2.1.1)."""
 
@@ -104,8 +110,14 @@ def to_text(wire: bytes) -> str:
 
 
 def file_name(origin: bytes) -> str:
-    """A file name for a zone: its own, without the final dot and without slashes."""
+    """A file name for a zone: its own, without the final dot and without slashes.
+
+    One that is too long for a file ends with a hash; to it may come `MAX_ENDING` octets.
+    """
     text = to_text(origin).rstrip(".").replace("%", "%25").replace("/", "%2F")
+    if len(text) > MAX_FILE - MAX_ENDING:
+        digest = hashlib.sha256(origin).hexdigest()[:32]
+        text = f"{text[: MAX_FILE - MAX_ENDING - 33]}%{digest}"
     return text or "%root"
 
 

@@ -10,11 +10,20 @@ from random import Random
 
 import pytest
 
-from appliance.dns import Zone
+from appliance.dns import Zone, journal, names
+from appliance.dns.consts import NS, SOA, TXT
 from appliance.dns.copies import Copy
 from appliance.dns.edit import apply
 from appliance.dns.journal import MAGIC, Journal
-from appliance.dns.serial import Difference, condense, difference, records
+from appliance.dns.serial import (
+    Difference,
+    condense,
+    difference,
+    records,
+    soa_record,
+    with_serial,
+)
+from appliance.dns.zone import ZoneBuilder
 
 NAME = b"\1x\4test\0"
 
@@ -221,6 +230,76 @@ def test_rfc1982_serials_that_come_round(tmp_path: Path) -> None:
         disk.zone = following
         disk.copy.save(following, (change,))
         assert disk.check()[-1] == change
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        b"\0",
+        b"\5%root\0",
+        b"\1/\2..\0",
+        b"\4\0\n\\%\0",
+        (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"a" * 61 + b"\0",
+        (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"a" * 60 + b"b\0",
+        (b"\x3f" + b"\xff" * 63) * 3 + b"\x3d" + b"\xff" * 61 + b"\0",
+    ],
+)
+def test_a_zone_of_any_name_is_kept(tmp_path: Path, origin: bytes) -> None:
+    """RFC 1035 §3.1: 255 octets of any kind, where a file's name has 255 characters."""
+    folder = tmp_path / "copies"
+    rdata = b"\2ns\0\1h\0" + b"".join(n.to_bytes(4, "big") for n in (1, 60, 60, 600, 1))
+    builder = ZoneBuilder(origin)
+    builder.add(origin, SOA, 60, rdata)
+    builder.add(origin, NS, 60, b"\2ns\0")
+    old = builder.finish()
+    step = Difference(
+        soa_record(old), (origin, SOA, 60, with_serial(rdata, 2)), (), ((origin, TXT, 60, b"\1a"),)
+    )
+    new = apply(old, step).zone
+    copy = Copy(folder, origin)
+    copy.save(old)
+    copy.save(new, (step,))
+    found = Copy(folder, origin).load()
+    assert found is not None
+    assert found.zone.origin == origin
+    assert content(found.zone) == content(new)
+    copy.save(old)
+    assert all(len(path.name) > 5 and path.is_file() for path in folder.iterdir())
+    assert len(list(folder.iterdir())) == 2
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_names_of_files_are_of_one_zone() -> None:
+    begin = (b"\x3f" + b"a" * 63) * 3 + b"\x3d"
+    long = [begin + b"a" * n + b"b" * (61 - n) + b"\0" for n in range(62)]
+    escaped = [(b"\x3f" + b"\xff" * 63) * n + b"\0" for n in (1, 2, 3)]
+    short = [
+        b"\0", b"\5%root\0", b"\1.\0", b"\1\\\0", b"\2\\.\0", b"\1/\0", b"\3%2F\0",
+        b"\1a\1b\0", b"\3a.b\0",
+    ]  # fmt: skip
+    found = {names.file_name(one) for one in (*long, *escaped, *short)}
+    assert len(found) == len(long) + len(escaped) + len(short)
+    assert max(map(len, found)) <= 243
+
+
+def test_a_journal_goes_on_in_the_file_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new file has taken the place of the old, and only then the disk fails."""
+    made = Journal(tmp_path / "j")
+    made.open()
+
+    def fails(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_sync_directory", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            made.rewrite([journal.Mark(b"?" * 32, 1)])
+    change = difference(version(1), version(2))
+    made.append(change)
+    made.close()
+    assert made.entries() == [journal.Mark(b"?" * 32, 1), change]
 
 
 def test_thousands_of_copies_hold_no_descriptor(tmp_path: Path) -> None:
