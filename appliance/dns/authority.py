@@ -400,9 +400,14 @@ class Authority:
         self.current.expire(origin)
 
     def follow(self, secondary: Secondary, zone: Zone, age: float = 0.0) -> None:
-        """Serve a version that is on the disk, confirmed `age` seconds ago."""
-        secondary.have(zone, self.clock(), age)
-        self._put(zone, None)
+        """Serve a version that is on the disk, unless it has expired: confirmed `age` seconds ago.
+
+        A catalog counts even then: what it lists has expire times of its own.
+        """
+        now = self.clock()
+        secondary.have(zone, now, age)
+        if not self._expire(zone.origin, secondary, now):
+            self._put(zone, None)
         self._listing(zone)
 
     def take_over(
@@ -441,10 +446,16 @@ class Authority:
         """Stop answering from zones that nobody has confirmed for too long."""
         now = self.clock()
         for origin, secondary in self.secondaries.items():
-            if secondary.expired(now):
-                self.counters.zones_expired += 1
-                self.current.expire(origin)
-                self.say(f"error: {names.to_text(origin)} has expired: {secondary.problem}")
+            self._expire(origin, secondary, now)
+
+    def _expire(self, origin: bytes, secondary: Secondary, now: float) -> bool:
+        if not secondary.expired(now):
+            return False
+        self.counters.zones_expired += 1
+        self.current.expire(origin)
+        why = secondary.problem or "it was on the disk for too long"
+        self.say(f"error: {names.to_text(origin)} has expired: {why}")
+        return True
 
     # Catalog zones.
 

@@ -116,7 +116,6 @@ class Service:
         """Load what is on the disk of other people's zones, and begin to keep them fresh."""
         authority = self.authority
         self.current = authority.current
-        authority.stirred = self._stir
         authority.changed = self._changed
         authority.forgotten = self._forgotten
         authority.updates.hand_on = self._hand_on
@@ -132,6 +131,8 @@ class Service:
         for kept in authority.kept.values():
             if kept.dirty:
                 self._write_soon(kept)
+        # Not before: a catalog would have its members sent while they are still being read.
+        authority.stirred = self._stir
         self._stir()
 
     async def _open_notify(self, notifier: Notifier) -> None:
@@ -480,6 +481,8 @@ class Service:
         # Meanwhile a primary may have sent a newer one, or a catalog may list it no more.
         if authority.secondaries.get(zone.origin) is secondary and secondary.zone is None:
             authority.follow(secondary, zone, max(0.0, authority.wall() - found.confirmed))
+            # NOTIFY went to nobody meanwhile, and a crash may have taken the last version.
+            secondary.ask_now(authority.clock())
             for change in found.changes:
                 authority.options.transfers.changed(change)
 

@@ -8,6 +8,7 @@ import itertools
 import math
 import os
 import threading
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -499,7 +500,7 @@ class Scripted(Service):
 def test_one_version_after_another_goes_to_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RFC 1996 §4.4: news come while a version is being written; the next waits for it."""
+    """News come while a version is being written; the next waits for it."""
     server = Authority(Options(secondaries={NAME: (ONE,)}, state=tmp_path), random=Random(1))
     server.begin(LoadedZones((), ()))
     service = Scripted(server, random=Random(1))
@@ -563,6 +564,83 @@ def test_a_disk_that_was_full_gets_the_zone_when_it_is_confirmed(
         os.utime(path, (1e9, 1e9))
         await talk()
         assert path.stat().st_mtime > 1e9
+        await service.end()
+
+    asyncio.run(run())
+
+
+def begun(folder: Path, *, now: float, catalogs: tuple[bytes, ...] = ()) -> Scripted:
+    """A service that has yet to begin, at a time of day."""
+    of = dict.fromkeys(catalogs, (ONE,)) or {}
+    server = Authority(
+        Options(secondaries={} if catalogs else {NAME: (ONE,)}, catalogs=of, state=folder),
+        random=Random(1),
+        wall=lambda: now,
+    )
+    server.begin(LoadedZones((), ()))
+    return Scripted(server, random=Random(1))
+
+
+@pytest.mark.parametrize(("age", "rcode"), [(590, "NOERROR"), (610, "SERVFAIL")])
+def test_rfc1035_4_3_5_what_expired_on_the_disk_is_not_served(
+    tmp_path: Path, age: int, rcode: str
+) -> None:
+    """Not for a moment; a primary is asked at once."""
+    copy = Copy(tmp_path / "secondary", NAME)
+    copy.save(version(1, "200 300 600"))
+    os.utime(tmp_path / "secondary" / "x.test.zone", (1e9, 1e9))
+    service = begun(tmp_path, now=1e9 + age)
+    follower = service.authority.secondaries[NAME]
+
+    async def run() -> None:
+        await service._load(follower)
+        assert Reply(service.authority.current.answer(question("x.test."))).rcode == rcode
+        assert (follower.zone is None) == (rcode == "SERVFAIL")
+        assert follower.due(service.authority.clock()) == ONE
+
+    asyncio.run(run())
+
+
+def test_after_a_restart_primaries_are_asked_at_once(tmp_path: Path) -> None:
+    """What changed meanwhile was told to nobody; a crash may have taken the last version."""
+    Copy(tmp_path / "secondary", NAME).save(version(1))
+    service = begun(tmp_path, now=time.time())
+
+    async def run() -> None:
+        service.versions = iter((version(2),))
+        await service.begin()
+        follower = service.authority.secondaries[NAME]
+        while follower.busy:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        assert follower.zone is not None
+        assert follower.zone.serial == 2
+        await service.end()
+
+    asyncio.run(run())
+
+
+def test_nothing_is_asked_for_while_the_disk_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A catalog brings members, of which the disk has copies too."""
+    catalog = names.from_text("cat.")
+    Copy(tmp_path / "secondary", catalog).save(make(catalog, [NAME], 1))
+    Copy(tmp_path / "secondary", NAME).save(version(1))
+    service = begun(tmp_path, now=time.time(), catalogs=(catalog,))
+    load = Copy.load
+    talks = []
+
+    def slow(copy: Copy) -> object:
+        time.sleep(0.02)
+        talks.append(service.talks)
+        return load(copy)
+
+    monkeypatch.setattr(Copy, "load", slow)
+
+    async def run() -> None:
+        await service.begin()
+        assert talks == [0, 0]
+        assert service.authority.secondaries[NAME].zone is not None
         await service.end()
 
     asyncio.run(run())
