@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from appliance.dns import names
-from appliance.dns.consts import DNAME, NS, SOA
+from appliance.dns.consts import DNAME, NS, RRSIG, SOA
 from appliance.dns.errors import LocalError
 from appliance.dns.serial import Difference, Record, with_serial
-from appliance.dns.zone import Node, RRset, Zone, attach, canonical
+from appliance.dns.zone import Node, RRset, Zone, attach, canonical, is_signed
 
 
 class Edited(NamedTuple):
@@ -59,12 +59,17 @@ class _Editor:
         # Empty nodes that lead nowhere are no names any more; the deepest go first.
         for name in sorted(touched, key=len, reverse=True):
             self._prune(name)
+        signed = is_signed(self.nodes[self.zone.origin])
+        if signed != self.zone.signed:
+            # From now on all signatures count, or none.
+            for name in [name for name, node in self.nodes.items() if RRSIG in node.rrsets]:
+                self._own(name)
         self.tops.update(n for n in touched if _covers(self.nodes.get(n), self.zone.origin))
         if self.tops:
             self._cover()
         for name in self.mine:
             if name in self.nodes:
-                attach(self.nodes[name])
+                attach(self.nodes[name], signed=signed)
         zone = Zone(
             self.zone.origin,
             self.nodes,

@@ -194,10 +194,22 @@ def is_cut(node: Node, origin: bytes) -> bool:
     return NS in node.rrsets and node.name != origin
 
 
-def attach(node: Node) -> None:
-    """Put the signatures of a node beside what they sign; sets that others share are left alone."""
+def is_signed(apex: Node) -> bool:
+    """True if somebody has signed the zone: its SOA, without which nothing can be denied.
+
+    What other signatures there are is not sent with what they sign, by NSD, Knot and BIND neither.
+    """
+    held = apex.rrsets.get(RRSIG)
+    return held is not None and any(one[0] << 8 | one[1] == SOA for one in held.rdatas)
+
+
+def attach(node: Node, *, signed: bool = True) -> None:
+    """Put the signatures of a node beside what they sign, none if its zone is not `signed`.
+
+    Sets that others share are left alone.
+    """
     over: dict[int, list[bytes]] = {}
-    held = node.rrsets.get(RRSIG)
+    held = node.rrsets.get(RRSIG) if signed else None
     for rdata in held.rdatas if held is not None else ():
         over.setdefault(rdata[0] << 8 | rdata[1], []).append(rdata)
     for rtype, rrset in node.rrsets.items():
@@ -300,7 +312,7 @@ class ZoneBuilder:
         """The zone; the apex must hold exactly one SOA record by now."""
         self._seen.clear()
         self._cover()
-        if RRSIG in self.nodes[self.origin].rrsets:
+        if is_signed(self.nodes[self.origin]):
             for node in self.nodes.values():
                 if RRSIG in node.rrsets:
                     attach(node)

@@ -28,7 +28,7 @@ from appliance.dns import (
     load_zones,
 )
 from appliance.dns.authority import Authority, Options
-from appliance.dns.consts import NSEC, NSEC3, NSEC3PARAM, RRSIG
+from appliance.dns.consts import NSEC, NSEC3, NSEC3PARAM, RRSIG, SOA
 from appliance.dns.denial import _place
 from appliance.dns.edit import apply
 from appliance.dns.errors import WireError
@@ -223,6 +223,32 @@ def test_signed_and_unsigned_zones_come_and_go() -> None:
     catalog.replace(Zone.from_text(ZONE))
     assert kinds(ask(catalog, "none").authority) == ["SOA"]
     assert Reply(catalog.answer(one)).kinds()[1] == ["SOA"]
+
+
+def test_signatures_count_from_when_the_soa_is_signed() -> None:
+    """Not before, as with NSD, Knot and BIND; a version that is edited is as one that is read."""
+    whole = signed()
+    builder = ZoneBuilder(whole.apex.owner)
+    builder.add(*soa_record(whole))
+    for record in records(whole):
+        if record[1] != RRSIG or int.from_bytes(record[3][:2], "big") != SOA:
+            builder.add(*record)
+    partly = builder.finish()
+    assert RRSIG in partly.apex.rrsets
+    catalogs = {zone: Catalog([zone], udp_size=4096) for zone in (whole, partly)}
+    assert kinds(ask(catalogs[whole], "www").answer) == ["A", "RRSIG"]
+    assert kinds(ask(catalogs[partly], "www").answer) == ["A"]
+    for old, new in ((partly, whole), (whole, partly)):
+        edited = apply(old, difference(old, new))
+        catalog = Catalog([old], udp_size=4096)
+        asked = [proving(str(name), id=1) for name in (*owners(whole), "none.example.test.")]
+        for one in asked:
+            catalog.answer(one)
+        catalog.edit(edited)
+        for one in asked:
+            got, wanted = Reply(catalog.answer(one)), Reply(catalogs[new].answer(one))
+            assert (got.rcode, got.answer) == (wanted.rcode, wanted.answer)
+            assert got.authority == wanted.authority
 
 
 def test_a_signed_zone_makes_others_no_dearer(zone: Zone) -> None:
