@@ -30,11 +30,11 @@ from appliance.dns.members import Member
 from appliance.dns.notify import Notified, Notifier
 from appliance.dns.policy import Policy
 from appliance.dns.prepared import Rendered
-from appliance.dns.reload import LoadedZones, Reloaded, reload
+from appliance.dns.reload import LoadedZones, Reloaded, cannot_raise, reload
 from appliance.dns.restore import lost_updates, restore
 from appliance.dns.rrl import RateLimiter
 from appliance.dns.secondary import Primary, Secondary
-from appliance.dns.serial import Difference, difference, is_newer, successor
+from appliance.dns.serial import Difference, difference, is_newer, is_same_content, successor
 from appliance.dns.transfer import Grants, Transfers
 from appliance.dns.updates import Batch, Kept, Reply, Step, Updates
 from appliance.dns.zone import Zone
@@ -349,8 +349,14 @@ class Authority:
 
     def reread(self, kept: Kept, zone: Zone) -> None:
         """The files of one zone were read again, since somebody else has changed them."""
+        if kept.journal is None or not kept.dirty or kept.staged is not None:
+            return  # updates that wait for the disk come first; then the files are looked at again
         change = difference(kept.zone, zone)
-        if kept.journal is not None and kept.dirty:
+        newer = is_newer(zone.serial, kept.zone.serial)
+        if zone.signed and not newer and not is_same_content(change):
+            self.say(str(cannot_raise(kept.zone, zone)))
+            kept.dirty = False  # until the next update; the journal has everything
+        else:
             self._from_file(kept, zone, change)
 
     def _from_file(

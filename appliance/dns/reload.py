@@ -70,7 +70,7 @@ def reload(served: Iterable[Zone], loaded: LoadedZones, today: int) -> Reloaded:
             continue
         if not newer and zone.signed:
             zones.append(before)
-            problems.append(_cannot_raise(before, zone))
+            problems.append(cannot_raise(before, zone))
             continue
         if not newer:
             problems.append(_raise_serial(before, zone, today))
@@ -87,7 +87,7 @@ def reload(served: Iterable[Zone], loaded: LoadedZones, today: int) -> Reloaded:
     return Reloaded(tuple(zones), tuple(changes), tuple(news), tuple(problems), served)
 
 
-def _cannot_raise(before: Zone, zone: Zone) -> Problem:
+def cannot_raise(before: Zone, zone: Zone) -> Problem:
     """The serial is signed, and the key is not ours (RFC 4035 §2.2)."""
     file, line = zone.place(zone.soa.where)
     message = (

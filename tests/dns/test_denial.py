@@ -425,3 +425,37 @@ def test_no_update_is_put_on_top_of_what_others_have_signed(tmp_path: Path) -> N
         assert ask(server.current, "new").rcode() == dns.rcode.NXDOMAIN
         assert not server.kept[zone.origin].dirty
         server.kept[zone.origin].journal.close()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("serial", "served"), [(1, 2), (2, 2), (9, 9)])
+def test_a_signed_file_that_is_read_again_is_newer_or_not_served(
+    tmp_path: Path, serial: int, served: int
+) -> None:
+    """As at a reload: secondaries would not follow to a serial that is not newer (RFC 1982)."""
+    (tmp_path / "example.test.zone").write_text(ZONE)
+    said: list[str] = []
+    options = Options(
+        extensions=Extensions(keys=Keys([KEY])),
+        policy=Policy([rule("upd.", None, ["*"], [])]),
+        state=tmp_path / "state",
+    )
+    server = Authority(options, random=Random(1), say=said.append)
+    server.begin(load_zones(tmp_path))
+    update = dns.update.UpdateMessage("example.test.")
+    update.add("new", 60, "A", "192.0.2.9")
+    update.use_tsig({dns.name.from_text("upd."): SECRET}, algorithm="hmac-sha256")
+    server.update(update.to_wire(), ("192.0.2.1", 53), lambda _: None)
+    batch = server.commit()
+    assert batch is not None
+    server.committed(batch, False)
+    zone = signed(ZONE.replace("hostmaster 1 ", f"hostmaster {serial} "))
+    zone.files = (str(tmp_path / "example.test.zone"),)
+    kept = server.kept[zone.origin]
+    server.reread(kept, zone)
+    assert kept.zone.serial == served
+    assert ("is served as it was" in said[-1]) == (serial != 9)
+    gone = ask(server.current, "new").rcode() == dns.rcode.NXDOMAIN
+    assert gone == (serial == 9)
+    assert not kept.dirty
+    assert kept.journal is not None
+    kept.journal.close()
