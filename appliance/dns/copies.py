@@ -30,6 +30,8 @@ from appliance.dns.zone import Zone
 
 LEAST: Final = 1 << 18
 """Octets that a journal may have, however small its zone."""
+RECORD: Final = 32
+"""Octets of a record in a journal, few rather than many."""
 HEAD: Final = "Written by the appliance, as it came from the primary."
 
 
@@ -91,7 +93,7 @@ class Copy:
         """Keep a version, which `changes`, if there are any, lead to; OSError."""
         if self._gone.is_set():
             return
-        fits = bool(changes) and changes[0].old_serial == self._serial
+        fits = bool(changes) and changes[0].old_serial == self._serial and self._holds(changes)
         self._serial = None
         try:
             follows = fits and self._append(changes)
@@ -139,6 +141,11 @@ class Copy:
             self._journal.path.unlink()
             self._journal.close()
             return self._journal.open()
+
+    def _holds(self, changes: Sequence[Difference]) -> bool:
+        """False for more than a journal keeps: written and read again, they would be left out."""
+        records = sum(len(one.removed) + len(one.added) for one in changes)
+        return records * RECORD <= self._journal.limit
 
     def _append(self, changes: Sequence[Difference]) -> bool:
         """Keep differences; False if the disk does not take them, or not so large ones."""

@@ -14,7 +14,7 @@ from appliance.dns import Zone, journal, names
 from appliance.dns.consts import NS, SOA, TXT
 from appliance.dns.copies import Copy
 from appliance.dns.edit import apply
-from appliance.dns.journal import MAGIC, Journal
+from appliance.dns.journal import MAGIC, Entry, Journal, Mark
 from appliance.dns.serial import (
     Difference,
     condense,
@@ -97,6 +97,27 @@ def test_many_differences_are_worth_a_whole_file(tmp_path: Path) -> None:
     assert (tmp_path / "x.test.journal").stat().st_size < 400_000
     history = disk.check()
     assert history[-1].new_serial == disk.zone.serial
+
+
+def test_more_than_a_journal_keeps_is_not_written_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One IXFR may have millions of records, which would be read again only to be left out."""
+    disk = Disk(tmp_path)
+    written: list[object] = []
+    append = Journal.append
+
+    def counted(to: Journal, entry: Entry) -> None:
+        written.append(type(entry))
+        append(to, entry)
+
+    monkeypatch.setattr(Journal, "append", counted)
+    disk.step(*(f"n{n} A 10.1.{n >> 8}.{n & 255}" for n in range(9000)))
+    assert written == [Mark]
+    assert disk.check() == ()
+    disk.step(*(f"n{n} A 10.1.{n >> 8}.{n & 255}" for n in range(1, 9000)))
+    assert written == [Mark, Difference]
+    assert len(disk.check()) == 1
 
 
 def test_a_version_out_of_nowhere_is_written_whole(tmp_path: Path) -> None:
@@ -295,11 +316,11 @@ def test_a_journal_goes_on_in_the_file_that_is_there(
     with monkeypatch.context() as patch:
         patch.setattr(journal, "_sync_directory", fails)
         with pytest.raises(OSError, match="Input/output"):
-            made.rewrite([journal.Mark(b"?" * 32, 1)])
+            made.rewrite([Mark(b"?" * 32, 1)])
     change = difference(version(1), version(2))
     made.append(change)
     made.close()
-    assert made.entries() == [journal.Mark(b"?" * 32, 1), change]
+    assert made.entries() == [Mark(b"?" * 32, 1), change]
 
 
 def test_thousands_of_copies_hold_no_descriptor(tmp_path: Path) -> None:
