@@ -20,7 +20,7 @@ from typing import Any, Final
 from appliance.dns import names
 from appliance.dns.authority import FEW, Authority
 from appliance.dns.conversation import TransferProtocol
-from appliance.dns.copies import Copy
+from appliance.dns.copies import Copy, Found
 from appliance.dns.denial import link
 from appliance.dns.edit import apply
 from appliance.dns.errors import DnsError, LocalError, Problem, WireError, ZoneError
@@ -468,16 +468,22 @@ class Service:
         copy = self._copy(secondary.origin)
         if copy is None:
             return
-        loop = asyncio.get_running_loop()
+
+        def read() -> Found | None:
+            found = copy.load()
+            if found is not None:
+                link(_bounded(found.zone))  # sorted here, as in `_differences`
+            return found
+
         try:
-            found = await loop.run_in_executor(None, copy.load)
-            if found is None:
-                return
-            zone = _bounded(found.zone)
+            found = await asyncio.get_running_loop().run_in_executor(None, read)
         except (OSError, WireError, ZoneError) as error:
             authority.say(f"warning: {names.file_name(secondary.origin)} on the disk cannot be "
                           f"used: {error}")  # fmt: skip
             return
+        if found is None:
+            return
+        zone = found.zone
         # Meanwhile a primary may have sent a newer one, or a catalog may list it no more.
         if authority.secondaries.get(zone.origin) is secondary and secondary.zone is None:
             authority.follow(secondary, zone, max(0.0, authority.wall() - found.confirmed))

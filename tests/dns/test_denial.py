@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import threading
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,11 +25,13 @@ from appliance.dns import (
     LoadedZones,
     Zone,
     ZoneError,
+    denial,
     key,
     load_zones,
 )
 from appliance.dns.authority import Authority, Options
 from appliance.dns.consts import NSEC, NSEC3, NSEC3PARAM, RRSIG, SOA
+from appliance.dns.copies import Copy
 from appliance.dns.denial import _place
 from appliance.dns.edit import apply
 from appliance.dns.errors import WireError
@@ -459,3 +462,28 @@ def test_a_signed_file_that_is_read_again_is_newer_or_not_served(
     assert not kept.dirty
     assert kept.journal is not None
     kept.journal.close()
+
+
+def test_a_copy_from_the_disk_is_sorted_by_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chain of a million names takes seconds, in which the loop would answer nobody."""
+    zone = signed()
+    Copy(tmp_path / "secondary", zone.origin).save(zone)
+    server = Authority(
+        Options(secondaries={zone.origin: (Primary("192.0.2.1"),)}, state=tmp_path),
+        random=Random(1),
+    )
+    server.begin(LoadedZones((), ()))
+    made: list[bool] = []
+    chain = denial.Names
+
+    class Watched(chain):  # type: ignore[misc, valid-type]
+        def __init__(self, *of: Any) -> None:
+            made.append(threading.current_thread() is threading.main_thread())
+            super().__init__(*of)
+
+    monkeypatch.setattr(denial, "Names", Watched)
+    asyncio.run(Service(server, random=Random(1))._load(server.secondaries[zone.origin]))
+    assert kinds(ask(server.current, "www").answer) == ["A", "RRSIG"]
+    assert made == [False]
