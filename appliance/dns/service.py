@@ -121,10 +121,11 @@ class Service:
         authority.updates.hand_on = self._hand_on
         if authority.options.notifier is not None:
             await self._open_notify(authority.options.notifier)
-        for secondary in list(authority.secondaries.values()):
+        configured = dict(authority.secondaries)
+        for secondary in configured.values():
             await self._load(secondary)
-        for secondary in list(authority.secondaries.values()):
-            if secondary.zone is None:
+        for origin, secondary in list(authority.secondaries.items()):
+            if configured.get(origin) is not secondary:
                 await self._load(secondary)  # what the catalogs on the disk have brought
         for zone in list(authority.current.zones.by_origin.values()):
             self._changed(zone)

@@ -601,6 +601,27 @@ def test_rfc1035_4_3_5_what_expired_on_the_disk_is_not_served(
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("text", ["", "?\n", None])
+def test_what_the_disk_cannot_give_is_said_once(tmp_path: Path, text: str | None) -> None:
+    """A copy that is none, or that has expired."""
+    Copy(tmp_path / "secondary", NAME).save(version(1, "200 300 600"))
+    path = tmp_path / "secondary" / "x.test.zone"
+    if text is not None:
+        path.write_text(text)
+    os.utime(path, (1e9, 1e9))
+    service = begun(tmp_path, now=1e9 + (0 if text is not None else 1e6))
+    said: list[str] = []
+    service.authority.say = said.append
+
+    async def run() -> None:
+        await service.begin()
+        await service.end()
+
+    asyncio.run(run())
+    (line,) = said
+    assert "has expired: it was on the disk for too long" in line or "cannot be used" in line
+
+
 def test_after_a_restart_primaries_are_asked_at_once(tmp_path: Path) -> None:
     """What changed meanwhile was told to nobody; a crash may have taken the last version."""
     Copy(tmp_path / "secondary", NAME).save(version(1))
