@@ -169,7 +169,7 @@ class Journal:
         """Open the file for more after `close`, unread; OSError, also if it is not what it was."""
         if self.descriptor < 0:
             self.descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-            if os.fstat(self.descriptor).st_size != self._size:
+            if not self._size or os.fstat(self.descriptor).st_size != self._size:
                 self.close()
                 raise OSError("somebody has changed it")
 

@@ -71,10 +71,25 @@ class Moments:
             for name, data in state:
                 (later / name).write_bytes(data)
             for _ in range(2):
-                found = Copy(later, NAME).load()
+                copy = Copy(later, NAME)
+                found = copy.load()
                 yield None if found is None else found.zone
                 if found is not None and found.changes:
                     assert found.changes[-1].new_serial == found.zone.serial
+            self._go_on(copy, later, None if found is None else found.zone)
+
+    def _go_on(self, copy: Copy, folder: Path, zone: Zone | None) -> None:
+        """What comes next is kept as if nothing had happened."""
+        if zone is None:
+            zone = version(1)
+            copy.save(zone)
+        following = version(zone.serial + 1, "later A 192.0.2.1")
+        change = difference(zone, following)
+        copy.save(following, (change,))
+        found = Copy(folder, NAME).load()
+        assert found is not None
+        assert content(found.zone) == content(following)
+        assert not found.changes or found.changes[-1] == change
 
 
 def steps() -> Iterator[tuple[Zone, bool]]:

@@ -473,7 +473,7 @@ def test_rfc9432_5_6_a_zone_that_comes_back_while_it_was_written(
         await asyncio.gather(*both)
         assert kept(tmp_path) == 2
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 20))
 
 
 class Scripted(Service):
@@ -524,7 +524,7 @@ def test_one_version_after_another_goes_to_the_disk(
         assert kept(tmp_path) == 2
         await service.end()
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 20))
 
 
 def test_a_disk_that_was_full_gets_the_zone_when_it_is_confirmed(
@@ -566,7 +566,7 @@ def test_a_disk_that_was_full_gets_the_zone_when_it_is_confirmed(
         assert path.stat().st_mtime > 1e9
         await service.end()
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 20))
 
 
 def begun(folder: Path, *, now: float, catalogs: tuple[bytes, ...] = ()) -> Scripted:
@@ -598,7 +598,7 @@ def test_rfc1035_4_3_5_what_expired_on_the_disk_is_not_served(
         assert (follower.zone is None) == (rcode == "SERVFAIL")
         assert follower.due(service.authority.clock()) == ONE
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 20))
 
 
 @pytest.mark.parametrize("text", ["", "?\n", None])
@@ -617,7 +617,7 @@ def test_what_the_disk_cannot_give_is_said_once(tmp_path: Path, text: str | None
         await service.begin()
         await service.end()
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 20))
     (line,) = said
     assert "has expired: it was on the disk for too long" in line or "cannot be used" in line
 
@@ -637,7 +637,7 @@ def test_after_a_restart_primaries_are_asked_at_once(tmp_path: Path) -> None:
         assert follower.zone.serial == 2
         await service.end()
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 20))
 
 
 def test_nothing_is_asked_for_while_the_disk_is_read(
@@ -664,4 +664,4 @@ def test_nothing_is_asked_for_while_the_disk_is_read(
         assert service.authority.secondaries[NAME].zone is not None
         await service.end()
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 20))
