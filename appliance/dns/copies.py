@@ -1,4 +1,4 @@
-"""Other people's zones on our disk, so that a restart does not have to ask for them.
+"""Other people's zones on our disk, so that a restart does not depend on their primaries.
 
     NAME.zone ────── a whole version, as a master file; its time says when it was last confirmed
     NAME.journal ─── the differences since, and some before, so that IXFR goes on from there too
@@ -7,8 +7,8 @@ A difference costs its own length. When those that the master file lacks have gr
 it is written anew. What is torn by a crash is an older version, which the primary brings up to
 date: nobody was promised more.
 
-No loop: whatever waits for the disk is called by a thread, one call at a time. Imports the leaves
-of this package.
+No loop: whatever waits for the disk is called by a thread, one call at a time for all copies of one
+name; `forget` at any time. Imports the leaves of this package.
 """
 
 from __future__ import annotations
