@@ -171,7 +171,7 @@ class HttpServer:
     def opened(self, connection: Served) -> bool:
         """Count a connection in; False when there are too many."""
         if self._timer is None:
-            self._tick()
+            self._begin_second()
         self.accepted += 1
         welcome = self._admission.arrive(connection.address)
         if welcome and len(self.connections) >= self.limits.connections:
@@ -203,15 +203,9 @@ class HttpServer:
         """Count a connection out."""
         self.connections.discard(connection)
         self._admission.leave(connection.address)
-        if not self.connections:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            self._fold()
-            self.wires.clear()
-            self._forget_finished()
-            if self._idle is not None and not self._idle.done():
-                self._idle.set_result(None)
+        # The clock runs on for the rest of the second: the next connection may be a moment away.
+        if not self.connections and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
     def replaced(self, connection: Served, successor: Served) -> None:
         """Put another protocol in a connection's place."""
@@ -234,6 +228,15 @@ class HttpServer:
     # -- time ---------------------------------------------------------------------------------
 
     def _tick(self) -> None:
+        if self.connections:
+            self._begin_second()
+            return
+        self._timer = None
+        self._fold()
+        self.wires.clear()
+        self._forget_finished()
+
+    def _begin_second(self) -> None:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()

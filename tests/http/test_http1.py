@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from appliance.http.http1 import MAX_LINGER
 from appliance.http.message import Answer
+from appliance.http.preconditions import http_date
 from appliance.http.server import SMALL, Limits
 from appliance.http.strict import MAX_HEAD, MAX_LINE
 from tests.http.fakes import (
@@ -322,8 +323,37 @@ def test_one_timer_serves_all_and_rests_when_nobody_is_there() -> None:
     assert loop.armed == 1
     for client in clients:
         client.transport.close()
-    assert loop.armed == 0
     assert server.counters()["connections"] == 0
+    loop.advance(1)
+    assert loop.armed == 0
+
+
+def test_connections_one_after_the_other_begin_no_second_of_their_own() -> None:
+    """What a second costs (its Date, a timer, a round of checks) is paid once in a second."""
+    server = make_server()
+    clock, times = server.clock, list[float]()
+
+    def counted() -> float:
+        times.append(clock())
+        return times[-1]
+
+    server.clock = counted
+    for _ in range(5):
+        client = Client(server)
+        assert b"200 OK" in client.send(GET)
+        client.transport.close()
+    assert len(times) == 1
+
+
+def test_a_date_is_of_now_after_nobody_was_there() -> None:
+    """RFC 9110 §6.6.1: the best available approximation of the time of the message."""
+    server = make_server()
+    client = Client(server)
+    client.transport.close()
+    client.loop.advance(10)
+    assert client.loop.armed == 0
+    later = Client(server)
+    assert b"Date: %s" % http_date(client.loop.wall()) in later.send(GET)
 
 
 # -- back-pressure ----------------------------------------------------------------------------
