@@ -322,6 +322,9 @@ class Host:
                 connection.expire(now)
             else:
                 self._rearm(connection)
+        # Most connections are over before their deadline: nobody is woken up for those.
+        while timers and not self._is_due_at(timers[0][1], timers[0][0]):
+            heappop(timers)
         if len(timers) > 4 * len(flows) + SPARE_TIMERS:
             self._timers = [(at, key) for at, key in timers if self._is_due_at(key, at)]
             heapify(self._timers)

@@ -312,7 +312,8 @@ class SynQueue:
             return
         self._due_at = inf
         for row in self._rows:
-            while row and row[0][0] <= now:
+            # Nobody is woken up for those that have left.
+            while row and (row[0][0] <= now or not row[0][1].waiting):
                 half = row.popleft()[1]
                 if half.waiting:
                     self._repeat(half, now)

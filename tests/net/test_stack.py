@@ -496,6 +496,28 @@ def test_a_host_falls_asleep_again() -> None:
     assert scene.host.deadline() == inf
 
 
+def test_timers_of_connections_that_are_over_wake_nobody() -> None:
+    """A busy server's connections end before their timers are due: one look is for them all."""
+    scene = Scene()
+    scene.listen(80)
+    for n in range(5):
+        peer = Peer(scene, 4000 + n)
+        peer.sends("S")
+        peer.expects("S.")
+        peer.sends(".")
+        scene.app().send(b"x")
+        peer.expects("P.", data=b"x")
+        peer.sends("R")
+        assert scene.app().state == "CLOSED"
+        scene.advance(0.01)
+    looks = []
+    while (at := scene.host.deadline()) < scene.now + 1.5:
+        looks.append(at)
+        scene.host.run_timers(at)
+    # What was sent last, our SYN,ACKs, memory: that of the first, and none of the four after it.
+    assert len(looks) <= 3, looks
+
+
 def test_an_idle_connection_has_nothing_to_do() -> None:
     """Its own timers are all off; the host looks after memory, and no more often than it says."""
     scene, _, _ = passive()
