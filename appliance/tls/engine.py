@@ -40,6 +40,10 @@ try:
     _SSL_do_handshake = _lib.SSL_do_handshake
     _WANT_READ: int = _lib.SSL_ERROR_WANT_READ
     _ZERO_RETURN: int = _lib.SSL_ERROR_ZERO_RETURN
+    _BIO_get_mem_data, _NULL = _lib.BIO_get_mem_data, _ffi.NULL
+    _SSL_get0_alpn_selected = _lib.SSL_get0_alpn_selected
+    _NAME: Any = _ffi.new("unsigned char **")
+    _LENGTH: Any = _ffi.new("unsigned int *")
     _lib.SSL_set_bio, _lib.BIO_new, _lib.BIO_s_mem  # noqa: B018
     _lib.SSL_get_verify_result, _lib.X509_verify_cert_error_string  # noqa: B018
     DIRECT: bool = all(
@@ -125,6 +129,14 @@ class Engine:
             raise TlsError(explained(exc, self.connection)) from exc
         return True
 
+    def protocol(self) -> str | None:
+        """What ALPN agreed on (RFC 7301), if anything."""
+        return self.connection.get_alpn_proto_negotiated().decode("ascii") or None
+
+    def unread(self) -> bool:
+        """Whether octets of the peer's wait for `read`; True where nobody can tell."""
+        return True
+
     def read(self) -> bytes | None:
         """The content of the next record; b"" at the peer's close_notify, None when more must come.
 
@@ -204,6 +216,19 @@ class DirectEngine(Engine):
         except Exception as exc:  # those of callbacks come through here too
             raise TlsError(explained(exc, self.connection)) from exc
         raise TlsError("OpenSSL gave no reason")
+
+    def protocol(self) -> str | None:
+        """As Engine.protocol."""
+        _SSL_get0_alpn_selected(self._ssl, _NAME, _LENGTH)
+        size: int = _LENGTH[0]
+        if not size:
+            return None
+        name: bytes = _ffi.buffer(_NAME[0], size)[:]
+        return name.decode("ascii")
+
+    def unread(self) -> bool:
+        """As Engine.unread: OpenSSL takes no more out of the BIO than the record that it reads."""
+        return bool(_BIO_get_mem_data(self._in, _NULL))
 
     def read(self) -> bytes | None:
         """As Engine.read."""

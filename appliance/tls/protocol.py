@@ -224,8 +224,9 @@ class ServerStream(TlsStream):
         self._give_up()
 
     def _established(self) -> asyncio.BaseProtocol:
-        assert self._engine is not None
-        connection = self._engine.connection
+        tls = self._engine
+        assert tls is not None
+        connection = tls.connection
         counters = self._server.counters
         counters.handshakes += 1
         if connection.get_protocol_version() == SSL.TLS1_3_VERSION:
@@ -234,7 +235,7 @@ class ServerStream(TlsStream):
             counters.tls12 += 1
         if resumed(connection):
             counters.resumed += 1
-        return self._server.factory(connection.get_alpn_proto_negotiated().decode("ascii") or None)
+        return self._server.factory(tls.protocol())
 
     def _ended_ragged(self) -> None:
         # Requests say themselves where they end; what was begun may be answered.

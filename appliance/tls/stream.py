@@ -245,8 +245,9 @@ class TlsStream(asyncio.Transport, asyncio.Protocol):
         self._app = app = self._established()
         self._deliver = app.data_received  # type: ignore[attr-defined]
         app.connection_made(self)
-        # RFC 8446 §2: a client may speak in the segment that ends its handshake.
-        self._read_on()
+        # RFC 8446 §2: a client may speak in the segment that ends its handshake; most wait.
+        if tls.unread():
+            self._read_on()
         if self._engine is not None and not self._held:
             self._engine.shrink(both=True)
 

@@ -12,17 +12,19 @@ from tests.tls.rig import client_context, contexts
 KINDS = [Engine, pytest.param(DirectEngine, marks=pytest.mark.skipif(not DIRECT, reason="absent"))]
 
 
-def joined(kind: type[Engine]) -> tuple[Engine, SSL.Connection]:
-    """An engine and a client at the end of their handshake."""
+def joined(kind: type[Engine], offer: tuple[bytes, ...] = ()) -> tuple[Engine, SSL.Connection]:
+    """An engine and a client, who offers these protocols, at the end of their handshake."""
     from appliance.tls.hello import NOTHING
 
-    chosen = contexts(alpn=()).choose(NOTHING)
+    chosen = contexts(alpn=offer).choose(NOTHING)
     server = SSL.Connection(chosen.accept, None)
     server.set_context(chosen.named)
     server.set_accept_state()
     tls = kind(server)
     client = SSL.Connection(client_context(), None)
     client.set_connect_state()
+    if offer:
+        client.set_alpn_protos(list(offer))
     for _ in range(4):
         try:
             client.do_handshake()
@@ -59,6 +61,34 @@ def test_both_ways(kind: type[Engine]) -> None:
     assert client.recv(100) == b"again"
     client.shutdown()
     assert tls.decrypt(client.bio_read(65536)) == b""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_unread(kind: type[Engine]) -> None:
+    """Whoever is told that nothing waits need not look; who cannot tell says that something may."""
+    tls, client = joined(kind)
+    assert tls.unread() is (kind is Engine)
+    client.sendall(b"one")
+    client.sendall(b"two")
+    tls.feed(client.bio_read(65536))
+    assert tls.unread()
+    assert tls.read() == b"one"
+    assert tls.unread()
+    assert tls.read() == b"two"
+    assert tls.unread() is (kind is Engine)
+    client.sendall(b"three")
+    record = client.bio_read(65536)
+    assert tls.decrypt(record[:7]) is None
+    assert tls.unread() is (kind is Engine)  # OpenSSL has them
+    assert tls.decrypt(record[7:]) == b"three"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("offer", [(), (b"h2", b"http/1.1"), (b"http/1.1",)])
+def test_what_alpn_agreed_on(kind: type[Engine], offer: tuple[bytes, ...]) -> None:
+    """RFC 7301 §3.1."""
+    tls, _ = joined(kind, offer)
+    assert tls.protocol() == (offer[0].decode() if offer else None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
