@@ -13,7 +13,7 @@ BUILD := build/compiled
 help:
 	@echo 'make run    serve openmirage.org on 127.0.0.1, without any privilege (ARGS="--link tap:NAME ...")'
 	@echo 'make test   all tests (ARGS="-k tcp"); as root with the tools of .ci/run, interop too'
-	@echo 'make test-compiled  the tests of the stack and of plain queries, on the packet path compiled'
+	@echo 'make test-compiled  the tests of the stack, of plain queries and of TLS, on the packet path compiled'
 	@echo 'make container-test  the Dockerfile, built and run: minutes, as root with buildah, podman and debootstrap'
 	@echo 'make check  lint, format and types'
 	@echo 'make bench  side by side with nginx and NSD, as root (ROWS="dns-mixed http-1k-c32" ROUNDS=5 JSON=FILE)'
@@ -41,7 +41,7 @@ test-compiled: $(STAMP) $(BUILD)/.built
 	cd $(BUILD) && $(abspath $(BIN))/python -m appliance --version | grep -F '(compiled)'
 	$(BIN)/python -m pytest -o pythonpath='$(BUILD) .' tests/net tests/sim tests/fuzz \
 		tests/dns/test_answer.py tests/dns/test_counters.py tests/dns/test_paths.py \
-		tests/dns/test_protocol.py $(ARGS)
+		tests/dns/test_protocol.py tests/tls/test_engine.py tests/tls/test_protocol.py $(ARGS)
 
 container-test: $(STAMP)
 	CONTAINERS=1 $(BIN)/python -m pytest -o faulthandler_timeout=900 \

@@ -24,12 +24,13 @@ COMPILED = (
     "rack", "prr", "plpmtud", "sack", "repair", "reassembly", "sendq", "isn", "syn_cookie",
     "syn_budget", "fast_open", "wire/tcp", "agenda", "path", "path6", "tcb", "tcp_output",
     "tcp_timers", "tcp", "syn_queue", "time_wait", "ip",
-    "udp", "ephemeral", "network", "tcp_table", "udp_table", "stack", "vif/tap",
+    "udp", "ephemeral", "network", "tcp_table", "udp_table", "stack", "vif/tap", "routes",
+    "path_mtu",
 )  # fmt: skip
 # The way of a plain query.
 COMPILED_DNS = ("tally", "cache", "prepared", "quick", "datagrams")
-# What every TLS connection begins with.
-COMPILED_TLS = ("hello",)
+# The walk of a TLS connection, around OpenSSL.
+COMPILED_TLS = ("hello", "engine", "outgoing", "stream", "protocol")
 
 _SETUP = """
 import sys

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 import h11
@@ -75,7 +75,8 @@ async def open_tls_connection(
     stream, _ = await create_tls_connection(
         stack, lambda: protocol, host, port, name=name, context=context
     )
-    return reader, asyncio.StreamWriter(stream, protocol, reader, loop)
+    writer = asyncio.StreamWriter(cast(asyncio.Transport, stream), protocol, reader, loop)
+    return reader, writer
 
 
 class Dialer:
