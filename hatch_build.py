@@ -25,7 +25,7 @@ COMPILED = (
     "syn_budget", "fast_open", "wire/tcp", "agenda", "path", "path6", "tcb", "tcp_output",
     "tcp_timers", "tcp", "syn_queue", "time_wait", "ip",
     "udp", "ephemeral", "network", "tcp_table", "udp_table", "stack", "vif/tap", "routes",
-    "path_mtu",
+    "path_mtu", "transport_pause",
 )  # fmt: skip
 # The way of a plain query.
 COMPILED_DNS = ("tally", "cache", "prepared", "quick", "datagrams")

@@ -5,8 +5,8 @@ host's link, hands over what arrived in batches together with the time, keeps th
 host's deadlines need, and tells the host when a full link has room again. One wake-up is one
 batch; a link with more to give waits until the loop's other descriptors had their turn.
 
-A link that brings datagrams in numbers is left alone for a moment after each turn, like a network
-card that holds back its interrupts: one by one, waking up and sending cost more than answering.
+A link that brings datagrams in numbers is left alone for a moment after each turn, so that the next
+one is fuller; `transport_pause` says for how long.
 
 The timer is lazy: a deadline that moves away (every acknowledgement moves one) costs a comparison,
 because only an earlier deadline re-arms. A timer that fires early asks again.
@@ -23,20 +23,11 @@ from collections.abc import Callable
 
 from appliance.net.link import Link
 from appliance.net.stack import Host
+from appliance.net.transport_pause import Pauses
 from appliance.net.vif.base import Vif
 
 BATCH = 64
 """Frames in one turn: enough to share its fixed cost, few enough (some 0.5 ms) to be fair."""
-CROWD = 8
-"""Datagrams in one turn from which on more are sure to follow: 150,000 a second and above bring as
-many in one pause."""
-PAUSE = 1e-6
-"""Seconds. Linux wakes a sleeper up to 50 us late (PR_SET_TIMERSLACK, prctl(2)), and that is the
-pause: a tenth of what a full turn may take, and nobody waits for it whose datagram came alone."""
-LATE = 0.00025
-"""Seconds. A pause that took longer: others want the processor, and do not give it back at once."""
-NO_PAUSE = 0.01
-"""Seconds without a pause after a late one; turns are full then by themselves."""
 TIMER_GRAIN = 0.001
 """Seconds. uvloop rounds timers to milliseconds; a shorter wait would spin until it is over."""
 
@@ -59,7 +50,7 @@ class Driver:
         "_loop",
         "_main",
         "_others",
-        "_pauses_from",
+        "_pauses",
         "_receive",
         "_receiving",
         "_running",
@@ -94,7 +85,7 @@ class Driver:
         self._armed = math.inf  # monotonic seconds at which _timer fires
         self._receiving = False  # a receiving turn is queued on the loop (links without descriptor)
         self._waiting_for_room = False  # the link was full and will tell when it is not
-        self._pauses_from = -math.inf  # monotonic seconds; no pause before
+        self._pauses = Pauses()
         self._running = False
 
     def start(self) -> None:
@@ -151,20 +142,13 @@ class Driver:
             return
         counters = self._host.counters
         before = counters.udp_in
-        self._host.receive(frames, self._clock(), self._link)
+        began = self._clock()
+        self._host.receive(frames, began, self._link)
         self._after_turn()
-        datagrams = counters.udp_in - before
-        # Not for segments: their senders wait for acknowledgments, and send no more meanwhile.
-        if datagrams >= CROWD and 2 * datagrams > len(frames) and len(frames) < BATCH:
-            self._pause()
-
-    def _pause(self) -> None:
-        """Let more datagrams come."""
-        now = self._clock()
-        if now >= self._pauses_from:
-            self._sleep(PAUSE)
-            if self._clock() - now > LATE:
-                self._pauses_from = now + NO_PAUSE
+        size = len(frames)
+        pause = self._pauses.after(counters.udp_in - before, size, size == BATCH, began)
+        if pause:
+            self._sleep(pause)
 
     def _receive_queued(self) -> None:
         """A receiving turn on a link that tells only when its queue stops being empty."""

@@ -23,13 +23,10 @@ from appliance.net import Stack
 from appliance.net.tcb import TcpSettings
 from appliance.net.transport_driver import (
     BATCH,
-    CROWD,
-    LATE,
-    NO_PAUSE,
-    PAUSE,
     TIMER_GRAIN,
     Driver,
 )
+from appliance.net.transport_pause import CROWD, SHORT
 from appliance.net.vif.pair import PairEnd, pair
 
 DEADLINE = 30.0
@@ -263,40 +260,7 @@ def test_a_link_with_many_datagrams_is_left_alone_for_a_moment(
         vif.close()
 
     scenario()
-    assert slept == [PAUSE] * pauses
-
-
-@runs
-async def test_a_pause_that_took_long_is_the_last_for_a_while() -> None:
-    """Whoever shares the processor with others is not back in time."""
-    host, vif, clock, slept = FakeHost(), PipeVif(), Clock(), list[float]()
-    host.datagrams = CROWD
-    took = LATE / 2
-
-    def sleep(seconds: float) -> None:
-        slept.append(clock.now)
-        clock.now += took
-
-    loop = asyncio.get_running_loop()
-    driver = Driver(loop, host, vif, clock, sleep=sleep)  # type: ignore[arg-type]
-    driver.start()
-
-    async def turns(count: int) -> int:
-        slept.clear()
-        for _ in range(count):
-            done = len(host.turns)
-            os.write(vif.writer, bytes(CROWD))
-            await until(lambda done=done: len(host.turns) > done)  # type: ignore[misc]
-        return len(slept)
-
-    assert await turns(3) == 3
-    took = 2 * LATE
-    assert await turns(3) == 1
-    clock.now += NO_PAUSE
-    took = LATE / 2
-    assert await turns(3) == 3
-    driver.stop()
-    vif.close()
+    assert slept == [SHORT] * pauses
 
 
 @runs
