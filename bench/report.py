@@ -18,7 +18,8 @@ _LEFT = (0, 1, len(_HEAD) - 1)  # columns of words
 _NOTES = """\
 Medians of {rounds} rounds in alternation; ± is (largest - smallest) / median; ratio is ours / peer;
 cpu is user and system time of the server process per request, p99 the latency that 99 of 100
-requests stayed below. Less is better where the unit is KB, MB or µs, and in lines "also"."""
+requests stayed below. Less is better where the unit is KB, MB or µs, and in lines "also", but for
+rates."""
 
 
 def _figure(value: float) -> str:
