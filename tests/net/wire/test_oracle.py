@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
+from scapy.utils import checksum
 
 from appliance.net.wire import address, arp, ethernet, icmp, ipv4, tcp, udp
 
@@ -174,9 +175,8 @@ def test_icmp_errors_are_read_by_scapy(case: tuple, value: int, quote: bytes) ->
         assert getattr(theirs, field) == (value & 255 if field == "ptr" else value)
     assert ours[8:] == quote[: icmp.QUOTE_MAX]
     assert len(ours) + 20 <= 576
-    copy = ICMP(ours)
-    del copy.chksum
-    assert bytes(copy)[2:4] == ours[2:4]
+    # Over our octets: scapy takes a quote for a packet, and builds it anew in its own way.
+    assert checksum(ours[:2] + bytes(2) + ours[4:]) == int.from_bytes(ours[2:4], "big")
     got = icmp.parse(ours, 0, len(ours))
     assert (got.type, got.code) == (kind, code)
     if field == "nexthopmtu":
