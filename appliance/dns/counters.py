@@ -107,7 +107,7 @@ class Counters:
 
     def streamed(self, kind: str, count: int) -> None:
         """Count messages of one stream; `kind` is "tls" for those under it."""
-        if kind in ("tls", "tls12"):
+        if kind in ("tls", "tls-queries"):
             self.tls_queries += count
         else:
             self.tcp_queries += count

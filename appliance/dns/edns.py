@@ -34,9 +34,10 @@ QUERY_BLOCK: Final = 128
 """Octets of which padded queries are multiples (RFC 8467 §4.1)."""
 OPT_LENGTH: Final = 11
 """Octets of an OPT record without options (RFC 6891 §6.1.2)."""
-OLD_TLS: Final = "tls12"
-"""The transport "tls" where it is older than TLS 1.3."""
-ENCRYPTED: Final = frozenset(("tls", OLD_TLS, "https", "quic"))
+QUERIES_TLS: Final = "tls-queries"
+"""The transport "tls" where no zone is handed over: it is older than TLS 1.3, or ALPN has not
+selected "dot" (RFC 9103 §7.1, §7.2); RFC 7858 asks for neither."""
+ENCRYPTED: Final = frozenset(("tls", QUERIES_TLS, "https", "quic"))
 """Transports on which padding hides something (RFC 7830 §4)."""
 
 # Extended errors (RFC 8914 §4).

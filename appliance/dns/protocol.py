@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, cast
 from appliance.dns.answer import Catalog
 from appliance.dns.consts import HEADER_LEN
 from appliance.dns.datagrams import Datagrams, is_update
-from appliance.dns.edns import OLD_TLS
+from appliance.dns.edns import QUERIES_TLS
 from appliance.dns.notify import Notifier
 from appliance.dns.zone import Zone
 
@@ -168,8 +168,8 @@ class DnsStreamProtocol(asyncio.Protocol):
         self._entered = True
         counters.tcp_accepted += 1
         self._transport = stream
-        if self._kind == "tls" and stream.get_extra_info("tls_version") == "TLSv1.2":
-            self._kind = OLD_TLS
+        if self._kind == "tls" and not _hands_over(stream):
+            self._kind = QUERIES_TLS
         stream.set_write_buffer_limits(high=WRITE_HIGH)
         loop = asyncio.get_running_loop()
         self._deadline = loop.time() + self._idle_timeout
@@ -351,6 +351,13 @@ class DnsStreamProtocol(asyncio.Protocol):
             stream.abort()  # it has not read its answers all that time
         else:
             stream.close()
+
+
+def _hands_over(stream: asyncio.Transport) -> bool:
+    """Whether zones may be transferred in a stream under TLS."""
+    # RFC 9103 §7.1: "dot" MUST be selected; §7.2: TLS 1.3 or later.
+    info = stream.get_extra_info
+    return info("alpn") == "dot" and info("tls_version") != "TLSv1.2"
 
 
 class DnsNotifyProtocol(asyncio.DatagramProtocol):

@@ -44,7 +44,7 @@ from appliance.dns.edns import (
     ENCRYPTED,
     EXTENDED,
     NOTHING,
-    OLD_TLS,
+    QUERIES_TLS,
     OPT_LENGTH,
     PROHIBITED,
     Extensions,
@@ -167,6 +167,8 @@ class Responder:
                     # RFC 1995 §2: an answer too long for UDP is the SOA alone; then TCP is used.
                     query.qtype = SOA
                 rcode, why = self._unservable(message, query, said, signer)
+                if rcode == REFUSED and self._full(message, query, signer, transport, peer):
+                    rcode, why = SERVFAIL, 0
             except WireError:
                 rcode = FORMERR
             if not rcode and query.end > HEADER_LEN:
@@ -233,11 +235,22 @@ class Responder:
         key = signer.key.name if signer is not None and signer.key is not None else None
         if zone is None or self._transfers is None:
             return None
-        if transport == OLD_TLS:
-            return None  # RFC 9103 §7.2: TLS 1.3 or later, only
+        if transport == QUERIES_TLS:
+            return None  # RFC 9103 §7.1, §7.2: "dot", and TLS 1.3 or later, only
         tls = transport == "tls"
         may = self._transfers.allows(zone.origin, address_of(peer), key, tls=tls)
         return zone if may else None
+
+    def _full(
+        self, message: bytes, query: Query, signer: Signer | None, transport: str, peer: Any
+    ) -> bool:
+        """Whether a transfer is refused only since too many are under way."""
+        # RFC 9103 §6.3.3: SERVFAIL, since a later try may succeed.
+        return (
+            self._transfers is not None
+            and self._transfers.active >= CONCURRENT
+            and self._wanted(message, query, signer, transport, peer) is not None
+        )
 
     def limited(self, message: bytes, end: int, opt: bytes, verdict: int) -> bytes | None:
         """Nothing, or the question alone with TC, which is never longer than the query was."""

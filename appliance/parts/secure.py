@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 WEB_PROTOCOLS: Final = (b"h2", b"http/1.1")
 """ALPN: RFC 9113 §3.1, RFC 7301 §6."""
 DOT_PROTOCOLS: Final = (b"dot",)
-"""ALPN: RFC 7858 §3.1 as registered; RFC 9103 §8.2 asks for it in transfers."""
+"""ALPN: registered for RFC 7858, which does not ask for it; RFC 9103 §7.1 does, for transfers."""
 HTTPS: Final = "HTTPS"
 DOT: Final = "DNS over TLS"
 

@@ -274,25 +274,30 @@ def test_who_may_have_a_zone() -> None:
 
 
 def test_rfc9103_11_a_zone_may_be_for_tls_alone() -> None:
-    """And for TLS 1.3 (§7.2: MUST), which goes for every transfer under TLS."""
+    """And for what §7.1 and §7.2 ask of every transfer under TLS."""
     strict = catalog(V3, Transfers(default=[grant("192.0.2.0/24", tls=True)]))
     either = catalog(V3, Transfers(default=[grant("192.0.2.0/24")]))
     for query in (question("x.test.", "AXFR"), ixfr(1).to_wire()):
         given = [
-            [rcode(messages(one, query, transport=kind)) == 0 for kind in ("tcp", "tls12", "tls")]
+            [rcode(messages(one, query, transport=kind)) == 0 for kind in ("tcp", "tls-queries", "tls")]
             for one in (strict, either)
         ]
         assert given == [[False, False, True], [True, False, True]]
     ordinary = question("x.test.", "SOA")
-    assert rcode(messages(strict, ordinary, transport="tls12")) == 0  # RFC 7858 has TLS 1.2, too
+    assert rcode(messages(strict, ordinary, transport="tls-queries")) == 0  # RFC 7858 has them all
 
 
-@pytest.mark.parametrize(("version_name", "given"), [("TLSv1.3", True), ("TLSv1.2", False)])
-def test_a_stream_knows_how_old_its_tls_is(
-    monkeypatch: pytest.MonkeyPatch, version_name: str, given: bool
+@pytest.mark.parametrize(
+    ("version_name", "alpn", "given"),
+    [("TLSv1.3", "dot", True), ("TLSv1.2", "dot", False), ("TLSv1.3", None, False)],
+)
+def test_rfc9103_7_a_zone_is_given_to_tls13_that_selected_dot(
+    monkeypatch: pytest.MonkeyPatch, version_name: str, alpn: str | None, given: bool
 ) -> None:
     here = stream(monkeypatch, BIG, "tls")
-    here.transport.get_extra_info = lambda name: version_name if name == "tls_version" else PEER
+    information = {"tls_version": version_name, "alpn": alpn, "peername": PEER}
+    here.transport.get_extra_info = information.get
+    here.protocol._kind = "tls"
     here.protocol.connection_made(here.transport)
     here.protocol.data_received(framed(question("x.test.", "AXFR")))
     while here.soon:
@@ -312,7 +317,9 @@ def test_transfers_at_once_are_bounded() -> None:
         next(found)
         started.append(found)
     assert transfers.active == CONCURRENT
-    assert rcode(messages(one, query)) == dns.rcode.REFUSED
+    # RFC 9103 §6.3.3: a client that may have the zone is to try again.
+    assert rcode(messages(one, query)) == dns.rcode.SERVFAIL
+    assert rcode(messages(one, query, ("198.51.100.1", 5))) == dns.rcode.REFUSED
     started.pop().close()  # type: ignore[attr-defined]
     assert len(messages(one, query)) > 1
     del started
@@ -340,6 +347,9 @@ def stream(monkeypatch: pytest.MonkeyPatch, zone: Zone, kind: str = "tcp") -> An
     loop.call_soon = soon.append  # type: ignore[attr-defined]
     monkeypatch.setattr("appliance.dns.protocol.asyncio.get_running_loop", lambda: loop)
     transport = FakeTransport(PEER)
+    if kind == "tls":
+        information = {"peername": PEER, "alpn": "dot", "tls_version": "TLSv1.3"}
+        monkeypatch.setattr(transport, "get_extra_info", information.get)
     transfers = Transfers(default=[grant("192.0.2.0/24")])
     protocol = DnsStreamProtocol(SimpleNamespace(current=catalog(zone, transfers)), kind=kind)
     transport.protocol = protocol
