@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from appliance.settings import Settings
     from appliance.tls.contexts import Contexts
 
-AHEAD: Final = 60
-"""Keys for tickets that are made before the fork: for a month, 14 KB each. Whoever serves longer
-without a new supervisor makes its own, and a client's ticket is then good at one worker alone."""
+AHEAD: Final = 730
+"""Keys for tickets that are made before the fork: for a year, 13 KB and 85 µs each. Whoever serves
+longer without a new supervisor makes its own, and a ticket is then good at one worker alone."""
 
 
 @dataclass
@@ -156,6 +156,5 @@ def _certificates(settings: Settings) -> Certificates | None:
             return self._prepared.get(service) or super().contexts(service, protocols)
 
     certificates = Prepared(settings)
-    if certificates.ready:
-        certificates.prepare()
+    certificates.prepare()
     return certificates

@@ -18,10 +18,12 @@ from appliance.dns import Catalog, Zone
 from appliance.dns.authority import Authority, Options
 from appliance.dns.reload import LoadedZones
 from appliance.dns.service import Service
+from appliance.family import _certificates as family_certificates
 from appliance.family import settings_of
 from appliance.mesh import Mesh, Post, blob_of, file_of
 from appliance.parts.mirror import Mirror, Publisher, of_a_follower
 from appliance.reloads import Reload, Reloads
+from appliance.tls.contexts import TICKET_SECONDS
 
 ZONE = """$ORIGIN example.test.
 $TTL 60
@@ -43,6 +45,19 @@ def test_what_several_workers_cannot_have(tmp_path: Path) -> None:
     for settings in ("workers = 1", 'workers = 2\nlink = "tap:a"\n[[net.more]]\nlink = "tap:b"'):
         path.write_text(f"[net]\n{settings}\n")
         assert load(path, {}).net.workers == int(settings[10])
+
+
+def test_ticket_keys_are_common_for_a_year(tmp_path: Path) -> None:
+    """Though there was no certificate before the fork, and of all services."""
+    path = tmp_path / "appliance.toml"
+    path.write_text('[[certificate]]\nchain = "absent.pem"\n')
+    certificates = family_certificates(load(path, {}))
+    assert certificates is not None
+    assert not certificates.ready
+    web, dot = (certificates.contexts(name, ()) for name in ("https", "dot"))
+    assert web._tickets is dot._tickets is certificates._tickets
+    assert len(web._tickets._ahead) * TICKET_SECONDS >= 365 * 86400
+    assert certificates.contexts("https", ()) is web
 
 
 def test_each_worker_records_by_itself(tmp_path: Path) -> None:

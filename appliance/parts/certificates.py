@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from appliance.http.message import NOSNIFF, SERVER, Answer, Request, plain
 from appliance.parts.base import Part
 from appliance.tls.authority import Authority
-from appliance.tls.contexts import Contexts
+from appliance.tls.contexts import Contexts, Tickets
 from appliance.tls.counters import TlsCounters
 from appliance.tls.credential import Credential, key_pem, read_files
 from appliance.tls.errors import CredentialError
@@ -92,7 +92,7 @@ class Held:
 
 
 class Certificates(Part):
-    """All certificates, and the contexts that offer them; HTTPS is off while there is none."""
+    """All certificates, and the contexts that offer them."""
 
     ahead = 0
     """Periods for which ticket keys are made beforehand: for those who are forked afterwards."""
@@ -105,6 +105,7 @@ class Certificates(Part):
         self.counters = TlsCounters()
         self.authority: Authority | None = None
         self._contexts: list[Contexts] = []  # one for each service
+        self._tickets: Tickets | None = None  # of all services
         self._files: list[tuple[CertificateFiles, Held, object]] = []
         self._local: Held | None = None
         self.acquired: list[Held] = []  # by ACME, the best first
@@ -141,14 +142,14 @@ class Certificates(Part):
 
     def contexts(self, service: str, protocols: tuple[bytes, ...]) -> Contexts:
         """What a service offers, kept up to date from now on."""
+        now = time.monotonic()
+        keylog = self._log_key if self._settings.tls.keylog else None
+        if self._tickets is None:
+            self._tickets = Tickets(keylog, now, ahead=self.ahead)
         made = Contexts(
-            self.credentials(),
-            protocols=protocols,
-            service=service,
-            now=time.monotonic(),
-            keylog=self._log_key if self._settings.tls.keylog else None,
-            ahead=self.ahead,
-        )
+            self.credentials(), protocols=protocols, service=service, now=now, keylog=keylog,
+            tickets=self._tickets,
+        )  # fmt: skip
         self._contexts.append(made)
         return made
 
@@ -261,6 +262,8 @@ class Certificates(Part):
     async def begin(self, stack: Stack) -> None:
         """Look after them from now on."""
         if self.wanted:
+            # A worker may have been forked from what was made weeks ago.
+            self.look()
             self.save_status()
             self._task = asyncio.get_running_loop().create_task(self._look_after())
 
@@ -270,8 +273,8 @@ class Certificates(Part):
 
     def turn(self) -> None:
         """Change the keys of tickets when it is time."""
-        for contexts in self._contexts:
-            contexts.turn(time.monotonic())
+        if self._tickets is not None:
+            self._tickets.turn(time.monotonic())
 
     def look(self) -> None:
         """One round: files, local certificate, ticket keys."""

@@ -39,7 +39,7 @@ DOT: Final = "DNS over TLS"
 
 
 class Secure(Part):
-    """Listeners for HTTPS and DNS over TLS; none of them while there is no certificate."""
+    """Listeners for HTTPS and DNS over TLS; while there is no certificate they answer by alerts."""
 
     def __init__(
         self, settings: Settings, certificates: Certificates, web: Web, authority: Authority
@@ -65,11 +65,9 @@ class Secure(Part):
         return Elsewhere("https", port, name)
 
     async def begin(self, stack: Stack) -> None:
-        """Listen, if there is something to be trusted by."""
+        """Listen; what is offered there may be mended while we run."""
         self._stack = stack
         tls = self._settings.tls
-        if not self._certificates.ready:
-            return
         if tls.port:
             self.https = self._web_server()
             await self._listen(stack, "https", tls.port, WEB_PROTOCOLS, self._web_protocol)
@@ -117,8 +115,6 @@ class Secure(Part):
     def offers(self) -> list[tuple[str, int, int]]:
         """HTTPS and DNS over TLS, on the gateway."""
         tls, gateway = self._settings.tls, self._settings.gateway
-        if not self._certificates.ready:
-            return []
         wanted = [(HTTPS, gateway.https, tls.port), (DOT, gateway.dot, tls.dot_port)]
         return [offer for offer in wanted if offer[2]]
 

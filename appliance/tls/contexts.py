@@ -147,17 +147,14 @@ class Names:
 class Tickets:
     """The accept contexts of now, of before and of what comes; `turn` changes them in time.
 
-    OpenSSL makes the keys of a context by chance and takes none from us, so processes that are to
+    Services may share them: whose a session is says the context of the certificate. OpenSSL makes the keys of a context by chance and takes none from us, so processes that are to
     know each other's tickets are forked from one that has made contexts `ahead`.
     """
 
-    __slots__ = ("_ahead", "_epoch", "_keylog", "_next", "_now", "_old", "_period", "_session_id")
+    __slots__ = ("_ahead", "_epoch", "_keylog", "_next", "_now", "_old", "_period")
 
-    def __init__(
-        self, session_id: bytes, keylog: Keylog | None, now: float, *, ahead: int = 0
-    ) -> None:
+    def __init__(self, keylog: Keylog | None, now: float, *, ahead: int = 0) -> None:
         """`ahead`: periods of TICKET_SECONDS to make keys for, besides the present one."""
-        self._session_id = session_id
         self._keylog = keylog
         self._epoch = now  # monotonic seconds, which are the same in all processes
         self._period = 0  # since then
@@ -167,9 +164,7 @@ class Tickets:
         self._next = self._peek()
 
     def _make(self) -> SSL.Context:
-        context = _plain(self._keylog)
-        context.set_session_id(self._session_id)
-        return context
+        return _plain(self._keylog)
 
     def _peek(self) -> tuple[bytes, SSL.Context] | None:
         """What others may have begun with who looked at the clock a moment earlier."""
@@ -211,7 +206,8 @@ class Contexts:
     """All that a listener needs to begin a connection; `replace` swaps the certificates.
 
     `protocols` are ALPN names in order of preference, empty to ignore the extension. `service`
-    keeps the sessions of one service from another, `ahead` is for Tickets. Raises CredentialError.
+    keeps the sessions of one service from another; `tickets` are those that services share, without
+    which there are own ones. Raises CredentialError.
     """
 
     def __init__(
@@ -222,7 +218,7 @@ class Contexts:
         service: str,
         now: float,
         keylog: Keylog | None = None,
-        ahead: int = 0,
+        tickets: Tickets | None = None,
     ) -> None:
         self._protocols = tuple(protocols)
         self._session_id = service.encode()[:32]  # RFC 5246: SSL_MAX_SID_CTX_LENGTH
@@ -230,7 +226,7 @@ class Contexts:
         self.credentials: tuple[Credential, ...] = ()
         self._names = Names(())
         self._challenges: dict[str, SSL.Context] = {}  # at most one for each order under way
-        self._tickets = Tickets(self._session_id, keylog, now, ahead=ahead)
+        self._tickets = tickets or Tickets(keylog, now)
         self.unknown_names = 0  # asked for; they got the first certificate
         self.replace(credentials)
 

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from cryptography import x509
@@ -16,8 +16,14 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from appliance.parts.certificates import Certificates
 from appliance.settings import CertificateFiles, Settings, Site, Tls
 from appliance.tls.authority import Authority
+from appliance.tls.contexts import RefusedError
 from appliance.tls.credential import key_pem
 from appliance.tls.errors import CredentialError
+from appliance.tls.hello import Hello
+from tests.tls.rig import Rig, client_context
+
+if TYPE_CHECKING:
+    from appliance.net.transport import Stack
 
 NOW = dt.datetime(2026, 5, 4, 12, 0, tzinfo=dt.UTC)
 AUTHORITY = Authority.make(["example.org"], NOW)
@@ -214,3 +220,50 @@ def test_a_full_disk_keeps_what_was_there(
         store.write("acme/certificate.pem", b"new")
     assert store.read("acme/certificate.pem") == b"old"
     assert os.listdir(store.path("acme")) == ["certificate.pem"]
+
+
+def test_files_that_are_mended_later_are_offered(
+    make: Callable[..., Certificates], tmp_path: Path
+) -> None:
+    """Nobody has to start anew for a certificate that was bad at the start."""
+    files = CertificateFiles(chain=tmp_path / "chain.pem", key=tmp_path / "key.pem")
+    certificates = make(files)
+    contexts = certificates.contexts("https", (b"h2",))
+    with pytest.raises(RefusedError, match="no certificate"):
+        contexts.choose(Hello("example.org"))
+    certificates.look()
+    put(tmp_path, NOW, 1)
+    certificates.look()
+    assert certificates.ready
+    assert contexts.choose(Hello("example.org"))
+
+
+@pytest.mark.asyncio
+async def test_whoever_begins_late_looks_at_once(
+    make: Callable[..., Certificates], clock: Clock
+) -> None:
+    """A worker is forked from what its supervisor made: weeks ago, perhaps."""
+    certificates = make()
+    [old] = certificates.credentials()
+    clock.now += dt.timedelta(days=30)
+    await certificates.begin(cast("Stack", None))
+    [new] = certificates.credentials()
+    assert old.not_after < clock.now < new.not_after
+    await certificates.end()
+
+
+def test_services_share_keys_and_no_sessions(
+    make: Callable[..., Certificates], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 8446 §4.6.1: the key of a ticket says nothing about where it is good; its content does."""
+    certificates = make()
+    web, dot = (certificates.contexts(name, ()) for name in ("https", "dot"))
+    assert web.choose(Hello()).accept is dot.choose(Hello()).accept
+    for tls12 in (False, True):
+        context = client_context(tls12=tls12)
+        first = Rig(monkeypatch, offered=web).shake(context=context)
+        session = first.client.get_session()
+        for offered, resumes in ((dot, 0), (web, 1)):
+            again = Rig(monkeypatch, offered=offered, loop=first.loop)
+            again.shake(context=context, session=session)
+            assert (again.server.counters.handshakes, again.server.counters.resumed) == (1, resumes)

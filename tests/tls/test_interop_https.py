@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -172,7 +173,7 @@ def test_resumption_through_the_stack(house: House) -> None:
     assert "Reused, TLSv1.3" in again.stdout
 
 
-def test_a_certificate_of_files_is_swapped_without_a_restart(tmp_path: Path) -> None:
+def test_a_certificate_of_files_is_mended_and_swapped_without_a_restart(tmp_path: Path) -> None:
     """Connections go on; the next handshake sees the new one."""
     authority = Authority.make(["example.test", "localhost"], dt.datetime.now(dt.UTC))
 
@@ -184,7 +185,6 @@ def test_a_certificate_of_files_is_swapped_without_a_restart(tmp_path: Path) -> 
         (tmp_path / "new.key").replace(tmp_path / "house.key")
         (tmp_path / "new.pem").replace(tmp_path / "house.pem")
 
-    put()
     (tmp_path / "ca.pem").write_bytes(authority.pem())
     for name in ("site", "zones"):
         (tmp_path / name).mkdir()
@@ -206,11 +206,22 @@ def test_a_certificate_of_files_is_swapped_without_a_restart(tmp_path: Path) -> 
         assert told.endswith("200")
         return told
 
+    def got() -> str:
+        try:
+            return fingerprint()
+        except lab.LabError:
+            return ""
+
     words = [sys.executable, "-m", "appliance", "serve"]
     environment = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with lab.serve("appliance", words, tmp_path, env=environment) as server:
         server.wait(lambda: "Ctrl-C ends it" in server.words(), 30)
-        assert f"https://127.0.0.1:{port}/" in server.words()
+        assert "certificate refused" in server.words()
+        with pytest.raises(lab.LabError, match="exit 35"):  # a failed handshake
+            fingerprint()
+        put()
+        server.process.send_signal(signal.SIGHUP)  # look at once
+        server.wait(lambda: bool(got()), 15)
         first = fingerprint()
         put()
         server.wait(lambda: fingerprint() != first, 15)

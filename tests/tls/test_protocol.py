@@ -8,7 +8,7 @@ import pytest
 from OpenSSL import SSL
 
 from appliance.tls.authority import self_signed
-from appliance.tls.contexts import TICKET_SECONDS, Contexts
+from appliance.tls.contexts import TICKET_SECONDS, Contexts, Tickets
 from appliance.tls.errors import TlsError
 from appliance.tls.hello import MAX_HELLO
 from appliance.tls.outgoing import REST, SMALL_RECORD, SMALL_UNTIL
@@ -187,8 +187,9 @@ def test_workers_have_the_same_ticket_keys_after_they_turned(
     monkeypatch: pytest.MonkeyPatch, one: list[int], other: list[int], resumes: bool, tls12: bool
 ) -> None:
     """RFC 5077 §5.5, in processes that were forked: by the clock that they have in common."""
+    tickets = Tickets(None, 100.0, ahead=4)
     offered = Contexts(
-        [CREDENTIAL], protocols=[b"h2", b"http/1.1"], service="test", now=100.0, ahead=4
+        [CREDENTIAL], protocols=[b"h2", b"http/1.1"], service="test", now=100.0, tickets=tickets
     )
     workers = [forked(offered), forked(offered)]
     for worker, turns in zip(workers, (one, other), strict=True):
