@@ -275,3 +275,15 @@ def test_links_of_the_command_line_that_clash(tmp_path: pathlib.Path) -> None:
     ):
         (said,) = problems(path, {"net.link": "tap:a", "net.more": [more]})
         assert said.startswith(f"command line: {expected}")
+
+
+@pytest.mark.parametrize("suite", ["AES128-SHA", "ECDHE-RSA-DES-CBC3-SHA", "ALL", "ecdhe", 5])
+def test_suites_without_forward_secrecy_cannot_be_named(
+    tmp_path: pathlib.Path, suite: object
+) -> None:
+    """RFC 9325 §4.1."""
+    name = f'"{suite}"' if isinstance(suite, str) else str(suite)
+    path = write(tmp_path, f'[tls]\nciphers = ["ECDHE-RSA-AES128-GCM-SHA256", {name}]\n')
+    [problem] = problems(path)
+    assert problem.startswith("appliance.toml:2: tls.ciphers = ")
+    assert "with ECDHE" in problem

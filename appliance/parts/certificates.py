@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from appliance.http.message import NOSNIFF, SERVER, Answer, Request, plain
 from appliance.parts.base import Part
 from appliance.tls.authority import Authority
-from appliance.tls.contexts import Contexts, Tickets
+from appliance.tls.contexts import CIPHERS, Contexts, Tickets
 from appliance.tls.counters import TlsCounters
 from appliance.tls.credential import Credential, key_pem, read_files
 from appliance.tls.errors import CredentialError
@@ -148,7 +148,7 @@ class Certificates(Part):
             self._tickets = Tickets(keylog, now, ahead=self.ahead)
         made = Contexts(
             self.credentials(), protocols=protocols, service=service, now=now, keylog=keylog,
-            tickets=self._tickets,
+            tickets=self._tickets, ciphers=":".join(self._settings.tls.ciphers).encode() or CIPHERS,
         )  # fmt: skip
         self._contexts.append(made)
         return made

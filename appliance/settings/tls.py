@@ -6,9 +6,9 @@ Imports pydantic and `fields`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from appliance.settings.fields import (
     AnyPath,
@@ -18,6 +18,28 @@ from appliance.settings.fields import (
     Table,
     Text,
 )
+
+SUITES: Final = frozenset(
+    f"ECDHE-{key}-{cipher}"
+    for key, ciphers in {
+        "ECDSA": "AES128-GCM-SHA256 AES256-GCM-SHA384 CHACHA20-POLY1305 AES128-CCM AES256-CCM "
+        "AES128-SHA256 AES256-SHA384 AES128-SHA AES256-SHA",
+        "RSA": "AES128-GCM-SHA256 AES256-GCM-SHA384 CHACHA20-POLY1305 "
+        "AES128-SHA256 AES256-SHA384 AES128-SHA AES256-SHA",
+    }.items()
+    for cipher in ciphers.split()
+)
+"""Suites of TLS 1.2 that may be offered, by OpenSSL's names: all with forward secrecy, which
+RFC 9325 §4.1 wants, and without the ciphers that it forbids."""
+
+
+def _suite(name: str) -> str:
+    if name not in SUITES:
+        raise ValueError("no such suite")
+    return name
+
+
+Suite = Annotated[Text, AfterValidator(_suite)]
 
 
 class CertificateFiles(Table):
@@ -48,6 +70,11 @@ class Tls(Table):
     redirect: bool = Field(default=False, strict=True, description="true or false")
     hsts: int = Field(
         default=0, strict=True, ge=0, le=10**9, description="a number of seconds; 0 for none"
+    )
+    ciphers: tuple[Suite, ...] = Field(
+        default=(),
+        description="a list of OpenSSL's names of TLS 1.2 suites with ECDHE and AES or ChaCha20, "
+        'like ["ECDHE-ECDSA-AES128-GCM-SHA256"]',
     )
     keylog: AnyPath | None = Field(default=None, description="a path, as text")
 

@@ -102,10 +102,15 @@ def _choose_protocol(
 
 
 def context_of(
-    credential: Credential, protocols: Sequence[bytes], session_id: bytes, keylog: Keylog | None
+    credential: Credential,
+    protocols: Sequence[bytes],
+    session_id: bytes,
+    keylog: Keylog | None,
+    ciphers: bytes = CIPHERS,
 ) -> SSL.Context:
     """The context of a credential; raises CredentialError when OpenSSL will not have it."""
     context = _plain(keylog)
+    context.set_cipher_list(ciphers)
     try:
         context.use_certificate(credential.leaf)
         for certificate in credential.chain[1:]:
@@ -147,8 +152,9 @@ class Names:
 class Tickets:
     """The accept contexts of now, of before and of what comes; `turn` changes them in time.
 
-    Services may share them: whose a session is says the context of the certificate. OpenSSL makes the keys of a context by chance and takes none from us, so processes that are to
-    know each other's tickets are forked from one that has made contexts `ahead`.
+    Services may share them: whose a session is, the context of the certificate says. OpenSSL makes
+    the keys of a context by chance and takes none from us, so processes that are to know each
+    other's tickets are forked from one that has made contexts `ahead`.
     """
 
     __slots__ = ("_ahead", "_epoch", "_keylog", "_next", "_now", "_old", "_period")
@@ -207,7 +213,8 @@ class Contexts:
 
     `protocols` are ALPN names in order of preference, empty to ignore the extension. `service`
     keeps the sessions of one service from another; `tickets` are those that services share, without
-    which there are own ones. Raises CredentialError.
+    which there are own ones; `ciphers` are suites of TLS 1.2, in OpenSSL's form, the best first.
+    Raises CredentialError.
     """
 
     def __init__(
@@ -219,7 +226,9 @@ class Contexts:
         now: float,
         keylog: Keylog | None = None,
         tickets: Tickets | None = None,
+        ciphers: bytes = CIPHERS,
     ) -> None:
+        self._ciphers = ciphers
         self._protocols = tuple(protocols)
         self._session_id = service.encode()[:32]  # RFC 5246: SSL_MAX_SID_CTX_LENGTH
         self._keylog = keylog
@@ -232,10 +241,7 @@ class Contexts:
 
     def replace(self, credentials: Sequence[Credential]) -> None:
         """Offer these from the next connection on; CredentialError leaves the old ones."""
-        made = [
-            (c.names, context_of(c, self._protocols, self._session_id, self._keylog))
-            for c in credentials
-        ]
+        made = [(c.names, self._context(c, self._protocols)) for c in credentials]
         self._names = Names(made)
         self.credentials = tuple(credentials)
 
@@ -244,9 +250,10 @@ class Contexts:
         if credential is None:
             self._challenges.pop(name, None)
         else:
-            self._challenges[name] = context_of(
-                credential, (ACME_TLS,), self._session_id, self._keylog
-            )
+            self._challenges[name] = self._context(credential, (ACME_TLS,))
+
+    def _context(self, credential: Credential, protocols: Sequence[bytes]) -> SSL.Context:
+        return context_of(credential, protocols, self._session_id, self._keylog, self._ciphers)
 
     def turn(self, now: float) -> bool:
         """Change ticket keys when it is time; `now` in monotonic seconds."""

@@ -279,7 +279,10 @@ def test_rfc9103_11_a_zone_may_be_for_tls_alone() -> None:
     either = catalog(V3, Transfers(default=[grant("192.0.2.0/24")]))
     for query in (question("x.test.", "AXFR"), ixfr(1).to_wire()):
         given = [
-            [rcode(messages(one, query, transport=kind)) == 0 for kind in ("tcp", "tls-queries", "tls")]
+            [
+                rcode(messages(one, query, transport=kind)) == 0
+                for kind in ("tcp", "tls-queries", "tls")
+            ]
             for one in (strict, either)
         ]
         assert given == [[False, False, True], [True, False, True]]

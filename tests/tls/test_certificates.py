@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
+from OpenSSL import SSL
 
 from appliance.parts.certificates import Certificates
 from appliance.settings import CertificateFiles, Settings, Site, Tls
+from appliance.settings.tls import SUITES
 from appliance.tls.authority import Authority
 from appliance.tls.contexts import RefusedError
 from appliance.tls.credential import key_pem
@@ -44,9 +46,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 def make(tmp_path: Path, clock: Clock) -> Callable[..., Certificates]:
-    def build(*files: CertificateFiles, url: str = "http://example.org") -> Certificates:
+    def build(
+        *files: CertificateFiles, url: str = "http://example.org", ciphers: tuple[str, ...] = ()
+    ) -> Certificates:
         settings = Settings(
-            site=Site(base_url=url), tls=Tls(state=tmp_path / "state"), certificate=files
+            site=Site(base_url=url),
+            tls=Tls(state=tmp_path / "state", ciphers=ciphers),
+            certificate=files,
         )
         return Certificates(settings, clock=clock)
 
@@ -255,7 +261,7 @@ async def test_whoever_begins_late_looks_at_once(
 def test_services_share_keys_and_no_sessions(
     make: Callable[..., Certificates], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RFC 8446 §4.6.1: the key of a ticket says nothing about where it is good; its content does."""
+    """RFC 8446 §4.6.1: what is in a ticket says where it is good, not its key."""
     certificates = make()
     web, dot = (certificates.contexts(name, ()) for name in ("https", "dot"))
     assert web.choose(Hello()).accept is dot.choose(Hello()).accept
@@ -267,3 +273,43 @@ def test_services_share_keys_and_no_sessions(
             again = Rig(monkeypatch, offered=offered, loop=first.loop)
             again.shake(context=context, session=session)
             assert (again.server.counters.handshakes, again.server.counters.resumed) == (1, resumes)
+
+
+GCM, CBC = "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-SHA"
+
+
+@pytest.mark.parametrize(
+    ("ciphers", "offered", "agreed"),
+    [
+        ((), "DEFAULT", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        ((), CBC, None),  # RFC 9325 §4.2 recommends none of these
+        ((GCM, CBC), "DEFAULT", GCM),
+        ((GCM, CBC), f"{CBC}:{GCM}", GCM),  # our order decides
+        ((GCM, CBC), CBC, CBC),
+        ((CBC,), GCM, None),
+    ],
+)
+def test_suites_of_tls_12_are_those_of_the_settings(
+    make: Callable[..., Certificates],
+    monkeypatch: pytest.MonkeyPatch,
+    ciphers: tuple[str, ...],
+    offered: str,
+    agreed: str | None,
+) -> None:
+    context = client_context(tls12=True)
+    context.set_cipher_list(offered.encode())
+    rig = Rig(monkeypatch, offered=make(ciphers=ciphers).contexts("https", ()))
+    if agreed is None:
+        with pytest.raises(SSL.Error, match="handshake failure"):
+            rig.shake(context=context)
+        return
+    rig.shake(context=context)
+    assert rig.client.get_cipher_name() == agreed
+    assert rig.client.get_protocol_version_name() == "TLSv1.2"
+
+
+def test_every_suite_that_may_be_named_exists() -> None:
+    for suite in SUITES:
+        context = client_context(tls12=True)
+        context.set_cipher_list(suite.encode())
+        assert suite in SSL.Connection(context, None).get_cipher_list()
