@@ -3,7 +3,7 @@
 `Extensions` is what one server is configured to say; it outlives the catalogs that ask it. Only
 options that the client asked for are sent (RFC 6891 §6.1.2), but for extended errors, which may go
 along with any OPT (RFC 8914 §3). Imports `consts`, `cookies`, `errors`, `message`,
-`rrl`, `tsig`.
+`reader`, `rrl`, `tsig`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from appliance.dns.consts import DEFAULT_UDP, NOTIMP, OPT, REFUSED, SERVFAIL
 from appliance.dns.cookies import Cookies
 from appliance.dns.errors import LocalError
 from appliance.dns.message import COOKIE, DO, Edns
+from appliance.dns.reader import record_at
 from appliance.dns.rrl import address_of
 from appliance.dns.tsig import Keys, Signer, verify
 
@@ -51,6 +52,7 @@ EXTENDED: Final = {REFUSED: NOT_AUTHORITATIVE, NOTIMP: NOT_SUPPORTED, SERVFAIL: 
 _OPT: Final = Struct("!BHHBBHH").pack
 """Root, OPT, size, extended response code, version, flags, length of options (RFC 6891 §6.1.2)."""
 _OPTION: Final = Struct("!HH").pack
+_OPTION_HEAD: Final = Struct("!HH").unpack_from
 
 
 def option(code: int, data: bytes) -> bytes:
@@ -150,9 +152,36 @@ def padding(length: int, edns: Edns, transport: str) -> bytes:
     return option(PADDING, bytes(-(length + 4) % PADDING_BLOCK))
 
 
-def padded_query(message: bytes, reserved: int = 0) -> bytes:
-    """A query without OPT with one that pads it, beside `reserved` octets that come behind it."""
-    length = len(message) + OPT_LENGTH + 4 + reserved
-    opt = opt_record(DEFAULT_UDP, 0, 0, option(PADDING, bytes(-length % QUERY_BLOCK)))
+def private_query(message: bytes, reserved: int = 0) -> bytes:
+    """A query without OPT with one for an encrypted stream, beside `reserved` octets behind it.
+
+    RFC 7830 §4: it is padded, and asks for answers that are. RFC 9103 §6: and for how long the
+    stream may be kept (RFC 7828 §3.2.1).
+    """
+    length = len(message) + OPT_LENGTH + 8 + reserved
+    options = option(KEEPALIVE, b"") + option(PADDING, bytes(-length % QUERY_BLOCK))
     count = int.from_bytes(message[10:12], "big") + 1
-    return message[:10] + count.to_bytes(2, "big") + message[12:] + opt
+    return (
+        message[:10]
+        + count.to_bytes(2, "big")
+        + message[12:]
+        + opt_record(DEFAULT_UDP, 0, 0, options)
+    )
+
+
+def keepalive(message: bytes, at: int, count: int) -> float | None:
+    """Seconds of the keepalive option among `count` records from `at` on; None without; WireError.
+
+    RFC 7828 §3.1: two octets of tenths.
+    """
+    for _ in range(count):
+        record, at = record_at(message, at)
+        if record.rtype != OPT:
+            continue
+        rdata, here = record.rdata, 0
+        while here + 4 <= len(rdata):
+            code, length = _OPTION_HEAD(rdata, here)
+            if code == KEEPALIVE and length == 2 and here + 6 <= len(rdata):
+                return int.from_bytes(rdata[here + 4 : here + 6], "big") / 10
+            here += 4 + length
+    return None

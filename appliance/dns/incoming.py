@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from appliance.dns import names
 from appliance.dns.consts import AXFR, HEADER_LEN, IN, IXFR, NOERROR, RCODE_NAMES, SOA, TSIG
-from appliance.dns.edns import padded_query
+from appliance.dns.edns import keepalive, private_query
 from appliance.dns.errors import LocalError, WireError
 from appliance.dns.prepared import AA, QR, TC
 from appliance.dns.reader import WireRecord, check_rdata, last_record, name_at, record_at, sections
@@ -97,6 +97,8 @@ class Incoming:
         self._second = False
         self._removing = True
         self._parts: list[_Part] = []
+        self.keepalive: float | None = None
+        """Seconds for which the primary would keep an idle stream, if it has said so."""
         self.result: Result | None = None
         """Set when all has been said."""
 
@@ -117,8 +119,7 @@ class Incoming:
             fixed = SOA.to_bytes(2, "big") + IN.to_bytes(2, "big") + bytes(4)
             message += b"\xc0\x0c" + fixed + len(rdata).to_bytes(2, "big") + rdata
         if self._padded:
-            # RFC 7830 §4: it also asks for answers that are padded.
-            message = padded_query(message, record_length(self._key) if self._key else 0)
+            message = private_query(message, record_length(self._key) if self._key else 0)
         if self._key is not None:
             message, mac = sign_query(message, self._key, self._wall())
             self._verifier = Verifier(self._key, mac)
@@ -136,6 +137,8 @@ class Incoming:
         if counts[0] and name_at(message, HEADER_LEN)[0].lower() != self._lowered:
             raise WireError("the answer is about another name")
         if self._asked == SOA:
+            if self._padded:
+                self.keepalive = keepalive(message, at, sum(counts[1:]))
             return self._told(message, at, counts[1])
         for _ in range(counts[1]):
             record, at = record_at(message, at)

@@ -356,8 +356,9 @@ class DnsStreamProtocol(asyncio.Protocol):
 def _hands_over(stream: asyncio.Transport) -> bool:
     """Whether zones may be transferred in a stream under TLS."""
     # RFC 9103 §7.1: "dot" MUST be selected; §7.2: TLS 1.3 or later.
-    info = stream.get_extra_info
-    return info("alpn") == "dot" and info("tls_version") != "TLSv1.2"
+    alpn: str | None = stream.get_extra_info("alpn")
+    version: str | None = stream.get_extra_info("tls_version")
+    return alpn == "dot" and version != "TLSv1.2"
 
 
 class DnsNotifyProtocol(asyncio.DatagramProtocol):

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from appliance.dns import names
 from appliance.dns.authority import FEW, Authority
-from appliance.dns.conversation import TransferProtocol
+from appliance.dns.conversation import Conversations
 from appliance.dns.copies import Copy, Found
 from appliance.dns.denial import link
 from appliance.dns.edit import apply
@@ -37,10 +37,6 @@ from appliance.dns.zone import Zone, collector_paused
 
 WRITE_BACK: Final = 1.0
 """Seconds from an update until the master file has it: many updates make one change there."""
-CONNECT: Final = 10.0
-"""Seconds until a primary must have taken the connection."""
-SILENCE: Final = 30.0
-"""Seconds without an octet from a primary until a transfer is given up."""
 CONVERSATIONS: Final = 10
 """Conversations with primaries at once: each may hold a zone."""
 
@@ -90,6 +86,7 @@ class Service:
         self._copies: dict[bytes, Copy] = {}
         self._saving: dict[bytes, asyncio.Future[None]] = {}
         self._talking = 0
+        self._conversations = Conversations(self._reach)
         self._reloading = asyncio.Lock()
         self._ended = False
 
@@ -348,35 +345,17 @@ class Service:
     async def _converse(
         self, secondary: Secondary, primary: Primary, before: Zone | None
     ) -> Incoming:
-        name = before.apex.owner if before is not None else secondary.origin
-        incoming = Incoming(
-            name,
-            before.serial if before is not None else None,
-            key=primary.key,
-            random=self._random,
-            wall=self.authority.wall,
-            padded=primary.tls is not None,
-        )
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(CONNECT):
-                transport, protocol = await self._reach(lambda: TransferProtocol(incoming), primary)
-        except TimeoutError as error:
-            raise WireError(str(error) or f"no connection within {CONNECT:.0f} s") from None
-        try:
-            while not protocol.done.done():
-                left = protocol.heard + SILENCE - loop.time()
-                if left <= 0:
-                    raise WireError(f"the primary says nothing for {SILENCE:.0f} s")
-                await asyncio.wait([protocol.done], timeout=left)
-            protocol.done.result()
-            # In an orderly way: over TLS the primary is to hear that this is all (RFC 8446 §6.1).
-            transport.close()
-        except BaseException:
-            protocol.done.cancel()
-            transport.abort()
-            raise
-        return incoming
+        def make() -> Incoming:
+            return Incoming(
+                before.apex.owner if before is not None else secondary.origin,
+                before.serial if before is not None else None,
+                key=primary.key,
+                random=self._random,
+                wall=self.authority.wall,
+                padded=primary.tls is not None,
+            )
+
+        return await self._conversations.converse(primary, make)
 
     async def _whole(self, secondary: Secondary, result: Whole) -> None:
         authority = self.authority
@@ -510,6 +489,7 @@ class Service:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._conversations.close()
         if self._notify_end is not None:
             self._notify_end.close()
         for kept in self.authority.kept.values():

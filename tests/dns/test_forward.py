@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import dns.message
@@ -361,8 +362,11 @@ def test_a_stream_that_ends_when_nobody_waits_any_more(kind: str) -> None:
         asyncio.get_running_loop().set_exception_handler(
             lambda _loop, what: complaints.append(what)
         )
-        incoming: Any = None
-        protocol = ForwardProtocol(b"") if kind == "forward" else TransferProtocol(incoming)
+        protocol = ForwardProtocol(b"") if kind == "forward" else TransferProtocol()
+        if isinstance(protocol, TransferProtocol):
+            protocol.connection_made(asyncio.Transport())
+            protocol._transport = SimpleNamespace(write=bytes)  # type: ignore[assignment]
+            protocol.begin(SimpleNamespace(start=bytes))  # type: ignore[arg-type]
         protocol.connection_lost(None)
         del protocol
         gc.collect()
