@@ -1,5 +1,7 @@
 """How a primary is reached over TLS (RFC 9103): whom to believe, and which step failed.
 
+Sessions are resumed: whoever has shown who it is need not sign again within the life of its ticket.
+
 There is no opportunistic mode: a primary shows by its certificate that it is the one whose name or
 key the settings have, or it is told no zone's name. Streams are given by the caller, so that this
 runs over our own TCP as over the sockets of the host. Imports the TLS room and asyncio.
@@ -8,9 +10,10 @@ runs over our own TCP as over the sockets of the host. Imports the TLS room and 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from OpenSSL import SSL
 
@@ -31,6 +34,34 @@ AGAIN: Final = 3600.0
 """Seconds after which the system's authorities are read again, which takes 20 ms."""
 
 
+class _Session(NamedTuple):
+    context: SSL.Context  # that it came of: OpenSSL takes it back for no other
+    session: SSL.Session
+    end: dt.datetime  # of the certificate that was shown, UTC
+
+
+class _Stream(ClientStream):
+    """A stream that tells how its session could be taken up again, when it has ended well."""
+
+    __slots__ = ("_keep",)
+
+    def __init__(
+        self,
+        connection: SSL.Connection,
+        factory: Callable[[], asyncio.Protocol],
+        waiter: asyncio.Future[None],
+        trust: Trust,
+        keep: Callable[[SSL.Connection], None],
+    ) -> None:
+        super().__init__(connection, factory, waiter, LIMITS, judges=_judges(trust))
+        self._keep = keep
+
+    def _tell(self, error: BaseException | None) -> None:
+        if error is None and not self._told:
+            self._keep(self._connection)
+        super()._tell(error)
+
+
 class SecurePrimaries:
     """Makes streams to primaries; `SecurePrimaries(...)` is what `Service` wants as `secure`."""
 
@@ -39,6 +70,7 @@ class SecurePrimaries:
         self._connect = connect
         # By the authorities' file, of which there are as many as in the settings, or none.
         self._contexts: dict[tuple[Path | None, bool], tuple[float, SSL.Context]] = {}
+        self._sessions: dict[Primary, _Session] = {}  # the latest of each primary
 
     async def __call__(
         self, factory: Callable[[], asyncio.Protocol], primary: Primary
@@ -51,10 +83,15 @@ class SecurePrimaries:
         assert trust is not None
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        stream = ClientStream(
-            client_connection(self._context(trust), trust.name), factory, waiter, LIMITS,
-            judges=_judges(trust),
-        )  # fmt: skip
+        context = self._context(trust)
+        connection = client_connection(context, trust.name)
+        kept = self._sessions.pop(primary, None)  # RFC 8446 §C.4: each ticket once
+        # A resumed handshake shows no certificate; and whom we believe may have changed since.
+        if kept is not None and kept.context is context and kept.end > dt.datetime.now(dt.UTC):
+            connection.set_session(kept.session)
+        stream = _Stream(
+            connection, factory, waiter, trust, lambda ended: self._keep(primary, context, ended)
+        )
         connect = self._connect or loop.create_connection
         try:
             await connect(lambda: stream, primary.address, primary.port)
@@ -69,6 +106,14 @@ class SecurePrimaries:
             stream.abort()
             raise
         return stream, stream.get_protocol()
+
+    def _keep(self, primary: Primary, context: SSL.Context, connection: SSL.Connection) -> None:
+        """Remember a session; what OpenSSL cannot resume it does not."""
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+        session = connection.get_session()
+        if session is not None and certificate is not None:
+            end = certificate.not_valid_after_utc
+            self._sessions[primary] = _Session(context, session, end)
 
     def _context(self, trust: Trust) -> SSL.Context:
         """The context for a trust; made anew when the file of its authorities has changed."""

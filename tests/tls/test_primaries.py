@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime as dt
+import os
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -252,6 +253,71 @@ def test_authorities_are_read_again_when_their_file_changes(tmp_path: Path) -> N
         stream, _ = await dial(Asking, primary)
         stream.close()
         await asyncio.sleep(10)
+
+    run(scenario())
+
+
+class Patient(asyncio.Protocol):
+    """Closes when it has heard something, since tickets have come before that."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.write(b"who is there")
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.close()
+
+
+class Talking(There):
+    def protocol(self, _alpn: str | None) -> asyncio.Protocol:
+        class Answering(Patient):
+            def connection_made(self, transport: Any) -> None:
+                self.transport = transport
+
+            def data_received(self, data: bytes) -> None:
+                self.transport.write(b"I am")
+
+        return Answering()
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_sessions_with_primaries_are_resumed(ca: Path, pinned: bool) -> None:
+    """RFC 8446 §2.2; judged like others, by the certificate that was shown at first."""
+    there = Talking()
+    trust = Trust("" if pinned else NAME, None if pinned else ca, frozenset([pin_of(CREDENTIAL)]))
+
+    async def scenario() -> None:
+        dial = SecurePrimaries(there.connect)
+        for resumed in (0, 1, 2):
+            await dial(Patient, Primary(ADDRESS, 853, None, trust))
+            await asyncio.sleep(10)
+            assert there.listener.counters.resumed == resumed
+        # Another who is to be believed for another reason is another primary.
+        await dial(Patient, Primary(ADDRESS, 853, None, Trust(ADDRESS, ca)))
+        await asyncio.sleep(10)
+        assert there.listener.counters.resumed == 2
+        assert there.listener.counters.handshakes == 4
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("change", ["authorities", "expired"])
+def test_sessions_that_are_not_resumed(ca: Path, change: str) -> None:
+    there = Talking()
+    primary = Primary(ADDRESS, 853, None, Trust(NAME, ca))
+
+    async def scenario() -> None:
+        dial = SecurePrimaries(there.connect)
+        await dial(Patient, primary)
+        await asyncio.sleep(10)
+        if change == "authorities":
+            os.utime(ca, (1, 1))
+        else:
+            kept = dial._sessions[primary]
+            dial._sessions[primary] = kept._replace(end=TODAY - dt.timedelta(seconds=1))
+        await dial(Patient, primary)
+        await asyncio.sleep(10)
+        assert (there.listener.counters.resumed, there.listener.counters.handshakes) == (0, 2)
 
     run(scenario())
 
