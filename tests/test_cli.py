@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from appliance import __version__, cli, commands, config
+from appliance.tls.authority import self_signed
+from appliance.tls.credential import key_pem
 
 ROOT = Path(__file__).parent.parent
 
@@ -182,3 +185,32 @@ def test_the_module_is_the_command() -> None:
         check=True,
     )
     assert done.stdout == f"appliance {__version__} (pure Python)\n"
+
+
+def test_check_judges_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `serve` would refuse is an error; with file and reason."""
+    now = dt.datetime.now(dt.UTC)
+    made = self_signed(["example.org"], now)
+    (tmp_path / "good.key").touch(0o600)
+    (tmp_path / "good.key").write_bytes(key_pem(made.key))
+    (tmp_path / "good.pem").write_bytes(made.pem())
+    (tmp_path / "open.pem").write_bytes(made.pem() + key_pem(made.key))
+    (tmp_path / "open.pem").chmod(0o644)
+    for name in ("site", "zones"):
+        (tmp_path / name).mkdir()
+    settings = tmp_path / "appliance.toml"
+    settings.write_text(
+        '[tls]\nciphers = ["ECDHE-RSA-AES128-GCM-SHA256"]\n'
+        '[[certificate]]\nchain = "good.pem"\nkey = "good.key"\n'
+        '[[certificate]]\nchain = "open.pem"\n'
+        '[[certificate]]\nchain = "absent.pem"\n'
+    )
+    assert cli.main(["check", "-c", str(settings)]) == 1
+    told = capsys.readouterr().out.replace(f"{tmp_path}/", "").splitlines()
+    unfit = "warning: no suite in tls.ciphers is for this P-256 key: TLS 1.3 alone"
+    assert [line for line in told if ".pem" in line] == [
+        f"good.pem: {unfit}",
+        "open.pem: warning: everybody can read this private key (chmod 600)",
+        f"open.pem: {unfit}",
+        "appliance.toml: error: certificate: absent.pem: No such file or directory",
+    ]

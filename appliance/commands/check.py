@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
     content = load_content(usable)
     problems += _secrets(usable, path)
+    problems += _certificates(usable, path)
     return _tell([*problems, *content.problems, *check_content(content)], content.summary)
 
 
@@ -61,6 +62,38 @@ def _secrets(settings: Settings, path: Path) -> list[Problem]:
     except OptionsError as error:
         return [Problem(str(path), 0, "error", str(error))]
     return []
+
+
+def _certificates(settings: Settings, path: Path) -> list[Problem]:
+    """What is wrong with the files of [[certificate]], which `serve` would refuse."""
+    from appliance.config import Problem
+
+    if not settings.certificate:
+        return []
+    import datetime as dt
+
+    from appliance.tls.credential import read_files
+    from appliance.tls.errors import CredentialError
+    from appliance.tls.store import exposed
+
+    problems: list[Problem] = []
+    for files in settings.certificate:
+        secret = files.key or files.chain
+        if who := exposed(secret):
+            told = f"{who} can read this private key (chmod 600)"
+            problems.append(Problem(str(secret), 0, "warning", told))
+        try:
+            found = read_files(files.chain, files.key, dt.datetime.now(dt.UTC))
+        except CredentialError as error:
+            problems.append(Problem(str(path), 0, "error", f"certificate: {error}"))
+            continue
+        # RFC 8422 §2.1: a suite says what kind of key signs; Ed25519 and Ed448 count as ECDSA.
+        kind = "RSA" if found.key_type.startswith("RSA") else "ECDSA"
+        suites = settings.tls.ciphers
+        if suites and not any(f"-{kind}-" in suite for suite in suites):
+            told = f"no suite in tls.ciphers is for this {found.key_type} key: TLS 1.3 alone"
+            problems.append(Problem(str(files.chain), 0, "warning", told))
+    return problems
 
 
 def _tell(problems: Sequence[Problem], summary: str) -> int:

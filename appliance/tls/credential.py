@@ -12,6 +12,7 @@ import datetime as dt
 import hashlib
 import ipaddress
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -157,7 +158,7 @@ def read_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
     try:
         chain = tuple(x509.load_pem_x509_certificates(pem))
     except ValueError as exc:
-        raise CredentialError(f"not a PEM certificate: {_first(exc)}") from exc
+        raise CredentialError(f"not a PEM certificate, or cut short: {_first(exc)}") from exc
     if len(chain) > MAX_CHAIN:
         raise CredentialError(f"{len(chain)} certificates; a chain has at most {MAX_CHAIN}")
     return chain
@@ -212,6 +213,9 @@ def judge(
     if _is_authority(leaf) and len(chain) > 1:
         raise CredentialError("begins with a CA certificate; the server's own has to be first")
     _check_purpose(leaf)
+    # The last of several may be known to clients by another signature.
+    for certificate in chain[:-1] or chain:
+        _check_signature(certificate)
     names = names_of(leaf)
     if not names:
         raise CredentialError("names no host: it has no subjectAltName (RFC 9525 §6)")
@@ -281,6 +285,18 @@ def _check_purpose(leaf: x509.Certificate) -> None:
         raise CredentialError("not for servers: its extended key usage lacks serverAuth")
 
 
+def _check_signature(certificate: x509.Certificate) -> None:
+    """RFC 8446 §4.4.2.4: who gets such a certificate is to end the handshake."""
+    if certificate.subject == certificate.issuer:
+        return  # believed for itself, if at all
+    algorithm = certificate.signature_hash_algorithm
+    if isinstance(algorithm, hashes.MD5 | hashes.SHA1):
+        name = algorithm.name.upper().replace("SHA1", "SHA-1")
+        raise CredentialError(
+            f"{_subject(certificate)} is signed with {name}, which clients do not take any more"
+        )
+
+
 def _subject(certificate: x509.Certificate) -> str:
     found = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return repr(str(found[0].value)) if found else certificate.subject.rfc4514_string() or "it"
@@ -288,4 +304,6 @@ def _subject(certificate: x509.Certificate) -> str:
 
 def _first(exc: Exception) -> str:
     """The first line of an exception: cryptography explains at length."""
-    return (str(exc).splitlines() or [type(exc).__name__])[0][:200]
+    line = (str(exc).splitlines() or [type(exc).__name__])[0]
+    # It sends people who have no more than a file to a page for those who write programs.
+    return re.sub(r" See https://\S+ for more details\.", "", line)[:200]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -13,6 +13,7 @@ from appliance.tls.authority import Authority, self_signed
 from appliance.tls.credential import (
     Credential,
     covers,
+    judge,
     key_pem,
     new_key,
     read_files,
@@ -145,3 +146,31 @@ def test_for_clients_only(tmp_path: Path) -> None:
 def test_wildcards(pattern: str, name: str, expected: bool) -> None:
     """RFC 9525 §6.3."""
     assert covers(pattern, name) is expected
+
+
+RSA_WITH = bytes.fromhex("2a864886f70d0101")
+"""RFC 8017 §A.2.4: what comes behind it is 4 for MD5, 5 for SHA-1, 11 for SHA-256."""
+
+
+@pytest.mark.parametrize(("number", "name"), [(4, "MD5"), (5, "SHA-1")])
+def test_rfc8446_4_4_2_4_signatures_that_nobody_takes(number: int, name: str) -> None:
+    """The signature of one that is its own root counts for nothing."""
+    key = rsa.generate_private_key(65537, 2048)
+    for issuer in ("somebody", "example.org"):
+        subject, by = (
+            x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+            for name in ("example.org", issuer)
+        )
+        alternative = x509.SubjectAlternativeName([x509.DNSName("example.org")])
+        builder = x509.CertificateBuilder(by, subject, key.public_key(), 7, NOW, NOW)
+        made = builder.add_extension(alternative, critical=False).sign(key, hashes.SHA256())
+        assert judge([made], key, NOW, source="").leaf == made
+        octets = made.public_bytes(serialization.Encoding.DER)
+        old = x509.load_der_x509_certificate(
+            octets.replace(RSA_WITH + b"\x0b", RSA_WITH + bytes((number,)))
+        )
+        if issuer == "example.org":
+            assert judge([old], key, NOW, source="").leaf == old
+            continue
+        with pytest.raises(CredentialError, match=rf"'example\.org' is signed with {name}, which"):
+            judge([old], key, NOW, source="")
