@@ -126,16 +126,19 @@ def context_of(
 
 
 class Names:
-    """Values by host name, wildcards included; the first one is for those who name nothing."""
+    """Values by host name, wildcards included; another for who names nothing, or a stranger."""
 
-    __slots__ = ("_exact", "_first", "_wild")
+    __slots__ = ("_exact", "_other", "_wild")
 
-    def __init__(self, entries: Iterable[tuple[Sequence[str], SSL.Context]]) -> None:
+    def __init__(
+        self,
+        entries: Iterable[tuple[Sequence[str], SSL.Context]],
+        other: SSL.Context | None = None,
+    ) -> None:
         self._exact: dict[str, SSL.Context] = {}
         self._wild: dict[str, SSL.Context] = {}
-        self._first: SSL.Context | None = None
+        self._other = other
         for names, value in entries:
-            self._first = self._first or value
             for name in names:
                 wild = name.startswith("*.")
                 # The first credential that has a name keeps it.
@@ -144,9 +147,9 @@ class Names:
     def find(self, name: str) -> tuple[SSL.Context | None, bool]:
         """The context for a name, and whether it is really for that name."""
         if not name:
-            return self._first, True
+            return self._other, True
         found = self._exact.get(name) or self._wild.get(name.partition(".")[2])
-        return (found, True) if found is not None else (self._first, False)
+        return (found, True) if found is not None else (self._other, False)
 
 
 class Tickets:
@@ -241,8 +244,9 @@ class Contexts:
 
     def replace(self, credentials: Sequence[Credential]) -> None:
         """Offer these from the next connection on; CredentialError leaves the old ones."""
-        made = [(c.names, self._context(c, self._protocols)) for c in credentials]
-        self._names = Names(made)
+        made = [(c.names, self._context(c, self._protocols, named=True)) for c in credentials]
+        other = self._context(credentials[0], self._protocols) if credentials else None
+        self._names = Names(made, other)
         self.credentials = tuple(credentials)
 
     def challenge(self, name: str, credential: Credential | None) -> None:
@@ -250,10 +254,18 @@ class Contexts:
         if credential is None:
             self._challenges.pop(name, None)
         else:
-            self._challenges[name] = self._context(credential, (ACME_TLS,))
+            self._challenges[name] = self._context(credential, (ACME_TLS,), named=True)
 
-    def _context(self, credential: Credential, protocols: Sequence[bytes]) -> SSL.Context:
-        return context_of(credential, protocols, self._session_id, self._keylog, self._ciphers)
+    def _context(
+        self, credential: Credential, protocols: Sequence[bytes], *, named: bool = False
+    ) -> SSL.Context:
+        """The context of a credential; `named`: for those who ask for one of its names."""
+        made = context_of(credential, protocols, self._session_id, self._keylog, self._ciphers)
+        if named:
+            # RFC 6066 §3: who makes use of the name SHALL say so, by an empty extension. OpenSSL
+            # does when there is a callback that has nothing against it.
+            made.set_tlsext_servername_callback(_nothing_against)
+        return made
 
     def turn(self, now: float) -> bool:
         """Change ticket keys when it is time; `now` in monotonic seconds."""
@@ -273,6 +285,10 @@ class Contexts:
         if found is None:
             raise RefusedError(112, "no certificate")  # unrecognized_name: RFC 6066 §3
         return Chosen(self._tickets.context(hello.ticket_names), found)
+
+
+def _nothing_against(_connection: SSL.Connection) -> None:
+    """The name has been looked at, before OpenSSL saw it."""
 
 
 def ticket_name(accept: SSL.Context) -> bytes:

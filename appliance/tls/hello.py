@@ -17,8 +17,8 @@ HANDSHAKE: Final = 22
 CLIENT_HELLO: Final = 1
 """Handshake type: RFC 8446 §4."""
 MAX_HELLO: Final = 131_396
-"""Octets of a ClientHello that OpenSSL takes (CLIENT_HELLO_MAX_LENGTH of statem_srvr.c); those of
-today have 0.3 to 2 KB."""
+"""Octets of a ClientHello behind its header at most, all of RFC 8446 §4.1.2's vectors being full;
+those of today have 0.3 to 2 KB."""
 MAX_RECORD: Final = 16_384
 """Octets of a record's content: RFC 8446 §5.1."""
 TICKET_NAME: Final = 16
@@ -101,11 +101,11 @@ class Gathered:
             if message[0] != CLIENT_HELLO:
                 return NOTHING
             if len(message) >= 4:
-                wanted = 4 + int.from_bytes(message[1:4], "big")
-                if wanted > MAX_HELLO:
-                    raise HelloTooLongError(f"{wanted} octets")
-                if len(message) >= wanted:
-                    return _read(bytes(message[:wanted]))
+                length = int.from_bytes(message[1:4], "big")
+                if length > MAX_HELLO:
+                    raise HelloTooLongError(f"{length} octets")
+                if len(message) >= 4 + length:
+                    return _read(bytes(message[: 4 + length]))
 
 
 def read_hello(data: bytes) -> Hello | None:

@@ -123,6 +123,31 @@ def test_the_name_chooses_the_certificate(
     assert offered.unknown_names == (name in ("unknown.invalid", "a.b.example.org"))
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("example.org", True), ("www.example.org", True), ("unknown.invalid", False), (None, False)],
+)
+def test_rfc6066_3_a_server_says_that_it_went_by_the_name(
+    rig: Rig, name: str | None, told: bool
+) -> None:
+    """SHALL, by an empty extension; in TLS 1.2 it can be seen from outside."""
+    rig.open(name=name, tls12=True)
+    with pytest.raises(SSL.WantReadError):
+        rig.client.do_handshake()
+    rig.give(rig.out())
+    hello = rig.below.take()[5:]
+    assert hello[0] == 2  # ServerHello
+    at = 38 + 1 + hello[38] + 3  # behind session id, suite and compression
+    end = at + 2 + int.from_bytes(hello[at : at + 2], "big")
+    at += 2
+    found = {}
+    while at < end:
+        kind, length = (int.from_bytes(hello[at + n : at + n + 2], "big") for n in (0, 2))
+        found[kind] = hello[at + 4 : at + 4 + length]
+        at += 4 + length
+    assert found.get(0) == (b"" if told else None)
+
+
 def test_new_certificates_leave_connections_and_tickets_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -445,7 +470,7 @@ def test_a_hello_that_is_longer_than_any_is_refused(rig: Rig) -> None:
     """RFC 8446 §6.2: decode_error, as soon as it says how long it is to be."""
     hello = padded(65000)
     head = bytearray(hello[:16389])
-    head[6:9] = (MAX_HELLO - 3).to_bytes(3, "big")
+    head[6:9] = (MAX_HELLO + 1).to_bytes(3, "big")
     for at in range(0, len(head), 1460):
         assert not rig.below.sent
         rig.give(bytes(head[at : at + 1460]))
@@ -462,6 +487,33 @@ def test_a_long_hello_is_understood(rig: Rig, length: int) -> None:
     for at in range(0, len(hello), 1460):
         rig.give(hello[at : at + 1460])
     assert alert_of(bytes(rig.below.sent)) in (40, 109)
+    assert rig.server.gathered == 0
+
+
+def test_rfc8446_4_1_2_the_longest_hello_that_there_can_be(rig: Rig) -> None:
+    """Every suite, session id, compression method and octet of extensions: it gets an answer."""
+    rig.open(tls12=True)
+    with pytest.raises(SSL.WantReadError):
+        rig.client.do_handshake()
+    body = rig.out()[9:]
+    at = 34 + 1 + body[34]
+    suites, at = body[at + 2 : (after := at + 2 + int.from_bytes(body[at : at + 2], "big"))], after
+    extensions = body[at + 1 + body[at] + 2 :]
+    room = 65535 - len(extensions) - 4
+    longest = (
+        body[:34] + b"\x20" + bytes(32)
+        + (65534).to_bytes(2, "big") + suites + b"\x1a\x1a" * ((65534 - len(suites)) // 2)
+        + b"\xff" + bytes(255)
+        + (65535).to_bytes(2, "big") + extensions
+        + (21).to_bytes(2, "big") + room.to_bytes(2, "big") + bytes(room)
+    )  # fmt: skip
+    assert len(longest) == MAX_HELLO
+    message = b"\x01" + len(longest).to_bytes(3, "big") + longest
+    for at in range(0, len(message), 16384):
+        part = message[at : at + 16384]
+        rig.give(b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part)
+    answer = rig.below.take()
+    assert (answer[0], answer[5]) == (22, 2)  # ServerHello
     assert rig.server.gathered == 0
 
 
