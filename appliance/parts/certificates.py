@@ -106,6 +106,7 @@ class Certificates(Part):
         self.authority: Authority | None = None
         self._contexts: list[Contexts] = []  # one for each service
         self._tickets: Tickets | None = None  # of all services
+        self.on_change: Callable[[], None] = _nothing
         self._files: list[tuple[CertificateFiles, Held, object]] = []
         self._local: Held | None = None
         self.acquired: list[Held] = []  # by ACME, the best first
@@ -164,6 +165,7 @@ class Certificates(Part):
         for contexts in self._contexts:
             if contexts.credentials != tuple(credentials):
                 contexts.replace(credentials)
+        self.on_change()
         self.save_status()
 
     # -- where they come from -------------------------------------------------------------------
@@ -356,6 +358,10 @@ class Certificates(Part):
         if self._keylog is None and path is not None:
             self._keylog = _open_secret(path)
         self._keylog.write(line + b"\n")
+
+
+def _nothing() -> None:
+    """Who has to be told that there is another certificate: nobody yet."""
 
 
 def local_names(settings: Settings) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from appliance.parts.holder import BACKLOG, Holder
 from appliance.tls.protocol import TlsServer
 
 if TYPE_CHECKING:
+    from appliance.content import Content
     from appliance.http import HttpServer
     from appliance.net.transport import Stack
     from appliance.parts.authority import Authority
@@ -54,15 +55,28 @@ class Secure(Part):
         self.https: HttpServer | None = None
         self.doh = Doh(self._ask)
         self.listeners: dict[str, TlsServer] = {}
-        if settings.tls.redirect and settings.tls.port and certificates.ready:
-            port = settings.gateway.https if settings.net.link == PAIR else settings.tls.port
-            web.redirect = Holder(self._elsewhere(port))
         self._places: dict[str, tuple[str, int]] = {}  # on the gateway, by name
+        if settings.tls.redirect and settings.tls.port:
+            web.redirect = Holder(None)
+            self._lead()
+            certificates.on_change = self._lead
 
-    def _elsewhere(self, port: int) -> Elsewhere:
-        """Where plain HTTP is sent."""
-        name = urlsplit(self._settings.site.base_url).hostname or "localhost"
-        return Elsewhere("https", port, name)
+    def _lead(self) -> None:
+        """Send plain HTTP to where it can be answered: here, unless there is no certificate."""
+        settings, redirect = self._settings, self._web.redirect
+        if redirect is None:
+            return
+        if not self._certificates.ready:
+            redirect.current = self._web.hosting.current
+            return
+        port = settings.gateway.https if settings.net.link == PAIR else settings.tls.port
+        _, port = self._places.get(HTTPS, ("", port))
+        name = urlsplit(settings.site.base_url).hostname or "localhost"
+        redirect.current = Elsewhere("https", port, name)
+
+    def reload(self, content: Content) -> None:
+        """Other sites are served."""
+        self._lead()
 
     async def begin(self, stack: Stack) -> None:
         """Listen; what is offered there may be mended while we run."""
@@ -121,8 +135,8 @@ class Secure(Part):
     def offered(self, name: str, address: str, port: int) -> None:
         """Remember where they are, for the banner; a redirect leads to the port that was got."""
         self._places[name] = (address, port)
-        if name == HTTPS and self._web.redirect is not None:
-            self._web.redirect.current = self._elsewhere(port)
+        if name == HTTPS:
+            self._lead()
 
     def notes(self) -> list[str]:
         """Where to look, what the certificate is, and how to trust it."""

@@ -195,8 +195,13 @@ def test_a_certificate_of_files_is_mended_and_swapped_without_a_restart(tmp_path
         '[site]\ntitle = "House"\nbase_url = "http://example.test"\n'
         f"[gateway]\nhttp = {free_port()}\ndns = {free_port()}\n"
         f"https = {port}\ndot = {free_port()}\n"
-        '[[certificate]]\nchain = "house.pem"\nkey = "house.key"\n'
+        '[tls]\nredirect = true\n[[certificate]]\nchain = "house.pem"\nkey = "house.key"\n'
     )
+
+    def plain_http() -> str:
+        told = re.search(r"^  (http://127\.0\.0\.1:\d+/)", server.words(), re.MULTILINE)
+        assert told is not None
+        return lab.run("curl", "--silent", "-o", "/dev/null", "-w", "%{http_code}", told[1])
 
     def fingerprint() -> str:
         told = lab.run(
@@ -219,10 +224,12 @@ def test_a_certificate_of_files_is_mended_and_swapped_without_a_restart(tmp_path
         assert "certificate refused" in server.words()
         with pytest.raises(lab.LabError, match="exit 35"):  # a failed handshake
             fingerprint()
+        assert plain_http() == "200"  # a redirect would lead to nothing
         put()
         server.process.send_signal(signal.SIGHUP)  # look at once
         server.wait(lambda: bool(got()), 15)
         first = fingerprint()
+        assert plain_http() == "308"
         put()
         server.wait(lambda: fingerprint() != first, 15)
         second = fingerprint()
