@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +55,52 @@ def overrides(options: argparse.Namespace) -> dict[str, object]:
     if more := getattr(options, "more", None):  # further links, as tables
         found["net.more"] = [{"probe": found.get("net.probe"), **link} for link in more]
     return found
+
+
+class Interrupted(BaseException):
+    """A signal that ends a command; `status` is what the shell is to hear."""
+
+    def __init__(self, number: int, *_: object) -> None:
+        self.status = 128 + number
+        super().__init__(signal.Signals(number).name)
+
+
+def _interrupt(number: int, _: object) -> None:
+    raise Interrupted(number)
+
+
+def of_images(work: Callable[[], int], kept: str = "") -> int:
+    """Do the work of a command about images; whatever ends it early is a line and a status.
+
+    `kept`: what is left when it is interrupted. SIGTERM and a terminal's end are an interruption as
+    Ctrl-C is, so that no program that was started outlives them.
+    """
+    from appliance.config import ConfigError
+    from appliance.image.graph import BuildError
+    from appliance.image.tools import SIGNALS
+
+    before = {
+        number: signal.signal(number, _interrupt)
+        for number in SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
+    }
+    try:
+        return work()
+    except ConfigError as exc:
+        for problem in exc.problems:
+            complain(str(problem))
+        return MISUSED
+    except BuildError as exc:
+        complain(str(exc))
+    except OSError as exc:
+        complain(f"{exc.filename or ''}: {exc.strerror or exc}".removeprefix(": "))
+    except Interrupted as exc:
+        complain(f"interrupted{kept}")
+        return exc.status
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return FAILED
 
 
 def say(line: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.commands import FAILED, MISUSED, OK, complain, config_path, say
+from appliance.commands import FAILED, MISUSED, OK, complain, config_path, of_images, say
 
 if TYPE_CHECKING:
     from appliance.image.graph import Outcome
@@ -26,37 +27,33 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Build."""
-    from appliance.config import ConfigError
-    from appliance.image import lock as locks
-    from appliance.image.graph import BuildError
-    from appliance.image.project import build, load
-
     path = config_path(options)
     if path is None:
         return MISUSED
+    return of_images(
+        partial(_build, options, path), "; the next appliance build goes on where this one was"
+    )
+
+
+def _build(options: argparse.Namespace, path: Path) -> int:
+    from appliance.image import lock as locks
+    from appliance.image.project import build, load
+
     began = time.monotonic()
-    try:
-        project = load(path)
-        locked = locks.read(project.lock_path)
-        if different := locks.differences(locked):
-            for line in different[:8]:
-                complain(line)
-            complain("this is not what was locked; to build it all the same: appliance configure")
-            return FAILED
-        current = locks.with_content(locked, project.content_digest())
-        if current != locked:
-            say(f"what is served has changed: {project.lock_path.name} is brought up to date")
-        target = options.target or locked.target
-        outcomes = build(project, current, target, say)
-        if current != locked:
-            locks.write(project.lock_path, current)
-    except ConfigError as exc:
-        for problem in exc.problems:
-            complain(str(problem))
-        return MISUSED
-    except BuildError as exc:
-        complain(str(exc))
+    project = load(path)
+    locked = locks.read(project.lock_path)
+    if different := locks.differences(locked):
+        for line in different[:8]:
+            complain(line)
+        complain("this is not what was locked; to build it all the same: appliance configure")
         return FAILED
+    current = locks.with_content(locked, project.content_digest())
+    if current != locked:
+        say(f"what is served has changed: {project.lock_path.name} is brought up to date")
+    target = options.target or locked.target
+    outcomes = build(project, current, target, say)
+    if current != locked:
+        locks.write(project.lock_path, current)
     made = [outcome for outcome in outcomes.values() if outcome.made]
     for outcome in outcomes.values() if options.explain else ():
         say(_explained(outcome))

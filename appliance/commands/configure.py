@@ -7,10 +7,11 @@ yet, readable by their owner alone; they stay outside images.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.commands import FAILED, MISUSED, OK, complain, config_path, say
+from appliance.commands import FAILED, MISUSED, OK, config_path, of_images, say
 
 if TYPE_CHECKING:
     from appliance.image.project import Project
@@ -35,44 +36,38 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check, make keys, write the lock, tell what others need to know."""
-    from appliance.config import ConfigError
-    from appliance.image import lock as locks
-    from appliance.image.graph import BuildError
-    from appliance.image.project import load
-
     path = config_path(options)
     if path is None:
         return MISUSED
-    try:
-        project = load(path)
-        if options.keys:
-            for line in _keys(project):
-                say(line)
-            return OK
-        if _faulty(project.settings):
-            return FAILED
-        before = locks.read(project.lock_path) if project.lock_path.exists() else None
-        target = options.target or (before.target if before else "qemu")
-        kind = options.kernel or (before.kernel["kind"] if before else "debian")
-        locked = dict(before.kernel) if before else {}
-        # A container brings none.
-        kernel = {"kind": kind} | locked if target == "oci" else _kernel(kind, locked)
-        made = locks.Lock(
-            target,
-            kernel,
-            locks.python_facts(),
-            locks.package_facts(),
-            before.content if before else {},
-        )
-        made = locks.with_content(made, project.content_digest())
-        locks.write(project.lock_path, made)
-    except ConfigError as exc:
-        for problem in exc.problems:
-            complain(str(problem))
-        return MISUSED
-    except BuildError as exc:
-        complain(str(exc))
+    return of_images(partial(_configure, options, path))
+
+
+def _configure(options: argparse.Namespace, path: Path) -> int:
+    from appliance.image import lock as locks
+    from appliance.image.project import load
+
+    project = load(path)
+    if options.keys:
+        for line in _keys(project):
+            say(line)
+        return OK
+    if _faulty(project.settings):
         return FAILED
+    before = locks.read(project.lock_path) if project.lock_path.exists() else None
+    target = options.target or (before.target if before else "qemu")
+    kind = options.kernel or (before.kernel["kind"] if before else "debian")
+    locked = dict(before.kernel) if before else {}
+    # A container brings none.
+    kernel = {"kind": kind} | locked if target == "oci" else _kernel(kind, locked)
+    made = locks.Lock(
+        target,
+        kernel,
+        locks.python_facts(),
+        locks.package_facts(),
+        before.content if before else {},
+    )
+    made = locks.with_content(made, project.content_digest())
+    locks.write(project.lock_path, made)
     for line in _keys(project):
         say(line)
     for line in _neighbours(project):

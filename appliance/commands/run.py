@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.commands import FAILED, MISUSED, OK, complain, config_path, say
+from appliance.commands import MISUSED, OK, config_path, of_images, say
 
 if TYPE_CHECKING:
     from appliance.image.project import Project
@@ -43,35 +44,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run."""
-    from appliance.config import ConfigError
-    from appliance.image import qemu
-    from appliance.image.graph import BuildError
-    from appliance.image.project import load
-
     path = config_path(options)
     if path is None:
         return MISUSED
-    try:
-        machine = _machine(load(path), options)
-        if options.target == "libvirt":
-            from appliance.image import libvirt
+    return of_images(partial(_run, options, path))
 
-            return libvirt.run(machine, say, only_print=options.print)
-        if options.print:
-            say(qemu.words_of(qemu.command(machine)))
-            return OK
-        for protocol, port, inner in machine.forwards:
-            say(f"127.0.0.1:{port}/{protocol} leads to the machine's port {inner}")
-        return qemu.start(machine, say, options.snapshot)
-    except ConfigError as exc:
-        for problem in exc.problems:
-            complain(str(problem))
-        return MISUSED
-    except BuildError as exc:
-        complain(str(exc))
-    except OSError as exc:
-        complain(f"{exc.filename or ''}: {exc.strerror}".removeprefix(": "))
-    return FAILED
+
+def _run(options: argparse.Namespace, path: Path) -> int:
+    from appliance.image import qemu
+    from appliance.image.project import load
+
+    machine = _machine(load(path), options)
+    if options.target == "libvirt":
+        from appliance.image import libvirt
+
+        return libvirt.run(machine, say, only_print=options.print)
+    if options.print:
+        say(qemu.words_of(qemu.command(machine)))
+        return OK
+    for protocol, port, inner in machine.forwards:
+        say(f"127.0.0.1:{port}/{protocol} leads to the machine's port {inner}")
+    return qemu.start(machine, say, options.snapshot)
 
 
 def _machine(project: Project, options: argparse.Namespace) -> Machine:

@@ -5,12 +5,16 @@ Imports the standard library.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from appliance.image.graph import BuildError
 
@@ -27,6 +31,11 @@ PACKAGES: Final[Mapping[str, str]] = {
 """The Debian package that brings a program."""
 SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where Debian has mke2fs and its kin, which is not on everybody's path."""
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What interrupts a command."""
+GRACE: Final = 5.0
+"""Seconds that an interrupted program has for taking away what it has half written."""
 
 
 def find(program: str) -> str:
@@ -53,18 +62,61 @@ def run(
     whole["HOME"] = os.environ.get("HOME", "/")
     whole |= env or {}
     command = [find(str(words[0])), *map(str, words[1:])]
-    done = subprocess.run(  # noqa: S603 - fixed programs, no shell
-        command,
-        cwd=cwd,
-        env=whole,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        last = "\n".join(done.stdout.strip().splitlines()[-8:])
-        raise BuildError(f"{Path(command[0]).name} failed ({done.returncode}):\n{last}")
-    return done.stdout
+    with contextlib.ExitStack() as ends:
+        with _undisturbed():
+            program = ends.enter_context(
+                subprocess.Popen(  # noqa: S603 - fixed programs, no shell
+                    command,
+                    cwd=cwd,
+                    env=whole,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    process_group=0,
+                )
+            )
+            ends.push(lambda kind, *_: _end(program) if kind else None)
+        said, _ = program.communicate()
+    if program.returncode:
+        last = "\n".join(said.strip().splitlines()[-8:])
+        raise BuildError(f"{Path(command[0]).name} failed ({program.returncode}):\n{last}")
+    return said
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put signals off: between a program's start and our knowing it, nobody could end it."""
+    late: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # no other one hears of signals
+        for one in SIGNALS:
+            if callable(signal.getsignal(one)):
+                before[one] = signal.signal(one, lambda number, _: late.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in late:
+            signal.raise_signal(number)
+
+
+def _end(program: subprocess.Popen[str]) -> None:
+    """End a program and all that it has started, which have a process group of their own.
+
+    A make whose life is cut leaves the compilers and the further makes that it began.
+    """
+    try:
+        os.killpg(program.pid, signal.SIGTERM)
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until:
+            program.poll()
+            os.killpg(program.pid, 0)  # is anybody left?
+            time.sleep(0.02)
+    except ProcessLookupError:
+        pass  # nobody is
+    finally:  # also when somebody does not wish to wait for it
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
