@@ -3,7 +3,8 @@
 Markdown rendered, documents made by templates, bodies coded: each is a function of octets, and
 found again by the hash of these and of the versions that made it.  Kept in one SQLite file, which
 may be deleted at any time; whatever goes wrong with it costs the time to make things anew, and
-nothing else.  What was not asked for in two weeks is forgotten.  Imports the standard library.
+nothing else.  What was not asked for in two weeks is forgotten.  Imports the standard library, and
+SQLite only for a site that is large: the image of a machine has none, and keeps nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import contextlib
 import hashlib
 import logging
 import os
-import sqlite3
 import time
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +72,11 @@ class Cache:
     def _open(self) -> None:
         assert self._path is not None
         try:
+            import sqlite3
+        except ImportError:
+            self._path = None
+            return
+        try:
             if self._path.exists() and self._path.stat().st_size > MAX_BYTES:
                 self._path.unlink()
             # Only its owner may write what is going to be served.
@@ -83,6 +92,8 @@ class Cache:
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
+        import sqlite3
+
         logger.warning("%s: %s; everything is made anew", self._path, error)
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -99,6 +110,8 @@ class Cache:
         """Read what there is of many keys at once."""
         if self._connection is None:
             return
+        import sqlite3
+
         wanted = list(keys)
         try:
             for start in range(0, len(wanted), BATCH):
@@ -133,6 +146,8 @@ class Cache:
         connection, self._connection = self._connection, None
         if connection is None:
             return
+        import sqlite3
+
         try:
             with contextlib.closing(connection):
                 connection.execute("BEGIN IMMEDIATE")

@@ -24,6 +24,12 @@ def host_of(authority: bytes) -> bytes:
     return host.removesuffix(b".")
 
 
+def in_ascii(name: str) -> bytes:
+    """Return a host name as it is on the wire; UnicodeError."""
+    # Most names need no tables of Unicode, a megabyte that a machine then reads only if it must.
+    return name.encode("ascii" if name.isascii() else "idna")
+
+
 class Hosts:
     """A choice of sites; immutable, and swapped as a whole like a site."""
 
@@ -41,9 +47,9 @@ class Hosts:
         `aliases` maps a host name to the base URL it redirects to, as `https://www.example.org`;
         `default` answers for every other name, and for requests by address.
         """
-        self._sites = {name.lower().encode("idna"): site for name, site in sites.items()}
+        self._sites = {in_ascii(name.lower()): site for name, site in sites.items()}
         self._aliases = {
-            name.lower().encode("idna"): url.rstrip("/").encode()
+            in_ascii(name.lower()): url.rstrip("/").encode()
             for name, url in (aliases or {}).items()
         }
         if overlap := self._sites.keys() & self._aliases.keys():
@@ -70,7 +76,7 @@ class Elsewhere:
         self._scheme = scheme.encode()
         default = {"https": 443, "http": 80}.get(scheme)
         self._port = b"" if port == default else b":%d" % port
-        self._fallback = fallback.encode("idna")
+        self._fallback = in_ascii(fallback)
 
     def at(self, authority: bytes) -> Redirect:
         """Return where the paths of an authority are."""

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import multiprocessing
 import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple, Self
 
@@ -69,23 +67,40 @@ def parse_all(
 ) -> list[Parsed]:
     """Make pages of texts, in their order."""
     parts = [drafts[start : start + PORTION] for start in range(0, len(drafts), PORTION)]
-    found: list[Parsed] = []
     work = partial(_parse, dict(figures))
-    if len(drafts) >= MANY and processors() > 1:
-        # Not forked: the appliance may have threads, and a loop, by the time it loads again.
-        context = multiprocessing.get_context("spawn")
-        try:
-            with ProcessPoolExecutor(processors(), mp_context=context) as pool:
-                for part in pool.map(work, parts):
-                    found += part
-                    progress("rendering", len(found), len(drafts))
-            return found
-        except (BrokenProcessPool, OSError, pickle.PicklingError):
-            found.clear()  # no memory or no processes to be had: here, then
-    for part in map(work, parts):
+    told = partial(_gather, total=len(drafts), progress=progress)
+    found = _in_processes(work, parts, told) if len(drafts) >= MANY and processors() > 1 else None
+    return told(map(work, parts)) if found is None else found
+
+
+def _gather(
+    results: Iterable[list[Parsed]], total: int, progress: Callable[[str, int, int], None]
+) -> list[Parsed]:
+    found: list[Parsed] = []
+    for part in results:
         found += part
-        progress("rendering", len(found), len(drafts))
+        progress("rendering", len(found), total)
     return found
+
+
+def _in_processes(
+    work: Callable[[Sequence[Draft]], list[Parsed]],
+    parts: Sequence[Sequence[Draft]],
+    told: Callable[[Iterable[list[Parsed]]], list[Parsed]],
+) -> list[Parsed] | None:
+    """Make pages in other processes; None when there are none to be had, or no memory for them."""
+    try:
+        import multiprocessing
+        from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+    except ImportError:
+        return None  # a machine's image has neither
+    # Not forked: the appliance may have threads, and a loop, by the time it loads again.
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(processors(), mp_context=context) as pool:
+            return told(pool.map(work, parts))
+    except (BrokenProcessPool, OSError, pickle.PicklingError):
+        return None
 
 
 def pack_page(page: Page) -> bytes:

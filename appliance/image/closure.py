@@ -3,8 +3,8 @@ objects.
 
 The standard library is walked from the imports in the source of what is to run, so a module that
 nobody names stays outside. Dependencies are what the package's own metadata requires, and what that
-requires; each whole, but for what is only read by people and type checkers. Imports the standard
-library.
+requires; each whole, but for what is only read by people and type checkers, and for what
+`omitted.py` names. Imports the standard library and this package.
 """
 
 from __future__ import annotations
@@ -20,51 +20,20 @@ from pathlib import Path
 from typing import Final
 
 from appliance.image.graph import BuildError
+from appliance.image.omitted import (
+    BUILDING,
+    ENCODINGS,
+    KEPT,
+    OMITTED,
+    WITHOUT,
+    WITHOUT_FILES,
+    WITHOUT_LIBRARY,
+)
 from appliance.image.tools import run
 
 EXTENSION: Final = sysconfig.get_config_var("EXT_SUFFIX")
 """How the file of an extension module ends, as .cpython-311-x86_64-linux-gnu.so."""
 
-OMITTED: Final = frozenset((
-    "cgi", "curses", "dbm", "distutils", "doctest", "ensurepip", "ftplib", "idlelib", "imaplib",
-    "lib2to3", "multiprocessing", "nntplib", "pdb", "poplib", "pydoc", "setuptools", "smtplib",
-    "sqlite3", "telnetlib", "test", "tkinter", "turtle", "unittest", "venv", "webbrowser",
-    "wsgiref", "xmlrpc",
-))  # fmt: skip
-"""Named by modules of the library for people at a terminal, or for protocols that go by sockets."""
-WITHOUT: Final = frozenset(("_hashlib", "_pydecimal", "_ssl", "readline"))
-"""Modules of the library that have a twin: what they do, cryptography's own OpenSSL or the
-interpreter's own digests do as well, without another 5 MB of OpenSSL and its start."""
-WITHOUT_FILES: Final = (
-    "cffi/", "pycparser/", "zstandard/_cffi.", "pydantic/v1/", "pydantic/mypy.", "dns/quic/",
-    "certifi/cacert.pem",
-)  # fmt: skip
-"""Of the dependencies: what compiles at build time, a backend for another interpreter, a library's
-past, plug-ins of other programs, authorities' certificates that no connection of ours asks for."""
-BUILDING: Final = (
-    "_yaml.", "yaml/_yaml.", "charset_normalizer/md.", "charset_normalizer/cd.",
-    "_brotli.", "brotli.", "zstandard/",
-    "pygments/styles/", "pygments/lexers/", "pygments/formatters/",
-)  # fmt: skip
-"""Of the dependencies: what is wanted when an image is built, but not in it (`KEPT` is). Extension
-modules that are a quicker way of what their packages do without them, codings of pages beside gzip,
-and a colourist's languages: of all pages, only a seed's are made in a machine."""
-KEPT: Final = frozenset((
-    *(f"pygments/lexers/{name}" for name in (
-        "__init__", "_mapping", "special", "c_cpp", "c_like", "configs", "css", "_css_builtins",
-        "data", "diff", "go", "haskell", "html", "javascript", "jvm", "make", "ml",
-        "perl", "python", "ruby", "rust", "shell", "sql", "_sql_builtins", "_mysql_builtins",
-        "_postgres_builtins", "webmisc",
-    )),
-    *(f"pygments/styles/{name}" for name in ("__init__", "_mapping", "default")),
-    *(f"pygments/formatters/{name}" for name in ("__init__", "_mapping", "html")),
-))  # fmt: skip
-"""The commonest languages; a block in another one is left plain."""
-ENCODINGS: Final = frozenset((
-    "__init__", "aliases", "ascii", "idna", "latin_1", "punycode", "unicode_escape", "utf_8",
-    "utf_16", "utf_32",
-))  # fmt: skip
-"""Of a hundred encodings, those that the web and the domain name system use."""
 ALWAYS: Final = ("encodings", "ctypes", "importlib", "traceback", "tarfile", "site")
 """Named by the interpreter itself, or by PID 1."""
 
@@ -116,6 +85,8 @@ def _files_of(top: Path, name: str) -> Iterator[tuple[str, Path]]:
             if "test" in inner.parts or "tests" in inner.parts or inner.name == "__main__.py":
                 continue
             if name == "encodings" and inner.stem not in ENCODINGS:
+                continue
+            if str(inner).startswith(WITHOUT_LIBRARY):
                 continue
             yield str(inner), path
     elif single.exists():

@@ -22,7 +22,7 @@ from appliance.image.closure import in_image
 from appliance.image.graph import Bench, Step
 from appliance.image.make_initramfs import MODULES
 from appliance.image.make_python import LOADER
-from appliance.image.recipe import INIT
+from appliance.image.recipe import CHOICE, INIT
 
 PLAIN: Final = "application/vnd.oci.image"
 USER: Final = "65534:65534"
@@ -47,7 +47,7 @@ def oci_steps(python: Mapping[str, Step], content: Mapping[str, Step]) -> Step:
         "oci",
         make_oci,
         needs=(*python.values(), content["content"]),
-        files={"init": INIT, "closure": Path(__file__).with_name("closure.py")},
+        files={"init": INIT} | CHOICE,
     )
 
 

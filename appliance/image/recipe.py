@@ -43,17 +43,25 @@ from appliance.image.make_python import (
     make_objects,
     place_modules,
 )
+from appliance.image.omitted import OMITTED
 from appliance.image.state_disk import template_step
 
 HERE: Final = Path(__file__).parent
 PACKAGE: Final = HERE.parent
 INIT: Final = HERE / "guest" / "init.py"
+CHOICE: Final = {name: HERE / f"{name}.py" for name in ("closure", "omitted")}
+"""What decides which files an image has."""
 GUEST: Final = "appliance/image/guest/"
-APP_OMITTED: Final = ("appliance/image/", "appliance/fuzz/", "appliance/commands/")
-"""Of our own package: what makes images, tests and command lines. `GUEST` is kept."""
-BASE_LEVEL: Final = 19
-PAGE_LEVEL: Final = 9
-"""Of zstd: the base is packed once, the page at every edit."""
+APP_OMITTED: Final = tuple(f"appliance/{name}" for name in (
+    "image/", "fuzz/", "commands/", "__main__.", "cli.", "control.",
+    "dns/fetch.", "dns/layout.", "tls/keys.",
+    "trace/draw.", "trace/flows.", "trace/picture.", "trace/table.",
+    "family.", "net/steer.", "net/vif/queues.", "reloads.", "worker.", "workers.",
+))  # fmt: skip
+"""Of our own package: what makes images, tests and command lines, what draws, and workers, since a
+machine has one processor. `GUEST` is kept."""
+LEVEL: Final = 19
+"""Of zstd: an edit for a disk then costs a second of packing."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def python_steps() -> dict[str, Step]:
     deps = {place: path for bundle in bundled.values() for place, path in bundle.files.items()}
     facts = dict(closure.facts())
     requires = {f"{name} requires": " ".join(one.requires) for name, one in bundled.items()}
-    tools = {"closure": HERE / "closure.py"}
+    tools = CHOICE
     app_names = Step(
         "app-names", partial(make_names, app), files=_sources(app) | tools, values=facts
     )
@@ -148,7 +156,7 @@ def initramfs_steps(
 ) -> dict[str, Step]:
     """The two parts of the initramfs, as they are and packed, by name."""
     native = (python["library"], python["dependencies"], python["objects"], content["hot"])
-    cpio = {"cpio": HERE / "cpio.py", "closure": HERE / "closure.py"}
+    cpio = {"cpio": HERE / "cpio.py"} | CHOICE
     cold = Step("cold", make_cold, needs=(*native, template_step()), files=cpio)
     base = Step("base", make_base, needs=(*native, kernel), files=cpio)
     cold_part = Step("cold-part", make_cold_part, needs=(cold,), files=cpio)
@@ -159,8 +167,8 @@ def initramfs_steps(
         files={"init": INIT} | cpio,
     )
     packed = [
-        Step(f"{part.name}-packed", partial(make_packed, level), needs=(part,))
-        for part, level in ((base, BASE_LEVEL), (page, PAGE_LEVEL))
+        Step(f"{part.name}-packed", partial(make_packed, LEVEL), needs=(part,))
+        for part in (base, page)
     ]
     whole = Step("initramfs", make_initramfs, needs=(base, page))
     return {step.name: step for step in (cold, cold_part, base, page, whole, *packed)}
@@ -169,7 +177,7 @@ def initramfs_steps(
 def _library_files() -> dict[str, Path]:
     """Every file of the standard library that could be needed."""
     top = Path(sysconfig.get_paths()["stdlib"])
-    omitted = closure.OMITTED | {"tests", "site-packages"}
+    omitted = OMITTED | {"tests", "site-packages"}
     return {
         f"library/{name}": path
         for name, path in files_below(top).items()

@@ -273,19 +273,30 @@ def resident() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _prometheus() -> Any:
-    """The library, also where there is no OpenSSL: an image has none (image/guest/init.py).
+_SERVERS: Final = ("http.server", "socketserver", "ssl", "wsgiref.simple_server")
+"""What the library imports for servers of its own, which nobody starts here."""
 
-    The library names ssl's types for a server of its own, which nobody starts here.
-    """
-    if sys.modules.get("ssl", sys) is None:
-        names = types.ModuleType("ssl")
-        names.__getattr__ = lambda _name: None  # type: ignore[method-assign]
-        sys.modules["ssl"] = names
-        try:
-            import prometheus_client
-        finally:
-            sys.modules["ssl"] = None  # type: ignore[assignment]
-    else:
+
+def _prometheus() -> Any:
+    """The library, also where what it would serve with is not there (image/closure.py)."""
+    if sys.modules.get("ssl", sys) is not None:
         import prometheus_client
+
+        return prometheus_client
+    import urllib.request
+
+    # There when ssl is; the library names it for posts of its own.
+    vars(urllib.request).setdefault("HTTPSHandler", None)
+    there = {name: sys.modules.get(name) for name in _SERVERS}
+    for name in _SERVERS:
+        sys.modules[name] = module = types.ModuleType(name)
+        module.__getattr__ = lambda kind: type(kind, (), {})  # type: ignore[method-assign]
+    try:
+        import prometheus_client
+    finally:
+        for name, before in there.items():
+            if before is None and name != "ssl":  # which is None so that nobody imports it
+                del sys.modules[name]
+            else:
+                sys.modules[name] = before  # type: ignore[assignment]
     return prometheus_client
