@@ -275,7 +275,7 @@ class Appliance:
     async def begin_rest(self) -> None:
         """Import and begin the parts that a patient start has left; raises as they do."""
         # In a thread, so that the loop goes on serving: on a slow machine it takes seconds.
-        await asyncio.to_thread(_bring_in, self.settings)
+        await asyncio.to_thread(bring_in, self.settings)
         web, authority = self._parts[:2]
         assert isinstance(web, Web)
         assert isinstance(authority, Authority)
@@ -425,7 +425,7 @@ class Appliance:
                 self._say(f"{stack.vif.name}: {counted}")
 
 
-def _bring_in(settings: Settings) -> None:
+def bring_in(settings: Settings) -> None:
     """Import what `begin_rest` will import."""
     wanted = ["certificates", "secure"] if settings.tls.port or settings.tls.dot_port else []
     if wanted and settings.acme.directory is not None:

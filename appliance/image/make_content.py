@@ -55,7 +55,7 @@ def make_content(files: Mapping[str, Path], text: str, date: int, link: str, ben
 
 
 def make_hot(bench: Bench) -> None:
-    """The modules that the first answer needs, and what they compile.
+    """The modules that the first answer needs, what they compile, and what is imported next.
 
     On its own, so that a page can change without it.
     """
@@ -63,7 +63,8 @@ def make_hot(bench: Bench) -> None:
     names = json.loads((content / "hot.json").read_text())
     kept = [name for name in names if name != "__main__"]
     (bench.out / "hot.json").write_text(json.dumps(kept, indent=1))
-    shutil.copyfile(content / "made.marshal", bench.out / "made.marshal")
+    for name in ("made.marshal", "warm.json"):
+        shutil.copyfile(content / name, bench.out / name)
 
 
 def _copy(path: Path, target: Path, date: int) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,8 @@ MODULES: Final = f"python/lib/python{sys.version_info[0]}.{sys.version_info[1]}"
 looks beside itself and above, but not in the root itself, so it has a folder of its own."""
 COLD_MODULES: Final = "lib/python"
 """The same for what is not hot, relative to /usr."""
+FIRST: Final = 32767
+"""The highest priority that mksquashfs knows; nought is everybody else's."""
 NATIVE: Final = ("library", "dependencies")
 
 
@@ -76,12 +78,31 @@ def make_cold(bench: Bench) -> None:
         if path.name not in hot_objects:
             _put(path, top / "lib" / path.name)
     _put(bench.inputs["state"] / "state.ext4", top / "state.ext4")  # guest/state.py
+    for path in [top, *top.rglob("*")]:  # whatever the builder's umask is
+        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
     bench.say(f"{len(cold)} files into a squashfs")
+    order = bench.scratch / "order"
+    order.write_text("".join(
+        f"{path} {priority}\n" for path, priority in _priorities(bench, cold).items()
+    ))  # fmt: skip
     run([
-        "mksquashfs", top, bench.out / "cold.squashfs", "-noappend", "-no-progress", "-quiet",
-        "-all-root", "-no-xattrs", "-no-exports", "-mkfs-time", "0", "-all-time", "0",
-        "-processors", "1", "-comp", "xz", "-Xbcj", "x86", "-b", "256K",
-    ])  # fmt: skip
+        "mksquashfs", ".", bench.out / "cold.squashfs", "-sort", order, "-noappend",
+        "-no-progress", "-quiet", "-all-root", "-no-xattrs", "-no-exports",
+        "-mkfs-time", "0", "-all-time", "0", "-processors", "1",
+        "-comp", "xz", "-Xbcj", "x86", "-b", "512K",
+    ], cwd=top)  # fmt: skip
+
+
+def _priorities(bench: Bench, cold: Mapping[str, Path]) -> dict[str, int]:
+    """Files in the order in which a machine wants them, the first with the highest number.
+
+    Small files share a block, which is unpacked whole, and few of these are remembered. Larger
+    blocks than half a MB pack better, but starting TLS in 80 MB then takes a third longer.
+    """
+    warm = json.loads((bench.inputs["hot"] / "warm.json").read_text())
+    places = {_module_name(place): place for place in cold}
+    there = [places[name] for name in warm if name in places]
+    return {f"{COLD_MODULES}/{place}": FIRST - at for at, place in enumerate(there)}
 
 
 def make_base(bench: Bench) -> None:

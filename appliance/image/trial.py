@@ -3,8 +3,9 @@
     PYTHONPATH=... PYTHONHASHSEED=0 python -S -s -P trial.py OUT
 
 answers a request and a query on a pair of interfaces from OUT's `content.pickle`, in an interpreter
-that has not imported what loads a site. OUT gets `hot.json`, the modules that this took, and
-`made.marshal`, what they compiled (guest/made.py).
+that has not imported what loads a site. OUT gets `hot.json`, the modules that this took,
+`made.marshal`, what they compiled (guest/made.py), and `warm.json`, the modules that a machine
+imports next, in their order.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from typing import Any
 
 HOT = (
     "appliance.image.guest.boot", "appliance.image.guest.machine", "appliance.net.vif.packet",
-    "pathlib", "ctypes", "traceback", "importlib.machinery", "encodings.ascii", "encodings.idna",
+    "pathlib", "ctypes", "traceback", "importlib.machinery", "encodings.ascii",
 )  # fmt: skip
 """What a machine needs besides what the trial uses."""
 
 
-def trial(data: bytes) -> None:
-    """Answer a request and a query from what was written."""
+def trial(data: bytes) -> Any:
+    """Answer a request and a query from what was written; returns its settings."""
     settings, content = pickle.loads(data)  # noqa: S301 - written a moment ago
     for outside in ("key", "secondary", "primary", "update"):
         setattr(settings.dns, outside, ())  # secrets and neighbours are the machine's
@@ -53,6 +54,7 @@ def trial(data: bytes) -> None:
         await stack.close()
 
     asyncio.run(serve())
+    return settings
 
 
 async def _ask(client: Any, settings: Any) -> None:
@@ -85,8 +87,14 @@ if __name__ == "__main__":
     sys.modules["ssl"] = sys.modules["_hashlib"] = None  # type: ignore[assignment]  # as PID 1 does
     for name in HOT:
         __import__(name)
-    trial((place / "content.pickle").read_bytes())
+    settings = trial((place / "content.pickle").read_bytes())
     (place / "hot.json").write_text(json.dumps(sorted(sys.modules)))
     # Twice, as in bytecode.py: what is written depends on what else refers to it.
     data = marshal.dumps(marshal.loads(marshal.dumps(record.used())))  # noqa: S302
     (place / "made.marshal").write_bytes(data)
+    hot = set(sys.modules)
+    from appliance.app import bring_in
+
+    bring_in(settings)
+    warm = [name for name in sys.modules if name not in hot]
+    (place / "warm.json").write_text(json.dumps(warm))
