@@ -83,6 +83,34 @@ def test_the_clock_is_set_when_the_machine_has_slept(
     assert len(said) == len(settings)
 
 
+@pytest.mark.parametrize(("theirs", "ours", "woken"), [(1, 5.0, 0), (2, 1.0, 0), (61, 1.0, 1)])
+def test_a_clock_that_runs_wrong_is_no_sleep(
+    theirs: int, ours: float, woken: int, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An emulated machine measures its clock while its host is busy: connections must stay."""
+    began = time.time()
+    hours = iter([began, began, began + theirs])
+    seconds = iter([0.0, 0.0, ours])
+    moment = iter([began, began + ours])
+    looks: list[tuple[object, ...]] = []
+    awoken: list[object] = []
+    loop = SimpleNamespace(call_later=lambda _, look, *words: looks.append((look, *words)))
+    monkeypatch.setattr(attend, "read_clock", lambda clock: next(hours))
+    monkeypatch.setattr(attend, "awake", awoken.append)
+    monkeypatch.setattr(attend.asyncio, "get_running_loop", lambda: loop)
+    monkeypatch.setattr(
+        attend, "time", SimpleNamespace(
+            monotonic=lambda: next(seconds), time=lambda: next(moment),
+            clock_settime=lambda *_: None, CLOCK_REALTIME=0,
+        ),
+    )  # fmt: skip
+    attend._look(0, "appliance", (attend.read_clock(0), attend.time.monotonic()), corrected=False)
+    look, *words = looks.pop()
+    look(*words)  # type: ignore[operator]
+    assert len(awoken) == woken
+    assert len(said) == (theirs != 2), said
+
+
 def test_waking_renews_secrets_and_ends_connections(
     said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,7 @@ async def begin(appliance: Any) -> None:
     except OSError:
         return  # a machine without one
     set_clock(clock)
-    _look(clock, appliance)
+    _look(clock, appliance, (read_clock(clock), time.monotonic()), corrected=False)
 
 
 def _watch_button() -> None:
@@ -73,24 +73,39 @@ def read_clock(clock: int) -> float:
 
 def set_clock(clock: int) -> bool:
     """Set our clock by the hardware's if that is ahead or far behind; says whether it was."""
-    theirs = read_clock(clock)
+    return _set(read_clock(clock))
+
+
+def _set(theirs: float, *, aloud: bool = True) -> bool:
     ahead = theirs - time.time()
     # It ticks in whole seconds, so it reads up to one behind what it means.
     if -AHEAD <= ahead <= AHEAD:
         return False
     time.clock_settime(time.CLOCK_REALTIME, theirs + 0.5)
-    machine.say(f"init: the clock was {ahead:+.0f} s away from the machine's; set")
+    if aloud:
+        machine.say(f"init: the clock was {ahead:+.0f} s away from the machine's; set")
     return True
 
 
-def _look(clock: int, appliance: Any) -> None:
+def _look(clock: int, appliance: Any, before: tuple[float, float], corrected: bool) -> None:
+    """Compare the clocks with what they were, in seconds: the hardware's and ours.
+
+    Our clock may well run wrong, measured as it is while a busy host lets an emulated machine wait:
+    then it is set again and again, which is said once. What a machine has slept through is missing
+    all at once.
+    """
     try:
-        if set_clock(clock):
+        now = read_clock(clock), time.monotonic()
+        slept = (now[0] - before[0]) - (now[1] - before[1]) > AHEAD
+        if _set(now[0], aloud=slept) and not (slept or corrected):
+            machine.say("init: the clock runs wrong; it is set by the machine's from now on")
+            corrected = True
+        if slept:
             awake(appliance)
     except OSError as error:
         machine.say(f"init: the machine's clock: {error.strerror}")
         return
-    asyncio.get_running_loop().call_later(LOOK, _look, clock, appliance)
+    asyncio.get_running_loop().call_later(LOOK, _look, clock, appliance, now, corrected)
 
 
 def awake(appliance: Any) -> None:
