@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from appliance.commands import MISUSED, OK, config_path, of_images, say
+from appliance.commands import MISUSED, OK, complain, config_path, of_images, say
 
 if TYPE_CHECKING:
     from appliance.image.project import Project
     from appliance.image.qemu import Machine
 
+LEAST: Final = 64
+"""MB of memory (site/docs/vm.md)."""
 EPILOG = """\
 Ctrl-C presses the machine's power button, a second one cuts its power. What follows -- is the
 machine's own, as for `appliance serve`: appliance run -- --address 192.0.2.7/24"""
@@ -70,10 +72,24 @@ def _run(options: argparse.Namespace, path: Path) -> int:
 def _machine(project: Project, options: argparse.Namespace) -> Machine:
     from appliance.image import qemu
     from appliance.image.graph import BuildError
+    from appliance.image.project import is_stale
 
     image = project.output / "qemu"
     if not (image / "initramfs").exists():
         raise BuildError("there is no image: appliance build --target qemu")
+    if options.memory < LEAST:
+        raise BuildError(f"--memory {options.memory}: a machine wants {LEAST} MB at least")
+    if options.snapshot is not None and options.state is not None:
+        raise BuildError(
+            "--snapshot and --state: a restored machine would write what it remembers over what "
+            "the disk has learnt since; leave one of them out"
+        )
+    if options.tap and not options.print and not Path("/sys/class/net", options.tap).exists():
+        raise BuildError(
+            f"there is no {options.tap}; as root: ip tuntap add {options.tap} mode tap vnet_hdr"
+        )
+    if is_stale(project, "qemu"):
+        complain("this image is older than what is served; to renew it: appliance build")
     if options.state is not None:
         from appliance.image.state_disk import make_state
 

@@ -5,6 +5,7 @@ Imports the standard library, the settings and this package.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tomllib
 from collections.abc import Mapping
@@ -118,8 +119,12 @@ def build(project: Project, lock: locks.Lock, target: str, say: Say) -> dict[str
     graph = Graph(project.output / "store", say)
     last = steps_for(project, lock, target)
     outcomes = graph.build(last)
-    place = project.output / target
-    if any(outcome.made for outcome in outcomes.values()) or not place.exists():
+    place, note = project.output / target, project.output / f"{target}.json"
+    made = {step.name: outcomes[step.name].digest for step in last}
+    of = json.dumps({"content": lock.content["digest"], "steps": made}, sort_keys=True)
+    # Not whether a step was made now: what an edit undone asks for is in the store already.
+    if not place.exists() or _text(note) != of:
+        note.unlink(missing_ok=True)
         fresh = project.output / f"{target}.new"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
@@ -131,7 +136,25 @@ def build(project: Project, lock: locks.Lock, target: str, say: Say) -> dict[str
                     _link(path, fresh / path.name)
         shutil.rmtree(place, ignore_errors=True)
         fresh.rename(place)
+        note.write_text(of)
     return outcomes
+
+
+def is_stale(project: Project, target: str) -> bool:
+    """Whether what is served has changed since a target was last built."""
+    try:
+        digest = json.loads(_text(project.output / f"{target}.json"))["content"]
+    except (ValueError, KeyError):
+        return True
+    return bool(digest != project.content_digest())
+
+
+def _text(path: Path) -> str:
+    """What stands in a file; nothing when there is none."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def _link(source: Path | str, target: Path | str) -> Path | str:

@@ -136,7 +136,8 @@ def command(machine: Machine, control: Path | None = None) -> list[str]:
     for disk in machine.drives:
         # What is only read may lie in the host's cache: it is the same for every machine.
         how = "cache=none,readonly=off" if disk == machine.state else "readonly=on"
-        made += ["-drive", f"file={disk},format=raw,if=virtio,{how}"]
+        file = str(disk).replace(",", ",,")  # QEMU's way of having one in a word of options
+        made += ["-drive", f"file={file},format=raw,if=virtio,{how}"]
     if control is not None:
         made += ["-qmp", f"unix:{control},server=on,wait=off"]
     return [*made, *machine.extra]
@@ -168,7 +169,8 @@ def accelerator(image: Path, say: Say) -> str:
     found = "kvm" if probe(image) else "tcg"
     if found == "tcg":
         say("/dev/kvm is here, but no guest runs on it; emulating")
-    note.write_text(f"{boot} {found}\n")
+    with contextlib.suppress(OSError):  # somebody else's folder: tried again the next time
+        note.write_text(f"{boot} {found}\n")
     return found
 
 

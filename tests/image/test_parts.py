@@ -143,6 +143,13 @@ def test_the_command_line_names_disks_in_their_order(tmp_path: Path) -> None:
     )
 
 
+def test_a_path_may_have_a_comma(tmp_path: Path) -> None:
+    disk = tmp_path / "a,b" / "state.img"
+    words = qemu.command(machine(tmp_path, state=disk))
+    (drive,) = (word for word in words if "state.img" in word)
+    assert drive.startswith(f"file={tmp_path}/a,,b/state.img,format=raw,")
+
+
 def test_an_emulated_machine_is_not_asked_for_what_costs_it_most(tmp_path: Path) -> None:
     """Its timer is not measured; ACPI has the power button, but routes no interrupts."""
     emulated = machine(tmp_path)
