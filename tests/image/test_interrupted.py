@@ -66,6 +66,8 @@ def project(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_nothing_outlives_an_interrupted_build(project: Path, number: signal.Signals) -> None:
     path = f"{project / 'bin'}:{os.environ['PATH']}"
+    # What is ignored here, as below nohup, would be ignored there.
+    before = signal.signal(number, signal.default_int_handler)
     with subprocess.Popen(
         [sys.executable, "-m", "appliance", "build"],
         cwd=project,
@@ -74,6 +76,7 @@ def test_nothing_outlives_an_interrupted_build(project: Path, number: signal.Sig
         stderr=subprocess.STDOUT,
         text=True,
     ) as build:
+        signal.signal(number, before)
         note = project / "pid"
         until = time.monotonic() + 60
         while not note.exists() and build.poll() is None and time.monotonic() < until:
