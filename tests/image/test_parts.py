@@ -8,6 +8,7 @@ import ast
 import io
 import json
 import subprocess
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from appliance.image import closure, kernel, libvirt, qemu, recipe
 from appliance.image import lock as locks
 from appliance.image.cpio import write_cpio
 from appliance.image.graph import BuildError
+from appliance.image.guest import machine as guest
 from appliance.image.guest import overrides, state
 from appliance.image.project import load
 
@@ -218,6 +220,27 @@ def test_a_seed_overrides_key_by_key() -> None:
     )
     overrides.merge(document, {"log": {"level": "y"}})
     assert document == {"net": {"address": ["a"]}, "log": {"level": "y"}}
+
+
+@pytest.mark.filterwarnings("ignore:Python 3.14:DeprecationWarning")  # of a newer Python, by now
+@pytest.mark.parametrize("name", ["site/index.md", "../outside", "/outside"])
+def test_a_seed_is_unpacked_by_a_python_without_filters(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian 12's 3.11.2 has none (PEP 706)."""
+    device = tmp_path / "seed"
+    with tarfile.open(device, "w") as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    monkeypatch.setattr(overrides, "SEED", str(tmp_path / "to"))
+    monkeypatch.setattr(guest, "mount_kernel", lambda: None)
+    monkeypatch.delattr(tarfile, "data_filter")
+    if name == "site/index.md":
+        assert overrides.read_seed(str(device)) == {"site"}
+        assert (tmp_path / "to" / name).exists()
+    else:
+        with pytest.raises(StartError, match="is no file or folder below its top"):
+            overrides.read_seed(str(device))
+        assert not (tmp_path / "outside").exists()
 
 
 def test_a_layout_is_written_once_and_checked(tmp_path: Path) -> None:
