@@ -74,6 +74,7 @@ class TransferProtocol(asyncio.Protocol):
 
     def wait(self, seconds: float) -> None:
         """Close the stream when no conversation has begun by then."""
+        self._incoming = None  # what has come of it may be a whole zone
         self._timer = asyncio.get_running_loop().call_later(seconds, self.close)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -239,6 +240,21 @@ def test_words_that_nobody_asked_for_end_a_stream() -> None:
         assert host.wires[0].aborted
         await host.ask()
         assert len(host.wires) == 2
+
+    run(scenario())
+
+
+def test_a_stream_that_waits_holds_no_zone() -> None:
+    """What was transferred last went when the next conversation ended: for some, a day later."""
+    host = Host()
+
+    async def scenario() -> None:
+        found = await host.ask()
+        assert isinstance(found.result, Whole)
+        held = weakref.ref(found)
+        del found
+        assert held() is None
+        assert not host.wires[0].closed
 
     run(scenario())
 
