@@ -69,10 +69,11 @@ def harbour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[vessels.Vessel
 def packages_of_this_host(folder: Path) -> list[str]:
     """How pip here finds packages, for pip there: a mirror, and whom to trust about it."""
     listed = subprocess.run(
-        ["python3", "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
     ).stdout
     told = dict(line.partition("=")[::2] for line in listed.splitlines())
-    found = {key.rpartition(".")[2]: str(ast.literal_eval(value)) for key, value in told.items()}
+    keys = sorted(told, key=lambda key: key.startswith(":env:"))  # which stands over the files
+    found = {key.rpartition(".")[2]: str(ast.literal_eval(told[key])) for key in keys}
     settings = {key: found[key] for key in PIP if key in found}
     conf = folder / "pip.conf"
     lines = (f"{key} = {' '.join(value.split())}\n" for key, value in settings.items())
@@ -131,8 +132,8 @@ def test_it_serves_without_any_privilege(harbour: vessels.Vessels, tmp_path: Pat
 
 def opened(folder: Path) -> None:
     """Let everybody, so the container's nobody too, read what is below a folder of pytest's."""
-    for above in (folder, *list(folder.parents)[:3]):
-        above.chmod(0o755)
+    for above in (folder, *folder.parents[:2]):  # not /tmp, which everybody writes into
+        above.chmod(above.stat().st_mode | 0o055)
 
 
 @pytest.mark.parametrize(
