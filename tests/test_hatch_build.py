@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import subprocess
 import sys
@@ -93,3 +94,32 @@ def test_an_editable_installation_stays_pure(
     hook.initialize("editable", {})
     hook.finalize("editable", {}, "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_that_stays_pure_derives_from_what_is_compiled(module: ModuleType) -> None:
+    """Python refuses to make such an object, but only of a wheel: here both are pure."""
+    rooms = {"net": module.COMPILED, "dns": module.COMPILED_DNS, "tls": module.COMPILED_TLS}
+    package = ROOT / "appliance"
+    compiled = {package / room / f"{name}.py" for room, names in rooms.items() for name in names}
+    trees = {path: list(ast.walk(ast.parse(path.read_text()))) for path in package.rglob("*.py")}
+    assert compiled < trees.keys()
+    made = {
+        node.name for path in compiled for node in trees[path] if isinstance(node, ast.ClassDef)
+    }
+    found = []
+    for path in trees.keys() - compiled:
+        imported = {
+            alias.asname or alias.name
+            for node in trees[path]
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("appliance.")
+            for alias in node.names
+            if alias.name in made
+        }
+        found += [
+            f"{path.relative_to(ROOT)}: {node.name}"
+            for node in trees[path]
+            if isinstance(node, ast.ClassDef)
+            for base in node.bases
+            if isinstance(base, ast.Name) and base.id in imported
+        ]
+    assert found == []

@@ -40,28 +40,6 @@ class _Session(NamedTuple):
     end: dt.datetime  # of the certificate that was shown, UTC
 
 
-class _Stream(ClientStream):
-    """A stream that tells how its session could be taken up again, when it has ended well."""
-
-    __slots__ = ("_keep",)
-
-    def __init__(
-        self,
-        connection: SSL.Connection,
-        factory: Callable[[], asyncio.Protocol],
-        waiter: asyncio.Future[None],
-        trust: Trust,
-        keep: Callable[[SSL.Connection], None],
-    ) -> None:
-        super().__init__(connection, factory, waiter, LIMITS, judges=_judges(trust))
-        self._keep = keep
-
-    def _tell(self, error: BaseException | None) -> None:
-        if error is None and not self._told:
-            self._keep(self._connection)
-        super()._tell(error)
-
-
 class SecurePrimaries:
     """Makes streams to primaries; `SecurePrimaries(...)` is what `Service` wants as `secure`."""
 
@@ -89,9 +67,10 @@ class SecurePrimaries:
         # A resumed handshake shows no certificate; and whom we believe may have changed since.
         if kept is not None and kept.context is context and kept.end > dt.datetime.now(dt.UTC):
             connection.set_session(kept.session)
-        stream = _Stream(
-            connection, factory, waiter, trust, lambda ended: self._keep(primary, context, ended)
-        )
+        stream = ClientStream(
+            connection, factory, waiter, LIMITS, _judges(trust),
+            lambda ended: self._keep(primary, context, ended),
+        )  # fmt: skip
         connect = self._connect or loop.create_connection
         try:
             await connect(lambda: stream, primary.address, primary.port)

@@ -246,7 +246,7 @@ class ServerStream(TlsStream):
 class ClientStream(TlsStream):
     """The client's side: `connection` is ready to connect, `waiter` hears how that ends."""
 
-    __slots__ = ("_connection", "_factory", "_judges", "_waiter")
+    __slots__ = ("_connection", "_factory", "_judges", "_keep", "_waiter")
 
     def __init__(
         self,
@@ -255,9 +255,14 @@ class ClientStream(TlsStream):
         waiter: asyncio.Future[None],
         limits: Limits = LIMITS,
         judges: Iterable[Callable[[SSL.Connection], None]] = (),
+        keep: Callable[[SSL.Connection], None] | None = None,
     ) -> None:
-        """`judges` see the connection when its handshake is done, and raise TlsError to end it."""
+        """`judges` see the connection when its handshake is done, and raise TlsError to end it.
+
+        `keep` sees it when it has ended well, and may take its session.
+        """
         super().__init__(limits)
+        self._keep = keep
         self._judges = judges
         self._connection = connection
         self._factory = factory
@@ -281,6 +286,8 @@ class ClientStream(TlsStream):
 
     def _tell(self, error: BaseException | None) -> None:
         self._wake(error)
+        if error is None and not self._told and self._keep is not None:
+            self._keep(self._connection)
         super()._tell(error)
 
     def _fail(self, error: TlsError) -> None:
