@@ -61,8 +61,10 @@ class Clock(asyncio.SelectorEventLoop):
         return self.now
 
     def _run_once(self) -> None:
-        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
-            self.now = max(self.now, self._scheduled[0]._when)  # type: ignore[attr-defined]
+        if not self._ready:  # type: ignore[attr-defined]
+            # The first may be one that was cancelled: asyncio would wait for the next in earnest.
+            timers = (timer for timer in self._scheduled if not timer.cancelled())  # type: ignore[attr-defined]
+            self.now = max(self.now, min((timer.when() for timer in timers), default=self.now))
         super()._run_once()  # type: ignore[misc]
 
 
