@@ -102,8 +102,8 @@ def _apt_settings() -> str:
 
 
 def _proxies(settings: str) -> dict[str, str]:
-    """The same for debootstrap, which goes by wget."""
-    found = re.findall(r'^Acquire::(https?)::Proxy "([^"]+)"', settings, re.MULTILINE)
+    """The same for debootstrap, which goes by wget; apt has "DIRECT" for none."""
+    found = re.findall(r'^Acquire::(https?)::Proxy "(https?://[^"]+)"', settings, re.MULTILINE)
     return {f"{scheme}_proxy": proxy for scheme, proxy in found}
 
 
