@@ -136,6 +136,7 @@ def of_host(host: Host) -> Iterator[Broken]:
         ("half-open", half, limits.half_open),
         ("TIME-WAIT", waits, limits.time_wait),
         ("UDP flows", len(host.udp.flows), limits.udp_flows),
+        ("UDP peers", len(host.udp.peers), limits.udp_flows),
     ):
         if size > most:
             yield "tables", f"{size} {name}, at most {most}"

@@ -26,7 +26,7 @@ from appliance.net.isn import keyed_hash
 from appliance.net.link import Ipv6Settings, Link
 from appliance.net.neighbor import Neighbor
 from appliance.net.path import TCP, UDP, Ipv4Path, Ipv4UdpPath, TcpPath, UdpPath, frame
-from appliance.net.path6 import Ipv6Path, Ipv6UdpPath, label_of
+from appliance.net.path6 import Ipv6Path, Ipv6UdpPath, Labels, label_of
 from appliance.net.path_mtu import PathMtus
 from appliance.net.pieces import Pieces
 from appliance.net.routes import Route, Routes
@@ -109,6 +109,7 @@ class Network:
         self.path_mtus = PathMtus()
         self._random = random
         self._secret = random.randbytes(SECRET)
+        self._labels = Labels(self._secret)
         self._identifications = Identifications(random.randbytes(SECRET))
         self.errors = Errors(self, counters)
         self.links = [Link(self, vif, random)]
@@ -282,10 +283,9 @@ class Network:
         mtu = self.mtu_of(link, there)
         if len(there) == 4:
             return Ipv4UdpPath(neighbor, link.mac, here, there, port, remote_port, mtu)
-        key = there + here + remote_port.to_bytes(2) + port.to_bytes(2)
-        label = label_of(keyed_hash(self._secret, b"label" + key))
+        hops = self._hops(link)
         return Ipv6UdpPath(
-            neighbor, link.mac, here, there, port, remote_port, mtu, self._hops(link), label
+            neighbor, link.mac, here, there, port, remote_port, mtu, hops, self._labels
         )
 
     def _hops(self, link: Link) -> int:

@@ -259,6 +259,10 @@ class UdpPath:
         self.overhead = header + UDP_LEN  # octets of IP and UDP header per packet
         self._plain, self._before, self._behind = vnet
 
+    def aim(self, remote_port: bytes) -> None:
+        """Go to another port, two octets, of the same address."""
+        raise NotImplementedError
+
     def head(self, length: int) -> bytes:
         """Headers of a datagram of `length` octets."""
         return self._pour(self._plain, length)
@@ -298,6 +302,11 @@ class Ipv4UdpPath(UdpPath):
         addresses = int.from_bytes(self._flow[:8])
         self._ip_sum = fold(addresses + _IP_WORDS + UDP)
         self._pseudo = fold(addresses + UDP)
+
+    def aim(self, remote_port: bytes) -> None:
+        """Go to another port, two octets, of the same address."""
+        self.remote_port = remote_port[0] << 8 | remote_port[1]
+        self._flow = self._flow[:-2] + remote_port
 
     def _pour(self, vnet: bytes, length: int) -> bytes:
         udp = length + UDP_LEN

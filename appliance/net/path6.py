@@ -1,15 +1,18 @@
 """Where a flow's packets go over IPv6: `path`'s header templates, poured the other way.
 
 Shorter work than IPv4's: there is no header checksum, and a flow's label is part of the constants
-(RFC 6437). It imports `path`'s constants, `wire`, `checksum` and the neighbour that it sends to.
+(RFC 6437). It imports `path`'s constants, `wire`, `checksum`, the keyed hash and the neighbour that
+it sends to.
 """
 
 from __future__ import annotations
 
+from hashlib import shake_256
 from struct import Struct
 from typing import Final
 
 from appliance.net.checksum import pseudo_header_sum
+from appliance.net.isn import keyed_hash
 from appliance.net.neighbor import Neighbor
 from appliance.net.path import (
     ECT_0,
@@ -32,6 +35,9 @@ IPV6_LEN: Final = 40
 _TCP6: Final = Struct(">10s6s12sH38sIIHHHH")
 _TCP6_TIMESTAMP: Final = Struct(">10s6s12sH38sIIHHHHIII")
 _UDP6: Final = Struct(">10s6s12sH38sHH")
+
+# A number for each octet of the remote port, and then of ours.
+_NUMBERS: Final = Struct(">1024I")
 
 _NO_MAC: Final = bytes(6)
 _VNET6: Final = virtio.pack(
@@ -165,10 +171,37 @@ class Ipv6Path:
 _UDP6_VNET: Final = udp_vnet(IPV6_LEN)
 
 
+class Labels:
+    """Flow labels of datagrams: one for each flow, evenly spread, hard to guess (RFC 6437 §3).
+
+    Addresses go through a keyed hash, once for all the ports between them; then each octet of the
+    ports picks a number from a secret table of its own, and these are summed without carries
+    (tabulation hashing, Carter and Wegman 1979). A resolver asks from a new port each time.
+    """
+
+    __slots__ = ("_numbers", "_secret")
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        octets = shake_256(b"labels" + secret).digest(4 * 1024)
+        self._numbers: list[int] = list(_NUMBERS.unpack(octets))
+
+    def base(self, addresses: bytes, port: int) -> int:
+        """What all flows between `addresses` and our `port` share."""
+        numbers = self._numbers
+        base = keyed_hash(self._secret, b"label" + addresses)
+        return base ^ numbers[512 + (port >> 8)] ^ numbers[768 + (port & 0xFF)]
+
+    def of(self, base: int, remote_port: bytes) -> int:
+        """The label of the flow to `remote_port`, two octets."""
+        numbers = self._numbers
+        return label_of(base ^ numbers[remote_port[0]] ^ numbers[256 + remote_port[1]])
+
+
 class Ipv6UdpPath(UdpPath):
     """Header template of the datagrams from one local port to one remote port over IPv6."""
 
-    __slots__ = ("_flow", "_front", "_pseudo")
+    __slots__ = ("_base", "_flow", "_front", "_labels", "_pseudo")
 
     def __init__(
         self,
@@ -180,11 +213,14 @@ class Ipv6UdpPath(UdpPath):
         remote_port: int,
         mtu: int,
         hop_limit: int,
-        label: int,
+        labels: Labels,
     ) -> None:
         super().__init__(
             neighbor, local, remote, local_port, remote_port, mtu, IPV6_LEN, _UDP6_VNET
         )
+        self._labels = labels
+        self._base = labels.base(remote + local, local_port)
+        label = labels.of(self._base, remote_port.to_bytes(2))
         self._front = _front(src_mac, label, 0)
         self._flow = (
             bytes((UDP, hop_limit))
@@ -194,6 +230,13 @@ class Ipv6UdpPath(UdpPath):
             + remote_port.to_bytes(2)
         )
         self._pseudo = pseudo_header_sum(local, remote, UDP, 0)
+
+    def aim(self, remote_port: bytes) -> None:
+        """Go to another port, two octets, of the same address."""
+        self.remote_port = remote_port[0] << 8 | remote_port[1]
+        self._flow = self._flow[:-2] + remote_port
+        label = self._labels.of(self._base, remote_port)
+        self._front = self._front[:-4] + (6 << 28 | label).to_bytes(4)
 
     def _pour(self, vnet: bytes, length: int) -> bytes:
         udp = length + UDP_LEN

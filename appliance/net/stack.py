@@ -32,7 +32,7 @@ from appliance.net.syn_queue import Listener
 from appliance.net.tcb import Tcb, TcpSettings, TcpUser
 from appliance.net.tcp import Connection
 from appliance.net.tcp_table import AUDIT_INTERVAL, Limits, TcpTable
-from appliance.net.udp import UdpSocket, UdpUser
+from appliance.net.udp import UdpSocket, UdpUser, words_of
 from appliance.net.udp_table import UdpTable
 from appliance.net.vif.base import Vif
 
@@ -146,7 +146,7 @@ class Host:
                 if (
                     frame[_PROTOCOL6_AT] == UDP
                     and frame[IP_AT - 2] == 0x86
-                    and self._udp6_fast(frame, size, mac)
+                    and self._udp6_fast(frame, size, mac, link)
                 ):
                     continue
                 vnet, to_mac, kind, total, fragment, protocol, key, seq, ack, of, wnd, _ = unpack(
@@ -197,13 +197,19 @@ class Host:
         return self.strays is None and self.addresses.are_ends(key[:size], key[size:-4])
 
     def _udp_fast(self, frame: bytes, size: int, mac: bytes) -> bool:
-        """Take a datagram of a known flow over IPv4; False: it needs the long way."""
+        """Take a datagram of a known flow or a stranger over IPv4; False: it needs the long way."""
         key = frame[_TCP_AT - 8 : _TCP_AT + 4]
         flow = self.udp.flows.get(key)
+        if flow is None:
+            if self.udp.is_recent(key):
+                return False  # to be remembered
+            peer = self.udp.peers.get(key[:8])
+            words = peer.words if peer is not None else words_of(key[:8])
+        else:
+            words = flow.words
         # Octet by octet, since a compiler makes nothing dearer than an addition of it.
         if (
-            flow is None
-            or frame[IP_AT] != 0x45  # version 4, five words of header
+            frame[IP_AT] != 0x45  # version 4, five words of header
             or frame[IP_AT - 2] != 8  # ethertype 0x0800
             or frame[IP_AT - 1]
             or frame[_ETHERNET_AT : _ETHERNET_AT + 6] != mac
@@ -217,7 +223,7 @@ class Host:
             or frame[IP_AT + 6] & 0x3F
             or frame[IP_AT + 7]
             or (
-                flow.words
+                words
                 + frame[IP_AT + 1]
                 + total
                 + (frame[IP_AT + 4] + frame[IP_AT + 6] + frame[IP_AT + 8] + frame[IP_AT + 10] << 8)
@@ -231,6 +237,8 @@ class Host:
             length_and_sum = int.from_bytes(frame[_TCP_AT + 4 : _TCP_AT + 8])
             if not self._udp_sum_holds(frame, end, key, length_and_sum):
                 return False
+        if flow is None:
+            return self.udp.stranger(key, frame[_TCP_AT + 8 : end])
         self.counters.udp_in += 1
         socket = flow.socket
         if socket.answerer is not None:
@@ -267,11 +275,13 @@ class Host:
             self.tcp.unclaimed(key, now, seq, ack, of, wnd, frame, at, payload_at, end)
         return True
 
-    def _udp6_fast(self, frame: bytes, size: int, mac: bytes) -> bool:
-        """Take a datagram of a known flow over IPv6; False: it needs the long way."""
+    def _udp6_fast(self, frame: bytes, size: int, mac: bytes, link: Link) -> bool:
+        """Take a datagram of a known flow or a stranger over IPv6; False: it needs the long way."""
         key = frame[_TCP6_AT - 32 : _TCP6_AT + 4]
         flow = self.udp.flows.get(key)
-        if flow is None or size < _TCP6_AT + 8:
+        if size < _TCP6_AT + 8 or (
+            flow is None and (link.slaac is None or self.udp.is_recent(key))
+        ):
             return False
         length = frame[IP_AT + 4] << 8 | frame[IP_AT + 5]
         end = _TCP6_AT + length
@@ -285,6 +295,8 @@ class Host:
             or not (frame[0] & CHECKED or self._sum6_holds(frame, end, key, UDP))
         ):
             return False
+        if flow is None:
+            return self.udp.stranger(key, frame[_TCP6_AT + 8 : end])
         self.counters.udp_in += 1
         socket = flow.socket
         if socket.answerer is not None:
@@ -342,7 +354,7 @@ class Host:
         self.network.now = now
 
     def _finish_turn(self, now: float) -> None:
-        if self.udp.answered:
+        if self.udp.answered or self.udp.strangers:
             self.udp.send_answers()
         if self._dirty and self.tcp.audit_at == inf:
             self.tcp.audit_at = now + AUDIT_INTERVAL

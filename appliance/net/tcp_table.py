@@ -46,7 +46,7 @@ class Limits:
     connections: int = 65_536  # a full TCB idles at a few KB: half a gigabyte at the worst
     half_open: int = 1_024  # of all listeners; Linux's tcp_max_syn_backlog of a small machine
     time_wait: int = 16_384  # about 0.4 KB each
-    udp_flows: int = 4_096  # remote ports whose socket is remembered
+    udp_flows: int = 4_096  # remote ports whose socket is remembered, and as many addresses
     per_peer: int = 32_768  # connections of one remote address; half of all
     memory: int = 256 << 20  # octets queued and held by all connections together
 

@@ -112,6 +112,11 @@ class UdpSocket:
             del paths[next(iter(paths))]
         paths[source] = path
 
+    def unlearn(self, source: Endpoint) -> None:
+        """Find the way anew to `source`, who has written again and perhaps elsewhere."""
+        if self._paths:
+            self._paths.pop(source, None)
+
     def knows(self, remote: Endpoint) -> bool:
         """Tell whether datagrams have been sent to `remote`, as far as remembered."""
         return remote in self._paths
@@ -137,6 +142,19 @@ class UdpSocket:
             self._host.udp_close(self)
 
 
+class UdpPeer:
+    """An address that asks one of our ports from ports of its own: how each is answered."""
+
+    __slots__ = ("path", "port", "socket", "text", "words")
+
+    def __init__(self, socket: UdpSocket, text: str, path: UdpPath) -> None:
+        self.socket = socket
+        self.text = text
+        self.path = path  # back, aimed at whichever port is answered; nobody else holds it
+        self.port = path.local_port.to_bytes(2)  # ours, as it arrives
+        self.words = words_of(path.local + path.remote)
+
+
 class UdpFlow:
     """Who sends from one remote port to one of our sockets."""
 
@@ -147,9 +165,15 @@ class UdpFlow:
         self.source = source
         self.path = path  # back, from the address that was asked
         self.answers: list[bytes] = []  # of this turn; no more than a turn has frames
-        # Sum of the words of a plain IPv4 header that are those of every datagram of the flow:
-        # version and length, protocol, addresses (RFC 1071 §1).
-        self.words = 0x4500 + UDP + int.from_bytes(path.local + path.remote) % 0xFFFF
+        self.words = words_of(path.local + path.remote)
+
+
+def words_of(addresses: bytes) -> int:
+    """Sum of the words of a plain IPv4 header that all datagrams between two addresses share.
+
+    Version and length, protocol, addresses (RFC 1071 §1).
+    """
+    return 0x4500 + UDP + int.from_bytes(addresses) % 0xFFFF
 
 
 def _nothing(error: Exception) -> None:

@@ -1,7 +1,9 @@
 """The UDP sockets of a host: ports, and who has written to them (RFC 768, RFC 1122 §4.1).
 
-The host's fast pattern finds a known correspondent in `flows`; a stranger comes the long way, is
-remembered, and is a correspondent from then on.
+The host's fast pattern finds a known correspondent in `flows`. Most who ask a name server are
+strangers, as a resolver takes a new port for each question (RFC 5452 §9.2): one who asks a socket
+that answers at once is answered by what is known of its address, and only its addresses and ports
+are noted. Whoever writes again is remembered, and is a correspondent from then on.
 
 Answers of a turn leave at its end.  Those of equal length to one correspondent go as one
 super-datagram where the link takes such: the way through the kernel, the dearest part of an answer,
@@ -15,17 +17,23 @@ from __future__ import annotations
 import errno
 import random as random_module
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, Protocol
 
 from appliance.net.ephemeral import claim
 from appliance.net.network import Network, Packet
 from appliance.net.path import UDP, UdpPath
-from appliance.net.udp import Endpoint, UdpFlow, UdpSocket, UdpUser
+from appliance.net.udp import Endpoint, UdpFlow, UdpPeer, UdpSocket, UdpUser
+from appliance.net.wire import dhcp
 from appliance.net.wire import udp as wire_udp
 from appliance.net.wire.address import from_text, to_text
 
 MAX_OCTETS: Final = 65_000
 """Payload of a super-datagram: what a packet's length field leaves, and a little less."""
+EVICTED: Final = 64
+"""This part of the flows goes when there are too many."""
+PEER_SECONDS: Final = 10.0
+"""How long the way to an address is not asked for again, although routes or path MTUs change."""
 
 
 class UdpHost(Protocol):
@@ -50,6 +58,16 @@ class UdpTable:
         self._sockets: dict[tuple[bytes, int], UdpSocket] = {}
         self.answered: list[UdpFlow] = []
         """Those with answers that have not left yet."""
+        self.peers: dict[bytes, UdpPeer] = {}
+        """By the octets of both addresses, at most `max_flows` of 0.6 KB; then all begin anew."""
+        self._peers_until = 0.0
+        self.strangers: dict[bytes, tuple[UdpPeer, bytes]] = {}
+        """Those answered in this turn, with the answer, which has not left yet."""
+        # Strangers of late, as keys of `flows`, of 0.1 KB; each about `max_flows`, and the second
+        # the older. What ICMP says of their answers is believed (RFC 5927 §4.2).
+        self._recent: set[bytes] = set()
+        self._before: set[bytes] = set()
+        self._asking = b""  # the key of the stranger who was asked about last
 
     def bind(self, address: str, port: int, user: UdpUser) -> UdpSocket:
         """Receive datagrams to `address` ("" for any of ours) and `port` (0: one is chosen).
@@ -67,6 +85,7 @@ class UdpTable:
         """Give the socket's port back."""
         packed = from_text(socket.address) if socket.address else b""
         self._sockets.pop((packed, socket.port), None)
+        self.peers.clear()
         for key in socket.flows:
             flow = self.flows.get(key)
             if flow is not None and flow.socket is socket:
@@ -76,12 +95,26 @@ class UdpTable:
         """Find the way from `socket` to `destination`; OSError(ENETUNREACH) without one."""
         network = self._network
         there = from_text(destination[0])
-        here = from_text(socket.address) if socket.address else network.source_for(there)
+        here = from_text(socket.address) if socket.address else None
+        if here is None:
+            here = self._asked_at(there, destination[1], socket.port) or network.source_for(there)
         if here is not None and len(here) == len(there) and network.reachable(there):
             path = network.udp_path(here, there, socket.port, destination[1])
             if path is not None:
                 return path
         raise OSError(errno.ENETUNREACH, f"no route to {destination[0]}")
+
+    def _asked_at(self, there: bytes, remote_port: int, port: int) -> bytes | None:
+        """Which address of ours somebody wrote to, if of late: the answer may come later."""
+        ports = remote_port.to_bytes(2) + port.to_bytes(2)
+        found = None
+        for here in self._network.addresses.local:
+            key = there + here + ports
+            if key == self._asking:
+                return here
+            if key in self.flows or self.is_recent(key):
+                found = here
+        return found
 
     def udp_transmit(self, path: UdpPath, head: bytes, payload: bytes) -> None:
         """Send one datagram, or one super-datagram; a full link loses it, as links do."""
@@ -132,13 +165,70 @@ class UdpTable:
                 )
                 if path is not None:
                     flow = self._remember(key, socket, source, path)
-            else:
+            elif socket.answerer is None:
                 socket.remember(source, flow.path)
             if flow is not None and socket.answerer is not None:
                 self.answer(flow, data)
                 return True
         socket.user.udp_datagram(data, source)
         return True
+
+    def is_recent(self, key: bytes) -> bool:
+        """Tell whether a stranger of late was the one of this key."""
+        return key in self.strangers or key in self._recent or key in self._before
+
+    def stranger(self, key: bytes, data: bytes) -> bool:
+        """Have the sound datagram of a stranger answered; False if it must take the long way.
+
+        RFC 1122 §4.1.3.5: the answer will leave from the address that was asked.
+        """
+        peer = self.peers.get(key[:-4])
+        if peer is None or key[-2:] != peer.port:
+            peer = self._meet(key)
+            if peer is None:
+                return False
+        socket = peer.socket
+        answerer = socket.answerer
+        at = len(key) - 4
+        port = key[at] << 8 | key[at + 1]
+        if answerer is None or not port:
+            return False
+        self.counters.udp_in += 1
+        source = (peer.text, port)
+        socket.unlearn(source)
+        self._asking = key
+        try:
+            answer = answerer(data, source)
+        except Exception as error:
+            socket.on_failure(error)
+            answer = None
+        if answer is None:
+            self._recent.add(key)
+            self._age()
+        else:
+            self.strangers[key] = (peer, answer)
+        return True
+
+    def _meet(self, key: bytes) -> UdpPeer | None:
+        """Find out how to answer whoever sends from one address to a port of ours; None: do not."""
+        size = (len(key) - 4) >> 1
+        there, here = key[:size], key[size:-4]
+        port = int.from_bytes(key[-2:])
+        socket = self.socket(here, port)
+        if (
+            socket is None
+            or socket.answerer is None
+            or port == dhcp.CLIENT_PORT  # the link has a look first
+            or not self._network.addresses.are_ends(there, here)
+        ):
+            return None
+        path = self._network.udp_path(here, there, port, 0)
+        if path is None:
+            return None
+        if len(self.peers) >= self._max_flows:
+            self.peers.clear()
+        peer = self.peers[there + here] = UdpPeer(socket, to_text(there), path)
+        return peer
 
     def answer(self, flow: UdpFlow, data: bytes) -> None:
         """Have a datagram answered, and keep the answer for the end of the turn."""
@@ -157,6 +247,8 @@ class UdpTable:
 
     def send_answers(self) -> None:
         """Send what has been answered in this turn."""
+        if self.strangers:
+            self._answer_strangers()
         flows, self.answered = self.answered, []
         for flow in flows:
             answers, flow.answers = flow.answers, []
@@ -164,12 +256,30 @@ class UdpTable:
             most: int = path.neighbor.cache.link.udp_segments
             if len(answers) == 1 or most < 2 or path.neighbor.mac is None:
                 for answer in answers:
-                    self._send_one(flow, answer)
+                    self._send_one(flow.socket, path, answer)
             else:
                 self._send_many(flow, answers, most)
 
-    def _send_one(self, flow: UdpFlow, answer: bytes) -> None:
-        path = flow.path
+    def _answer_strangers(self) -> None:
+        """Send each its answer, and note who they were."""
+        strangers, self.strangers = self.strangers, {}
+        for key, (peer, answer) in strangers.items():
+            path = peer.path
+            path.aim(key[-4:-2])
+            self._send_one(peer.socket, path, answer)
+        self._recent.update(strangers)
+        self._age()
+        now = self._network.now
+        if now >= self._peers_until:
+            self._peers_until = now + PEER_SECONDS
+            self.peers.clear()
+
+    def _age(self) -> None:
+        """Forget the strangers of long ago, if there are many."""
+        if len(self._recent) >= self._max_flows:
+            self._before, self._recent = self._recent, set()
+
+    def _send_one(self, socket: UdpSocket, path: UdpPath, answer: bytes) -> None:
         length = len(answer)
         if length + path.overhead <= path.mtu:
             self.udp_transmit(path, path.head(length), answer)
@@ -177,7 +287,7 @@ class UdpTable:
         try:
             self.udp_cut(path, answer)
         except OSError as error:
-            flow.socket.user.udp_error(error)
+            socket.user.udp_error(error)
 
     def _send_many(self, flow: UdpFlow, answers: list[bytes], most: int) -> None:
         """Send answers in super-datagrams of at most `most`: equal ones, and a shorter one last."""
@@ -196,7 +306,7 @@ class UdpTable:
                 if end < limit and answers[end]:
                     end += 1
             if end == first + 1:
-                self._send_one(flow, answers[first])
+                self._send_one(flow.socket, path, answers[first])
             else:
                 octets = b"".join(answers[first:end])
                 head = path.super_head(len(octets), size)
@@ -206,11 +316,20 @@ class UdpTable:
 
     def _remember(self, key: bytes, socket: UdpSocket, source: Endpoint, path: UdpPath) -> UdpFlow:
         if len(self.flows) >= self._max_flows:
-            oldest = next(iter(self.flows))
-            self.flows.pop(oldest).socket.flows.discard(oldest)
+            # Many at once: the way to the oldest leads by the places of all that have gone before.
+            for oldest in list(islice(self.flows, 1 + self._max_flows // EVICTED)):
+                self.flows.pop(oldest).socket.flows.discard(oldest)
         flow = self.flows[key] = UdpFlow(socket, source, path)
         socket.flows.add(key)
-        socket.remember(source, path)
+        if socket.answerer is None:
+            socket.remember(source, path)
+            return flow
+        socket.unlearn(source)
+        waiting = self.strangers.pop(key, None)
+        if waiting is not None:
+            # Again in the same turn: both answers may leave together.
+            flow.answers.append(waiting[1])
+            self.answered.append(flow)
         return flow
 
     def error(
@@ -220,13 +339,21 @@ class UdpTable:
         """Tell the socket of an error, or of a path MTU; False if it never wrote there."""
         socket = self.socket(local, port)
         # RFC 5927 §4.2: of what was sent only the addresses and ports are remembered.
-        if socket is None or not socket.knows((to_text(remote), remote_port)):
+        key = remote + local + remote_port.to_bytes(2) + port.to_bytes(2)
+        if socket is None or not (
+            key in self.flows or self.is_recent(key) or socket.knows((to_text(remote), remote_port))
+        ):
             return False
         if error is not None:
             socket.user.udp_error(error)
         elif mtu:
             for each in self._sockets.values():
                 each.lower_mtu(remote, mtu)
+            for flow in self.flows.values():
+                if flow.path.remote == remote:
+                    flow.path.mtu = min(flow.path.mtu, mtu)
+            for own in self._network.addresses.local:
+                self.peers.pop(remote + own, None)
         return True
 
     def rerouted(self, cache: object, hop: bytes) -> None:
@@ -242,6 +369,7 @@ class UdpTable:
         self._forget(lambda path: path.local == address)
 
     def _forget(self, wanted: Callable[[UdpPath], bool]) -> None:
+        self.peers.clear()
         for socket in self._sockets.values():
             socket.forget(wanted)
         for key in [key for key, flow in self.flows.items() if wanted(flow.path)]:

@@ -240,6 +240,31 @@ def test_what_only_the_first_serves_is_handed_over() -> None:
     assert family.dns[0].got == []
 
 
+def test_strangers_are_answered_where_they_ask() -> None:
+    """By each worker's own socket; those to other ports by the first's."""
+    family = Family(2)
+    for host in family.hosts:
+        socket = host.udp.socket(b"", DNS)
+        assert socket is not None
+        socket.answer_by(lambda data, source: data, _raise)
+    family.hosts[0].udp_bind("", 4000, Sink()).answer_by(lambda data, source: data, _raise)
+    text = b"a question of a resolver"
+    for queue in (0, 1):
+        for port in (7000, 7001):
+            family.put(queue, IP(src=PEER, dst=OURS) / UDP(sport=port, dport=DNS) / text)
+            left = family.answers()
+            assert [len(packets) for packets in left] == [1 - queue, queue]
+            assert (left[queue][0][UDP].dport, bytes(left[queue][0][UDP].payload)) == (port, text)
+    assert family.steers[1].handed_over == 0
+    family.put(1, IP(src=PEER, dst=OURS) / UDP(sport=7000, dport=4000) / text)
+    assert [len(packets) for packets in family.answers()] == [1, 0]
+    assert family.steers[1].handed_over == 1
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
 def test_fragments_meet_at_the_first_and_go_where_they_belong() -> None:
     """RFC 791: of a segment for a connection of another worker."""
     family = Family(2)

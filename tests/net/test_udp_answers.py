@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.net.path6 import Ipv6UdpPath
+from appliance.net.path6 import Ipv6UdpPath, Labels
 from appliance.net.udp import UdpSocket
 from appliance.net.vif.offload import finish_checksum
 from appliance.net.wire import ethernet, ipv4, udp, virtio
@@ -197,7 +197,8 @@ def test_super_datagrams_over_ipv6() -> None:
     class Known:
         mac = b"\2" * 6
 
-    path = Ipv6UdpPath(Known(), b"\4" * 6, here, there, 53, 4000, MTU, 64, 1)  # type: ignore[arg-type]
+    labels = Labels(b"secret")
+    path = Ipv6UdpPath(Known(), b"\4" * 6, here, there, 53, 4000, MTU, 64, labels)  # type: ignore[arg-type]
     frame = path.super_head(7, 3) + b"aaabbbc"
     vnet = virtio.parse(frame)
     assert vnet == (virtio.NEEDS_CSUM, virtio.GSO_UDP_L4, 62, 3, 54, 6)
