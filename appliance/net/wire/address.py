@@ -7,7 +7,8 @@ which it is. Here alone it becomes text and back. Imports the standard library o
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address, ip_interface
+from ipaddress import ip_address, ip_interface
+from struct import Struct
 from typing import Final
 
 V4_LEN: Final = 4
@@ -17,6 +18,11 @@ V6_LEN: Final = 16
 CACHED: Final = 4096
 """Addresses whose text is kept: enough for the peers of a busy minute, about 0.5 MB at the most."""
 
+_GROUPS: Final = Struct("!8H")
+_SHAPE: Final = ":" + "{:x}:" * 8
+_TWO_ZEROS: Final = bytes(4)
+_RUNS: Final = tuple(":" + "0:" * length for length in range(8, 1, -1))
+
 
 @lru_cache(CACHED)
 def to_text(address: bytes) -> str:
@@ -24,8 +30,20 @@ def to_text(address: bytes) -> str:
     if len(address) == V4_LEN:
         return f"{address[0]}.{address[1]}.{address[2]}.{address[3]}"
     if len(address) == V6_LEN:
-        return str(IPv6Address(address))
+        return _text6(address)
     raise ValueError(f"an address has 4 or 16 octets, not {len(address)}")
+
+
+def _text6(address: bytes) -> str:
+    """RFC 5952 §4, in less time than `ipaddress` takes: name servers hear from many strangers."""
+    text = _SHAPE.format(*_GROUPS.unpack(address))
+    if _TWO_ZEROS in address:
+        # §4.2: the longest run of two or more, and the first of those.
+        for run in _RUNS:
+            at = text.find(run)
+            if at >= 0:
+                return f"{text[1 : max(at, 1)]}::{text[at + len(run) : -1]}"
+    return text[1:-1]
 
 
 @lru_cache(CACHED)

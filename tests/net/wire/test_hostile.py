@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv6Address
 
 import pytest
 from hypothesis import given
@@ -280,6 +281,13 @@ def test_not_a_mac(text: str) -> None:
 @given(st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16))
 def test_address_text_comes_back(octets: bytes) -> None:
     assert address.from_text(address.to_text(octets)) == octets
+
+
+@given(st.lists(st.sampled_from([0, 0, 1, 0xA0, 0xFFFF]), min_size=8, max_size=8))
+def test_addresses_of_ipv6_are_written_as_others_write_them(groups: list[int]) -> None:
+    """RFC 5952 §4."""
+    octets = b"".join(group.to_bytes(2) for group in groups)
+    assert address.to_text(octets) == str(IPv6Address(octets))
 
 
 def test_addresses() -> None:
