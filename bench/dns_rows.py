@@ -1,9 +1,10 @@
-"""More rows: the name server beside NSD and Knot, under four kinds of load, and a large zone.
+"""More rows: the name server beside NSD and Knot, under five kinds of load, and a large zone.
 
 Hot names that everybody asks for, the mixture of `material`, a flood of random subdomains that do
-not exist, and the mixture over four TCP connections with many queries under way. Both peers run
-one worker, give minimal answers and log nothing. The mixture over a zone of a million records has
-no peer but ourselves: the same server is asked of a small zone, too.
+not exist, the mixture with each query from another port, as resolvers ask, and the mixture over
+four TCP connections with many queries under way. Both peers run one worker, give minimal answers
+and log nothing. The mixture over a zone of a million records has no peer but ourselves: the same
+server is asked of a small zone, too.
 """
 
 from __future__ import annotations
@@ -48,13 +49,17 @@ LOADS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "hot": (_hot, "udp"),
     "mixed": (material.write_queries, "udp"),
     "flood": (_flood, "udp"),
+    "ports": (material.write_queries, "ports"),
     "tcp": (material.write_queries, "tcp"),
 }
-"""What is asked, and over what."""
+"""What is asked, and over what; "ports": over UDP, too."""
 
 
-def _dnsperf(bench: Bench, server: str, queries: Path, mode: str) -> Shot:
-    """Ask the list over and over, 200 outstanding from four sockets or connections."""
+def _ask(bench: Bench, server: str, queries: Path, mode: str) -> Shot:
+    """Ask the list over and over, 200 outstanding from four sockets or connections, or many."""
+    if mode == "ports":
+        asking = (bench.client, bench.generator_cpu, server, queries, bench.seconds)
+        return load.strangers(*asking)
     report = bench.client.run(
         *load.pin(bench.generator_cpu),
         *("dnsperf", "-s", server, "-p", "53", "-d", str(queries), "-l", str(bench.seconds)),
@@ -129,8 +134,8 @@ def _row(kind: str, name: str) -> Callable[[Bench], Result]:
             return rows.alternate(
                 bench,
                 Result(row, name, "queries/s"),
-                lambda: rows.measure(ours, lambda: _dnsperf(bench, OURS_ADDRESS, asked, mode)),
-                lambda: rows.measure(peer, lambda: _dnsperf(bench, PEER_ADDRESS, asked, mode)),
+                lambda: rows.measure(ours, lambda: _ask(bench, OURS_ADDRESS, asked, mode)),
+                lambda: rows.measure(peer, lambda: _ask(bench, PEER_ADDRESS, asked, mode)),
             )
 
     return measure
@@ -153,8 +158,8 @@ def _large(bench: Bench) -> Result:
         return rows.alternate(
             bench,
             Result("dns-million", "a small zone", "queries/s"),
-            lambda: rows.measure(ours, lambda: _dnsperf(bench, OURS_ADDRESS, large, "udp")),
-            lambda: rows.measure(ours, lambda: _dnsperf(bench, OURS_ADDRESS, small, "udp")),
+            lambda: rows.measure(ours, lambda: _ask(bench, OURS_ADDRESS, large, "udp")),
+            lambda: rows.measure(ours, lambda: _ask(bench, OURS_ADDRESS, small, "udp")),
         )
 
 

@@ -136,6 +136,11 @@ def _unusual(bench: Bench, address: str, path: str) -> Shot:
     return load.wrk(bench.client, bench.generator_cpu, url, 32, bench.seconds, *more)
 
 
+def _strangers(bench: Bench, address: str, path: str) -> Shot:
+    queries = material.write_queries(bench.folder)
+    return load.strangers(bench.client, bench.generator_cpu, address, queries, bench.seconds)
+
+
 def _queries(bench: Bench, server: Server, address: str, path: str) -> Side:
     """Queries over UDP: as many as it can answer, and besides, as many as dnsperf can ask."""
     queries = material.write_queries(bench.folder)
@@ -204,6 +209,7 @@ LARGE = ("1g.bin", material.LARGE)
 ROWS: dict[str, Callable[[Bench], Result]] = {
     "http-1k-c32-v6": _both_families("http-1k-c32-v6", "requests/s", SMALL, _asked(_wrk)),
     "http-1g-v6": _both_families("http-1g-v6", "MB/s", LARGE, _asked(_download)),
+    "dns-ports-v6": _both_families("dns-ports-v6", "queries/s", None, _asked(_strangers)),
     "dns-mixed-v6": _both_families("dns-mixed-v6", "queries/s", None, _queries),
     "http-1k-c32-workers-2": _workers(
         "http-1k-c32-workers-2", 2, "requests/s", SMALL, _asked(_wrk)

@@ -91,6 +91,18 @@ def barrage(
     return _queries(server, report)
 
 
+def strangers(
+    client: Namespace, processor: int | None, server: str, queries: Path, seconds: int
+) -> Shot:
+    """Ask each query of the list from another port (`bench.strangers`)."""
+    report = client.run(
+        *pin(processor),
+        *(sys.executable, "-m", "bench.strangers", server, str(queries), str(seconds)),
+        timeout=seconds + 60,
+    )
+    return _queries(server, report)
+
+
 def _queries(server: str, report: str) -> Shot:
     sent = figure(r"Queries sent:\s+(\d+)", report)
     completed = figure(r"Queries completed:\s+(\d+)", report)
