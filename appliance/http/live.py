@@ -1,5 +1,7 @@
 """The script that pages carry while somebody writes them: it reloads the page when it is old.
 
+It asks at once: what is written before its first question would go unseen.
+
 Imports nothing.
 """
 
@@ -12,13 +14,15 @@ SCRIPT = b"""
 <script>
 (function () {
   var known = null;
-  setInterval(function () {
+  function ask() {
     fetch("/_live", { cache: "no-store" }).then(function (answer) { return answer.text(); })
       .then(function (now) {
         if (known !== null && known !== now) location.reload();
         known = now;
       }).catch(function () {});
-  }, 500);
+  }
+  ask();
+  setInterval(ask, 500);
 })();
 </script>
 """
