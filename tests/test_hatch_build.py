@@ -123,3 +123,15 @@ def test_nothing_that_stays_pure_derives_from_what_is_compiled(module: ModuleTyp
             if isinstance(base, ast.Name) and base.id in imported
         ]
     assert found == []
+
+
+def test_it_compiles_where_no_library_is_there(module: ModuleType) -> None:
+    """What is to be installed first is built first: there are neither libraries nor their types."""
+    names = {"net": module.COMPILED, "dns": module.COMPILED_DNS, "tls": module.COMPILED_TLS}
+    said = subprocess.run(
+        [sys.executable, "-m", "mypy", "--no-site-packages", "--config-file=",
+         "--ignore-missing-imports", f"--cache-dir={tempfile.tempdir}",
+         *(f"appliance/{room}/{name}.py" for room, some in names.items() for name in some)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stdout + said.stderr

@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -26,7 +26,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from appliance.tls.errors import CredentialError
 
-Key = (
+# Said to be an alias, since mypyc reads this where the library and its types are absent.
+Key: TypeAlias = (
     ec.EllipticCurvePrivateKey
     | rsa.RSAPrivateKey
     | ed25519.Ed25519PrivateKey
