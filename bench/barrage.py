@@ -19,7 +19,9 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 SOCKETS = 16  # flows, so that every worker has some
 EACH = 25  # queries under way on one of them; 400 in all, fewer than a tap's queue holds (500)
@@ -184,23 +186,36 @@ class Barrage:
             self._under_way = [0] * SOCKETS
 
 
-def main() -> int:
-    """Ask, and print what came of it."""
-    parser = argparse.ArgumentParser(prog="python -m bench.barrage", description=__doc__)
+class Sender(Protocol):
+    """Who asks."""
+
+    sent: int
+    completed: int
+
+    def run(self, seconds: float) -> float:
+        """Ask for so long; how long it took."""
+
+    def close(self) -> None:
+        """Close the sockets."""
+
+
+def main(program: str, about: str | None, make: Callable[[str, list[bytes]], Sender]) -> int:
+    """Ask by the sender that `make` makes of address and queries; print what came of it."""
+    parser = argparse.ArgumentParser(prog=program, description=about)
     parser.add_argument("address")
     parser.add_argument("queries", type=Path, help="a name and a type in each line")
     parser.add_argument("seconds", type=float)
     arguments = parser.parse_args()
     lines = arguments.queries.read_text().splitlines()
     queries = [query(number, *line.split()) for number, line in enumerate(lines)]
-    barrage = Barrage(arguments.address, queries)
-    took = barrage.run(arguments.seconds)
-    barrage.close()
-    print(f"Queries sent: {barrage.sent}")
-    print(f"Queries completed: {barrage.completed}")
-    print(f"Queries per second: {barrage.completed / took:.1f}")
+    sender = make(arguments.address, queries)
+    took = sender.run(arguments.seconds)
+    sender.close()
+    print(f"Queries sent: {sender.sent}")
+    print(f"Queries completed: {sender.completed}")
+    print(f"Queries per second: {sender.completed / took:.1f}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("python -m bench.barrage", __doc__, Barrage))

@@ -83,21 +83,27 @@ def barrage(
     client: Namespace, processor: int | None, server: str, queries: Path, seconds: int
 ) -> Shot:
     """Ask the same by `bench.barrage`, which costs less, and the same over IPv4 and IPv6."""
-    report = client.run(
-        *pin(processor),
-        *(sys.executable, "-m", "bench.barrage", server, str(queries), str(seconds)),
-        timeout=seconds + 60,
-    )
-    return _queries(server, report)
+    return _sender("bench.barrage", client, processor, server, queries, seconds)
 
 
 def strangers(
     client: Namespace, processor: int | None, server: str, queries: Path, seconds: int
 ) -> Shot:
     """Ask each query of the list from another port (`bench.strangers`)."""
+    return _sender("bench.strangers", client, processor, server, queries, seconds)
+
+
+def _sender(
+    module: str,
+    client: Namespace,
+    processor: int | None,
+    server: str,
+    queries: Path,
+    seconds: int,
+) -> Shot:
     report = client.run(
         *pin(processor),
-        *(sys.executable, "-m", "bench.strangers", server, str(queries), str(seconds)),
+        *(sys.executable, "-m", module, server, str(queries), str(seconds)),
         timeout=seconds + 60,
     )
     return _queries(server, report)

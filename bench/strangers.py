@@ -12,16 +12,14 @@ servers rather than at queries per second. It imports nothing of the appliance.
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import select
 import socket
 import sys
 import time
-from pathlib import Path
 
-from bench.barrage import ANSWER_OCTETS, GREETING, GREETINGS, is_answer, query
+from bench.barrage import ANSWER_OCTETS, GREETING, GREETINGS, is_answer, main
 
 PORTS = 16_000  # below the 20,000 descriptors that many systems allow
 UNDER_WAY = 400  # fewer than a tap's queue holds (500)
@@ -104,25 +102,7 @@ class Strangers:
             each.close()
 
 
-def main() -> int:
-    """Ask, and print what came of it."""
-    parser = argparse.ArgumentParser(prog="python -m bench.strangers", description=__doc__)
-    parser.add_argument("address")
-    parser.add_argument("queries", type=Path, help="a name and a type in each line")
-    parser.add_argument("seconds", type=float)
-    arguments = parser.parse_args()
+if __name__ == "__main__":
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    lines = arguments.queries.read_text().splitlines()
-    queries = [query(number, *line.split()) for number, line in enumerate(lines)]
-    strangers = Strangers(arguments.address, queries)
-    took = strangers.run(arguments.seconds)
-    strangers.close()
-    print(f"Queries sent: {strangers.sent}")
-    print(f"Queries completed: {strangers.completed}")
-    print(f"Queries per second: {strangers.completed / took:.1f}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("python -m bench.strangers", __doc__, Strangers))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -390,34 +391,40 @@ def test_a_signed_zone_takes_no_updates(tmp_path: Path) -> None:
     server.kept[b"\7example\4test\0"].journal.close()  # type: ignore[union-attr]
 
 
+def updated(zones: Path, state: Path, say: Callable[[str], None]) -> Authority:
+    """A server of the zones that has taken an update of one, which its file has not got yet."""
+    options = Options(
+        extensions=Extensions(keys=Keys([KEY])),
+        policy=Policy([rule("upd.", None, ["*"], [])]),
+        state=state,
+    )
+    server = Authority(options, random=Random(1), say=say)
+    server.begin(load_zones(zones))
+    update = dns.update.UpdateMessage("example.test.")
+    update.add("new", 60, "A", "192.0.2.9")
+    update.use_tsig({dns.name.from_text("upd."): SECRET}, algorithm="hmac-sha256")
+    server.update(update.to_wire(), ("192.0.2.1", 53), lambda _: None)
+    batch = server.commit()
+    assert batch is not None
+    Updates.sync(batch)
+    server.committed(batch, False)
+    return server
+
+
 def test_no_update_is_put_on_top_of_what_others_have_signed(tmp_path: Path) -> None:
     """RFC 4035 §2.2: neither its SOA nor what was updated would have a signature that holds."""
     path = tmp_path / "zones" / "example.test.zone"
     path.parent.mkdir()
     for restarted in (False, True):
         path.write_text(ZONE)
-        options = Options(
-            extensions=Extensions(keys=Keys([KEY])),
-            policy=Policy([rule("upd.", None, ["*"], [])]),
-            state=tmp_path / f"state{restarted}",
-        )
         said: list[str] = []
-        server = Authority(options, random=Random(1), say=said.append)
-        server.begin(load_zones(path.parent))
-        update = dns.update.UpdateMessage("example.test.")
-        update.add("new", 60, "A", "192.0.2.9")
-        update.use_tsig({dns.name.from_text("upd."): SECRET}, algorithm="hmac-sha256")
-        server.update(update.to_wire(), ("192.0.2.1", 53), lambda _: None)
-        batch = server.commit()
-        assert batch is not None
-        Updates.sync(batch)
-        server.committed(batch, False)
+        server = updated(path.parent, tmp_path / f"state{restarted}", said.append)
         zone = signed(ZONE.replace("hostmaster 1 ", "hostmaster 9 "))
         path.write_text(zone_text(zone, ""))
         loaded = load_zones(path.parent)
         if restarted:
             server.kept[zone.origin].journal.close()  # type: ignore[union-attr]
-            server = Authority(options, random=Random(1))
+            server = Authority(server.options, random=Random(1))
             said += map(str, server.begin(loaded))
         else:
             plan = server.plan(server.unchanged(loaded), [server.kept[zone.origin].zone])
@@ -437,20 +444,7 @@ def test_a_signed_file_that_is_read_again_is_newer_or_not_served(
     """As at a reload: secondaries would not follow to a serial that is not newer (RFC 1982)."""
     (tmp_path / "example.test.zone").write_text(ZONE)
     said: list[str] = []
-    options = Options(
-        extensions=Extensions(keys=Keys([KEY])),
-        policy=Policy([rule("upd.", None, ["*"], [])]),
-        state=tmp_path / "state",
-    )
-    server = Authority(options, random=Random(1), say=said.append)
-    server.begin(load_zones(tmp_path))
-    update = dns.update.UpdateMessage("example.test.")
-    update.add("new", 60, "A", "192.0.2.9")
-    update.use_tsig({dns.name.from_text("upd."): SECRET}, algorithm="hmac-sha256")
-    server.update(update.to_wire(), ("192.0.2.1", 53), lambda _: None)
-    batch = server.commit()
-    assert batch is not None
-    server.committed(batch, False)
+    server = updated(tmp_path, tmp_path / "state", said.append)
     zone = signed(ZONE.replace("hostmaster 1 ", f"hostmaster {serial} "))
     zone.files = (str(tmp_path / "example.test.zone"),)
     kept = server.kept[zone.origin]
