@@ -35,7 +35,7 @@ UDP_LEN: Final = 8
 # protocol | checksum | addresses and ports | seq, ack, offset+flags, window, checksum, urgent
 _TCP4: Final = Struct(">10s6s10sH6sH12sIIHHHH")
 _TCP4_TIMESTAMP: Final = Struct(">10s6s10sH6sH12sIIHHHHIII")
-_UDP4: Final = Struct(">10s6s10sH6sH12sHH")
+_UDP4: Final = Struct(">10s6s10sH6sH10sHHH")  # the remote port stands alone
 
 _NO_MAC: Final = bytes(6)
 # What is the same in every packet over IPv4: ethertype, version, header length and TOS; then
@@ -259,8 +259,8 @@ class UdpPath:
         self.overhead = header + UDP_LEN  # octets of IP and UDP header per packet
         self._plain, self._before, self._behind = vnet
 
-    def aim(self, remote_port: bytes) -> None:
-        """Go to another port, two octets, of the same address."""
+    def aim(self, remote_port: int) -> None:
+        """Go to another port of the same address."""
         raise NotImplementedError
 
     def head(self, length: int) -> bytes:
@@ -297,16 +297,15 @@ class Ipv4UdpPath(UdpPath):
         super().__init__(
             neighbor, local, remote, local_port, remote_port, mtu, IPV4_LEN, _UDP4_VNET
         )
-        self._flow = local + remote + local_port.to_bytes(2) + remote_port.to_bytes(2)
+        self._flow = local + remote + local_port.to_bytes(2)
         self._front = src_mac + _FRONT4
         addresses = int.from_bytes(self._flow[:8])
         self._ip_sum = fold(addresses + _IP_WORDS + UDP)
         self._pseudo = fold(addresses + UDP)
 
-    def aim(self, remote_port: bytes) -> None:
-        """Go to another port, two octets, of the same address."""
-        self.remote_port = remote_port[0] << 8 | remote_port[1]
-        self._flow = self._flow[:-2] + remote_port
+    def aim(self, remote_port: int) -> None:
+        """Go to another port of the same address."""
+        self.remote_port = remote_port
 
     def _pour(self, vnet: bytes, length: int) -> bytes:
         udp = length + UDP_LEN
@@ -321,6 +320,7 @@ class Ipv4UdpPath(UdpPath):
             _MIDDLE4_UDP,
             ((ip_sum & 0xFFFF) + (ip_sum >> 16)) ^ 0xFFFF,
             self._flow,
+            self.remote_port,
             udp,
             (udp_sum & 0xFFFF) + (udp_sum >> 16),
         )

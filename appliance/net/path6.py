@@ -31,10 +31,11 @@ from appliance.net.wire import ethernet, ipv6, virtio
 IPV6_LEN: Final = 40
 
 # virtio_net_hdr | dst MAC | src MAC, ethertype, version+class+label | payload length | next header,
-# hop limit, addresses and ports | seq, ack, offset+flags, window, checksum, urgent
+# hop limit, addresses and ports | seq, ack, offset+flags, window, checksum, urgent; of a datagram,
+# the word with the label and the remote port stand alone
 _TCP6: Final = Struct(">10s6s12sH38sIIHHHH")
 _TCP6_TIMESTAMP: Final = Struct(">10s6s12sH38sIIHHHHIII")
-_UDP6: Final = Struct(">10s6s12sH38sHH")
+_UDP6: Final = Struct(">10s6s8sIH36sHHH")
 
 # A number for each octet of the remote port, and then of ours.
 _NUMBERS: Final = Struct(">1024I")
@@ -192,16 +193,16 @@ class Labels:
         base = keyed_hash(self._secret, b"label" + addresses)
         return base ^ numbers[512 + (port >> 8)] ^ numbers[768 + (port & 0xFF)]
 
-    def of(self, base: int, remote_port: bytes) -> int:
-        """The label of the flow to `remote_port`, two octets."""
+    def of(self, base: int, remote_port: int) -> int:
+        """The label of the flow to `remote_port`."""
         numbers = self._numbers
-        return label_of(base ^ numbers[remote_port[0]] ^ numbers[256 + remote_port[1]])
+        return label_of(base ^ numbers[remote_port >> 8] ^ numbers[256 + (remote_port & 0xFF)])
 
 
 class Ipv6UdpPath(UdpPath):
     """Header template of the datagrams from one local port to one remote port over IPv6."""
 
-    __slots__ = ("_base", "_flow", "_front", "_labels", "_pseudo")
+    __slots__ = ("_base", "_flow", "_front", "_labels", "_pseudo", "_word")
 
     def __init__(
         self,
@@ -220,23 +221,15 @@ class Ipv6UdpPath(UdpPath):
         )
         self._labels = labels
         self._base = labels.base(remote + local, local_port)
-        label = labels.of(self._base, remote_port.to_bytes(2))
-        self._front = _front(src_mac, label, 0)
-        self._flow = (
-            bytes((UDP, hop_limit))
-            + local
-            + remote
-            + local_port.to_bytes(2)
-            + remote_port.to_bytes(2)
-        )
+        self._front = src_mac + ethernet.ETHERTYPE_IPV6.to_bytes(2)
+        self._flow = bytes((UDP, hop_limit)) + local + remote + local_port.to_bytes(2)
         self._pseudo = pseudo_header_sum(local, remote, UDP, 0)
+        self.aim(remote_port)
 
-    def aim(self, remote_port: bytes) -> None:
-        """Go to another port, two octets, of the same address."""
-        self.remote_port = remote_port[0] << 8 | remote_port[1]
-        self._flow = self._flow[:-2] + remote_port
-        label = self._labels.of(self._base, remote_port)
-        self._front = self._front[:-4] + (6 << 28 | label).to_bytes(4)
+    def aim(self, remote_port: int) -> None:
+        """Go to another port of the same address."""
+        self.remote_port = remote_port
+        self._word = 6 << 28 | self._labels.of(self._base, remote_port)
 
     def _pour(self, vnet: bytes, length: int) -> bytes:
         udp = length + UDP_LEN
@@ -245,8 +238,10 @@ class Ipv6UdpPath(UdpPath):
             vnet,
             self.neighbor.mac or _NO_MAC,
             self._front,
+            self._word,
             udp,
             self._flow,
+            self.remote_port,
             udp,
             (udp_sum & 0xFFFF) + (udp_sum >> 16),
         )

@@ -154,6 +154,15 @@ class UdpPeer:
         self.port = path.local_port.to_bytes(2)  # ours, as it arrives
         self.words = words_of(path.local + path.remote)
 
+    def leads_as(self, path: UdpPath) -> bool:
+        """Tell whether a path is ours but for the remote port."""
+        ours = self.path
+        return (
+            ours.remote == path.remote
+            and ours.local == path.local
+            and ours.local_port == path.local_port
+        )
+
 
 class UdpFlow:
     """Who sends from one remote port to one of our sockets."""

@@ -61,8 +61,8 @@ class UdpTable:
         self.peers: dict[bytes, UdpPeer] = {}
         """By the octets of both addresses, at most `max_flows` of 0.6 KB; then all begin anew."""
         self._peers_until = 0.0
-        self.strangers: dict[bytes, tuple[UdpPeer, bytes]] = {}
-        """Those answered in this turn, with the answer, which has not left yet."""
+        self.strangers: list[tuple[UdpPeer, int, bytes]] = []
+        """Those answered in this turn: where from, the port, and the answer, which has not left."""
         # Strangers of late, as keys of `flows`, of 0.1 KB; each about `max_flows`, and the second
         # the older. What ICMP says of their answers is believed (RFC 5927 §4.2).
         self._recent: set[bytes] = set()
@@ -175,7 +175,7 @@ class UdpTable:
 
     def is_recent(self, key: bytes) -> bool:
         """Tell whether a stranger of late was the one of this key."""
-        return key in self.strangers or key in self._recent or key in self._before
+        return key in self._recent or key in self._before
 
     def stranger(self, key: bytes, data: bytes) -> bool:
         """Have the sound datagram of a stranger answered; False if it must take the long way.
@@ -202,11 +202,11 @@ class UdpTable:
         except Exception as error:
             socket.on_failure(error)
             answer = None
-        if answer is None:
-            self._recent.add(key)
-            self._age()
-        else:
-            self.strangers[key] = (peer, answer)
+        if answer is not None:
+            self.strangers.append((peer, port, answer))
+        if len(self._recent) >= self._max_flows:
+            self._before, self._recent = self._recent, set()
+        self._recent.add(key)
         return True
 
     def _meet(self, key: bytes) -> UdpPeer | None:
@@ -261,23 +261,16 @@ class UdpTable:
                 self._send_many(flow, answers, most)
 
     def _answer_strangers(self) -> None:
-        """Send each its answer, and note who they were."""
-        strangers, self.strangers = self.strangers, {}
-        for key, (peer, answer) in strangers.items():
+        """Send each its answer."""
+        strangers, self.strangers = self.strangers, []
+        for peer, port, answer in strangers:
             path = peer.path
-            path.aim(key[-4:-2])
+            path.aim(port)
             self._send_one(peer.socket, path, answer)
-        self._recent.update(strangers)
-        self._age()
         now = self._network.now
         if now >= self._peers_until:
             self._peers_until = now + PEER_SECONDS
             self.peers.clear()
-
-    def _age(self) -> None:
-        """Forget the strangers of long ago, if there are many."""
-        if len(self._recent) >= self._max_flows:
-            self._before, self._recent = self._recent, set()
 
     def _send_one(self, socket: UdpSocket, path: UdpPath, answer: bytes) -> None:
         length = len(answer)
@@ -325,11 +318,13 @@ class UdpTable:
             socket.remember(source, path)
             return flow
         socket.unlearn(source)
-        waiting = self.strangers.pop(key, None)
-        if waiting is not None:
-            # Again in the same turn: both answers may leave together.
-            flow.answers.append(waiting[1])
-            self.answered.append(flow)
+        for number, (peer, port, answer) in enumerate(self.strangers):
+            if port == path.remote_port and peer.leads_as(path):
+                # Again in the same turn: both answers may leave together.
+                del self.strangers[number]
+                flow.answers.append(answer)
+                self.answered.append(flow)
+                break
         return flow
 
     def error(
