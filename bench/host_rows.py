@@ -7,8 +7,8 @@ leaves one free. Of two processors it has one, but in the row of requests that t
 through HTTP, dear to answer and cheap to send: there all of them may use both.
 
 The rows of DNS are asked by `bench.barrage`, and by dnsperf besides ("also"). With dnsperf alone
-they would measure dnsperf: it takes more processor for a query than the server that it asks, and
-two fifths more over IPv6 than over IPv4. So it asks fewer there, and fewer come in a turn.
+they would measure dnsperf: it takes more processor for a query than the server that it asks, so
+that the server's turns are never full.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from bench import load, material, rows
-from bench.lab import LabError, Namespace, Server, serve
+from bench.lab import LabError, Server, serve
 from bench.load import Shot
 from bench.rows import OURS_ADDRESS, OURS_HOST, TAP, Bench, Files, Result, Side
 
 OURS6, OURS6_HOST = "fd77:1::2", "fd77:1::1"
 MANY_TAP, MANY_ADDRESS, MANY_HOST = "tap1", "10.77.3.2", "10.77.3.1"
+_BESIDE = {OURS6: OURS6_HOST, OURS_ADDRESS: OURS_HOST, MANY_ADDRESS: MANY_HOST}
 ONE = "one worker"
 IPV4 = "IPv4"
 
@@ -143,16 +143,12 @@ def _strangers(bench: Bench, address: str, path: str) -> Shot:
 
 def _queries(bench: Bench, server: Server, address: str, path: str) -> Side:
     """Queries over UDP: as many as it can answer, and besides, as many as dnsperf can ask."""
-    queries = material.write_queries(bench.folder)
-
-    def by(ask: Callable[[Namespace, int | None, str, Path, int], Shot]) -> Side:
-        return _asked(
-            lambda bench, address, _: ask(
-                bench.client, bench.generator_cpu, address, queries, bench.seconds
-            )
-        )(bench, server, address, path)
-
-    side, other = by(load.barrage), by(load.dnsperf)
+    asking = (
+        bench.client, bench.generator_cpu, address, material.write_queries(bench.folder),
+        bench.seconds,
+    )  # fmt: skip
+    side = _asked(lambda *_: load.barrage(*asking))(bench, server, address, path)
+    other = _asked(lambda *_: load.dnsperf(*asking, _BESIDE[address]))(bench, server, address, path)
     more = {"queries/s by dnsperf": other.figure, "cpu µs by dnsperf": other.cpu_us}
     return replace(side, more=side.more | more)
 
