@@ -274,7 +274,7 @@ class Errors:
             ports = frame[at + 2 : at + 4] + frame[at : at + 2]
             if quoted.protocol == UDP:
                 port, remote_port = int.from_bytes(ports[2:]), int.from_bytes(ports[:2])
-                known = upper.udp_error(here, port, there, remote_port, error, mtu)
+                known = upper.udp_error(here, port, there, remote_port, error)
             elif quoted.protocol == TCP:
                 sequence = int.from_bytes(frame[at + 4 : at + 8])
                 known = upper.tcp_error(there + here + ports, sequence, error, mtu, now)
@@ -328,7 +328,7 @@ class Errors:
                 int.from_bytes(frame[start + 2 : start + 4]),
             )
             # RFC 1122 §4.1.3.3.
-            self._network.upper.udp_error(packet.src, port, packet.dst, remote_port, error, 0)
+            self._network.upper.udp_error(packet.src, port, packet.dst, remote_port, error)
         elif packet.protocol in (wire_icmp.PROTOCOL, icmpv6.PROTOCOL) and start + 8 <= len(frame):
             rest = int.from_bytes(frame[start + 4 : start + 8])
             self._not_echoed(packet.src, frame[start], rest, error)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import random as random_module
+from collections.abc import Collection
 from math import inf
 from typing import Final, Protocol
 
@@ -71,11 +72,13 @@ class Upper(Protocol):
         ...
 
     def udp_error(
-        self, local: bytes, port: int, remote: bytes, remote_port: int, error: OSError | None,
-        mtu: int,
-    ) -> bool:  # fmt: skip
-        """ICMP speaks of a datagram: an error, or a path MTU; False if we never sent one."""
+        self, local: bytes, port: int, remote: bytes, remote_port: int, error: OSError | None
+    ) -> bool:
+        """ICMP speaks of a datagram; False if we never sent one."""
         ...
+
+    def path_mtus_changed(self, remotes: Collection[bytes]) -> None:
+        """Packets to `remotes` must be smaller, or may be larger again, from now on."""
 
     def neighbor_failed(self, address: bytes, error: OSError) -> None:
         """Nobody answers at the next hop `address`."""
@@ -212,10 +215,10 @@ class Network:
             earliest = min(earliest, link.deadline())
         if len(self.fragments):
             earliest = min(earliest, self.fragments.deadline())
-        return earliest
+        return min(earliest, self.path_mtus.deadline())
 
     def advance(self, now: float) -> None:
-        """Let links and fragments do what is due."""
+        """Let links, fragments and path MTUs do what is due."""
         for link in self.links:
             if link.deadline() <= now:
                 link.advance(now)
@@ -224,6 +227,9 @@ class Network:
                 self.counters.ip_fragment_timeout += 1
                 if expired.quote:
                     self.errors.reassembly_timeout(expired.family, expired.quote, now)
+        if self.path_mtus.deadline() <= now:
+            # RFC 8201 §5.3: who keeps a number is told that it may be larger.
+            self.upper.path_mtus_changed(set(self.path_mtus.expire(now)))
         self.agenda.at = inf
         self.agenda.lower(self.deadline())
 
@@ -298,7 +304,9 @@ class Network:
 
     def learn_path_mtu(self, there: bytes, mtu: int) -> None:
         """Remember that a router on the way to `there` takes no more than `mtu` octets."""
-        self.path_mtus.learn(there, mtu, self.now)
+        gone = self.path_mtus.learn(there, mtu, self.now)
+        self.agenda.lower(self.path_mtus.deadline())
+        self.upper.path_mtus_changed({there, gone} if gone else {there})
 
     def source_for(self, there: bytes) -> bytes | None:
         """Our address to speak to `there` from; None without a way or an address."""

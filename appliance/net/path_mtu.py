@@ -1,11 +1,13 @@
 """How many octets reach a destination, as routers on the way have said (RFC 1191, RFC 8201 §5).
 
-A smaller path MTU is believed for ten minutes, and then tried anew; whether it is believed at all
-is `icmp_errors`' business, and TCP's own search is `plpmtud`'s. Imports the standard library only.
+A smaller path MTU is believed for ten minutes, and then tried anew: the owner asks what has expired
+and tells whoever kept a number of its own. Whether a router is believed at all is `icmp_errors`'
+business, and TCP's own search is `plpmtud`'s. Imports the standard library only.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 PATH_MTU_SECONDS: Final = 600.0
@@ -20,7 +22,7 @@ class PathMtus:
     def __init__(self, capacity: int = MAX_PATH_MTUS) -> None:
         self._capacity = capacity
         self._known: dict[bytes, tuple[int, float]] = {}
-        """Destination -> octets, and until when, seconds."""
+        """Destination -> octets, and until when, seconds; in the order of the latter."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -28,16 +30,37 @@ class PathMtus:
     def towards(self, there: bytes, mtu: int, now: float) -> int:
         """Octets of packet that reach `there` by a link of `mtu` octets."""
         known = self._known.get(there)
-        if known is None:
+        if known is None or known[1] <= now:
             return mtu
-        if known[1] > now:
-            return min(mtu, known[0])
-        del self._known[there]
-        return mtu
+        return min(mtu, known[0])
 
-    def learn(self, there: bytes, mtu: int, now: float) -> None:
-        """Remember that a router on the way to `there` takes no more than `mtu` octets."""
-        self._known.pop(there, None)
-        if len(self._known) >= self._capacity:
-            del self._known[next(iter(self._known))]
+    def learn(self, there: bytes, mtu: int, now: float) -> bytes:
+        """Remember that a router on the way to `there` takes no more than `mtu` octets.
+
+        Returns the destination that is forgotten for it, b"" for none.
+        """
+        gone = b""
+        # RFC 8201 §4: a router's word MUST NOT raise what is known.
+        mtu = self.towards(there, mtu, now)
+        if self._known.pop(there, None) is None and len(self._known) >= self._capacity:
+            gone = next(iter(self._known))
+            del self._known[gone]
         self._known[there] = (mtu, now + PATH_MTU_SECONDS)
+        return gone
+
+    def deadline(self) -> float:
+        """When `expire` forgets something, seconds; inf: never."""
+        for _, until in self._known.values():
+            return until
+        return inf
+
+    def expire(self, now: float) -> list[bytes]:
+        """Forget what was told too long ago; returns the destinations."""
+        gone = []
+        for there, (_, until) in self._known.items():
+            if until > now:
+                break
+            gone.append(there)
+        for there in gone:
+            del self._known[there]
+        return gone

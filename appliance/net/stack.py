@@ -17,7 +17,7 @@ Bounds are in `Limits`.  It imports everything below it in this folder and no op
 from __future__ import annotations
 
 import random as random_module
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from heapq import heapify, heappop, heappush
 from math import inf
 from struct import Struct
@@ -512,11 +512,14 @@ class Host:
         return self.tcp.error(key, sequence, error, mtu, now)
 
     def udp_error(
-        self, local: bytes, port: int, remote: bytes, remote_port: int, error: OSError | None,
-        mtu: int,
-    ) -> bool:  # fmt: skip
+        self, local: bytes, port: int, remote: bytes, remote_port: int, error: OSError | None
+    ) -> bool:
         """ICMP speaks of a datagram of ours; False when we never sent one there."""
-        return self.udp.error(local, port, remote, remote_port, error, mtu)
+        return self.udp.error(local, port, remote, remote_port, error)
+
+    def path_mtus_changed(self, remotes: Collection[bytes]) -> None:
+        """Datagrams follow what is known of their ways; TCP searches by itself (`plpmtud`)."""
+        self.udp.path_mtus_changed(remotes)
 
     def rerouted(self, cache: object, hop: bytes) -> None:
         """What goes by a neighbour must find its way anew."""

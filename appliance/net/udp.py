@@ -14,7 +14,7 @@ It imports the path and its host's interface.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
 from appliance.net.path import UDP, UdpPath
@@ -121,11 +121,9 @@ class UdpSocket:
         """Tell whether datagrams have been sent to `remote`, as far as remembered."""
         return remote in self._paths
 
-    def lower_mtu(self, remote: bytes, mtu: int) -> None:
-        """Send no packets of more than `mtu` octets to `remote` from now on."""
-        for path in self._paths.values():
-            if path.remote == remote and mtu < path.mtu:
-                path.mtu = mtu
+    def paths(self) -> Collection[UdpPath]:
+        """The ways to those who are remembered."""
+        return self._paths.values()
 
     def forget(self, wanted: Callable[[UdpPath], bool]) -> None:
         """Find the way anew to those whose path `wanted` picks."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import errno
 import random as random_module
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import islice
 from typing import Final, Protocol
 
@@ -328,10 +328,9 @@ class UdpTable:
         return flow
 
     def error(
-        self, local: bytes, port: int, remote: bytes, remote_port: int, error: OSError | None,
-        mtu: int,
-    ) -> bool:  # fmt: skip
-        """Tell the socket of an error, or of a path MTU; False if it never wrote there."""
+        self, local: bytes, port: int, remote: bytes, remote_port: int, error: OSError | None
+    ) -> bool:
+        """Tell the socket of an error, if there is one; False if it never wrote there."""
         socket = self.socket(local, port)
         # RFC 5927 §4.2: of what was sent only the addresses and ports are remembered.
         key = remote + local + remote_port.to_bytes(2) + port.to_bytes(2)
@@ -341,15 +340,19 @@ class UdpTable:
             return False
         if error is not None:
             socket.user.udp_error(error)
-        elif mtu:
-            for each in self._sockets.values():
-                each.lower_mtu(remote, mtu)
-            for flow in self.flows.values():
-                if flow.path.remote == remote:
-                    flow.path.mtu = min(flow.path.mtu, mtu)
-            for own in self._network.addresses.local:
-                self.peers.pop(remote + own, None)
         return True
+
+    def path_mtus_changed(self, remotes: Collection[bytes]) -> None:
+        """Packets to `remotes` must be smaller, or may be larger again (RFC 8201 §5.2, §5.3)."""
+        paths = [flow.path for flow in self.flows.values()]
+        for socket in self._sockets.values():
+            paths += socket.paths()
+        for path in paths:
+            if path.remote in remotes:
+                path.mtu = self._network.mtu_of(path.neighbor.cache.link, path.remote)
+        for own in self._network.addresses.local:
+            for remote in remotes:
+                self.peers.pop(remote + own, None)
 
     def rerouted(self, cache: object, hop: bytes) -> None:
         """Find the way anew to whoever was reached by the neighbour `hop` of `cache`."""
