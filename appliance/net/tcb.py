@@ -45,6 +45,13 @@ def default_mss(path: TcpPath) -> int:
     return DEFAULT_MSS if path.overhead == IPV4_LEN else DEFAULT_MSS_IPV6
 
 
+def first_hop_mtu(path: TcpPath) -> int:
+    """Return how many octets of packet the first link of a way carries; `path.mtu` may be less."""
+    link = path.neighbor.cache.link
+    mtu: int = link.mtu if path.overhead == IPV4_LEN else link.mtu6
+    return mtu
+
+
 @dataclass(frozen=True, slots=True)
 class TcpSettings:
     """What one end of a connection may choose; times in seconds, sizes in octets."""

@@ -38,6 +38,7 @@ from appliance.net.seq import HALF, MASK, unwrap
 from appliance.net.tcb import (
     MIN_MSS,
     default_mss,
+    first_hop_mtu,
 )
 from appliance.net.tcp_state import (
     CLOSE_WAIT,
@@ -177,7 +178,7 @@ class Connection(Timers):
         self.repair.sent_new(self.iss, self.snd_nxt, now)
         self.repair.flight.records[0].retransmitted = repeats > 0
         self._syn_repeats = repeats
-        self._learn_syn(irs, options, window)
+        self._learn_syn(irs, options, window, now)
         self.rcv_adv = self.rcv_nxt + self._settings.first_window
         self._last_ack_sent = self.rcv_nxt
         self.last_heard = self.ts_recent_at = now
@@ -194,7 +195,7 @@ class Connection(Timers):
         self.ecn_on = ecn
         self.state = LISTEN
         self._become(SYN_RECEIVED, now)
-        self._learn_syn(irs, options, window)
+        self._learn_syn(irs, options, window, now)
         self.rcv_adv = self.rcv_nxt + self._settings.first_window
         self.last_heard = self.ts_recent_at = now
 
@@ -209,7 +210,7 @@ class Connection(Timers):
             self._text(now, self.rcv_nxt, payload)
         self.host.touch(self)
 
-    def _learn_syn(self, irs: int, options: TcpOptions, window: int) -> None:
+    def _learn_syn(self, irs: int, options: TcpOptions, window: int, now: float) -> None:
         """Take in what the peer's SYN says: its first number and its options."""
         settings = self._settings
         self.irs = irs
@@ -230,10 +231,14 @@ class Connection(Timers):
         self.snd_wl2 = self.iss
         # RFC 9293 §3.7.1, MUST-14 to MUST-16; RFC 6691: options are deducted by the sender.
         announced = options.mss if options.mss is not None else default_mss(self.path)
-        limit = self.path.mtu - self.path.overhead - 20
-        if settings.max_segment:
-            limit = min(limit, settings.max_segment)
-        self._set_mss(max(min(announced, limit), MIN_MSS))
+        path = self.path
+        most = min(announced, settings.max_segment or announced)
+        segment = max(min(most, path.mtu - path.overhead - 20), MIN_MSS)
+        self._set_mss(segment)
+        # RFC 8201 §4: the way is narrower than its first link, as routers said to others before.
+        most = min(most, first_hop_mtu(path) - path.overhead - 20)
+        if most > segment:
+            self._search = PathMtuSearch(segment, most, now)
         self.repair.start(self.mss, self.sack_on)
 
     def _tell_established(self, now: float) -> None:
@@ -381,7 +386,7 @@ class Connection(Timers):
         if not flags & SYN:
             return
         self.last_heard = now
-        self._learn_syn(wire_seq, options, window)
+        self._learn_syn(wire_seq, options, window, now)
         self.ts_recent_at = now
         self.ecn_on = self._settings.ecn_request and flags & (ECE | CWR) == ECE
         self.rcv_adv = self.rcv_nxt + self._settings.first_window
@@ -870,7 +875,7 @@ class Connection(Timers):
         elif self.state > SYN_RECEIVED and segment < current:
             self.host.counters.tcp_path_mtu_reduced += 1
             # RFC 1191 §6.3: after a while something larger is tried again.
-            self._search = PathMtuSearch(segment, search.high if search else current, now)
+            self._search = PathMtuSearch(segment, search.most if search else current, now)
             self.path.mtu = mtu
             self._set_mss(segment)
             self.repair.set_mss(self.mss, self.snd_nxt)

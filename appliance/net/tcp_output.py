@@ -336,7 +336,9 @@ class Output(Tcb):
                     search.lost(now)
                 return
         if self.snd_una >= search.probe_end:
-            self._set_mss(search.arrived())
+            segment = search.arrived(now)
+            self._set_mss(segment)
+            self.path.mtu = max(self.path.mtu, segment + self.path.overhead + 20)
             self.repair.raise_mss(self.mss)
             self.host.counters.tcp_path_mtu_raised += 1
 

@@ -110,8 +110,8 @@ class Timers(Output):
         smaller = plpmtud.shrunk(segment)
         if smaller < segment:
             self.host.counters.tcp_black_holes_suspected += 1
-            high = self._search.high if self._search is not None else segment
-            self._search = PathMtuSearch(smaller, high, now)
+            most = self._search.most if self._search is not None else segment
+            self._search = PathMtuSearch(smaller, most, now)
             self._set_mss(smaller)
             self.repair.set_mss(self.mss, self.snd_nxt)
 

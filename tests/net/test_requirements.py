@@ -10,7 +10,8 @@ import pytest
 
 HERE = Path(__file__).parent
 PAGE = (HERE.parents[1] / "docs/host-requirements.md").read_text()
-NAMED = sorted(set(re.findall(r"`((?:wire/)?test_\w+)\.(test_\w+)`", PAGE)))
+NAME = r"`((?:(?:wire|tcp)/)?test_\w+)\.(test_\w+)`"
+NAMED = sorted(set(re.findall(NAME, PAGE)))
 
 
 @pytest.mark.parametrize(("module", "function"), NAMED)
@@ -23,4 +24,4 @@ def test_named_tests_exist(module: str, function: str) -> None:
 def test_every_line_names_one() -> None:
     rows = [line for line in PAGE.splitlines() if re.match(r"\| \d", line)]
     assert len(rows) > 50
-    assert [row for row in rows if not re.search(r"`(?:wire/)?test_\w+\.test_\w+`", row)] == []
+    assert [row for row in rows if not re.search(NAME, row)] == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from appliance.net.plpmtud import BASE, LEAST, RAISE_AFTER, PathMtuSearch, shrunk
-from tests.net.tcp.harness import FULL, App, Peer, Scene, passive
+import pytest
+
+from appliance.net.plpmtud import BASE, LEAST, RAISE_AFTER, WORTH, PathMtuSearch, shrunk
+from tests.net.tcp.harness import FULL, App, Peer, Scene, icmp_error, passive, quote
 
 RTT = 0.1
 
@@ -115,8 +117,51 @@ def test_the_search_halves_what_is_left() -> None:
     now += RAISE_AFTER
     assert search.next_size(now) == 1095
     search.sent(1095, 1, 1084)
-    assert search.arrived() == 1095
+    assert search.arrived(now) == 1095
     assert search.next_size(now) == 1277
+
+
+@pytest.mark.parametrize("told", [0, 1100])
+def test_the_search_begins_anew(told: int) -> None:
+    """RFC 8201 §4, RFC 8899 §5.1.1: what was found holds for ten minutes, since paths change."""
+    search = PathMtuSearch(1000, 1460, 0.0)
+    now, tried = RAISE_AFTER, []
+    while size := search.next_size(now):
+        tried.append(size)
+        search.sent(size, 1, 2)
+        if size <= 1100:
+            search.arrived(now)
+        else:
+            search.lost(now, told)
+            now += 0.0 if told else RAISE_AFTER
+    assert 1100 - search.low < WORTH
+    assert tried[0] == 1460
+    assert search.next_size(now + RAISE_AFTER - 1) == 0
+    assert search.next_size(now + RAISE_AFTER) == 1460
+    search.sent(1460, 1, 2)
+    assert search.arrived(now) == 1460
+    # Nothing larger is wanted.
+    assert search.next_size(now + 10 * RAISE_AFTER) == 0
+
+
+def test_a_connection_that_began_on_a_narrow_path_tries_a_wider_one() -> None:
+    """RFC 8201 §4, RFC 1191 §6.3: what was said to another holds for it, too, and not for good."""
+    scene, peer, app = passive(rtt=RTT)
+    app.send(bytes(3 * FULL))
+    scene.receive(icmp_error(3, 4, quote(peer, 1, FULL + 12), mtu=1200))
+    second = Peer(scene, 4001, window=1 << 18)
+    second.sends("S")
+    assert second.expects("S.").options.mss == 1160
+    second.sends(".")
+    app = scene.app()
+    assert app.connection.mss == 1160 - 12
+    data = bytes(20_000)
+    app.send(data)
+    assert narrow(scene, second, 1148, 20) == data
+    second.got = 1 + len(data)
+    assert raised(scene, second, app, data, 1500) == data
+    assert app.connection.mss == FULL
+    assert app.connection.path.mtu == 1500
 
 
 def test_a_router_that_answers_the_probe_sets_the_top() -> None:
