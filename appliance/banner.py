@@ -63,8 +63,8 @@ def banner(
         why = "somebody else has ours" if taken else "nobody lends or advertises one"
         yield f"  no address yet: {why}; it is told when one is found"
     yield (
-        f"      {plural(content.pages, 'page')}, {plural(content.files, 'file')}, "
-        f"{_octets(content.octets)}"
+        f"      {plural(content.size.pages, 'page')}, {plural(content.size.files, 'file')}, "
+        f"{_octets(content.size.octets)}"
     )
     # What primaries have is ours to answer, too, as soon as it has come.
     theirs = tuple(zone for one in settings.dns.primary for zone in one.zones)
@@ -83,10 +83,10 @@ def banner(
         given = [cidr for cidr in cable.address if cidr.partition("/")[0] not in taken]
         ours = ", ".join(given or ([] if net.more else addresses)) or "what is found"
         yield f"  stack: {ours} on {cable.link}; {_report(vif)}"
-    if content.hidden:
-        yield f"  refused: {plural(content.hidden, 'dotfile')} hidden"
-    if content.waiting:
-        yield f"  waiting: {plural(content.waiting, 'page')} (drafts, or of a later date)"
+    if content.size.hidden:
+        yield f"  refused: {plural(content.size.hidden, 'dotfile')} hidden"
+    if content.size.waiting:
+        yield f"  waiting: {plural(content.size.waiting, 'page')} (drafts, or of a later date)"
     for note in gateway.notes if gateway is not None else ():
         yield f"  note: {note}"
     for cable in cables:

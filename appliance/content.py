@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from appliance.banner import plural
@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from appliance.settings import Settings
 
 
+class Size(NamedTuple):
+    """How much one site has."""
+
+    pages: int
+    files: int
+    octets: int  # of all of these, uncompressed
+    hidden: int  # files that are not served because their names begin with a dot
+    waiting: int  # drafts and pages of a later date
+
+
 @dataclass(frozen=True)
 class Content:
     """What is served, and what was found wrong while it was loaded."""
@@ -30,15 +40,17 @@ class Content:
     catalog: Catalog
     loaded: LoadedZones
     problems: tuple[Problem, ...]
-    hidden: int  # files of the site that are not served because their names begin with a dot
-    waiting: int  # drafts and pages of a later date
-    pages: int
-    files: int
-    octets: int  # of all of these, uncompressed
+    sizes: tuple[Size, ...]  # of all sites, that of [site] first
     zones: tuple[str, ...]  # their names
     records: int
     hosting: Any = None  # the choice of sites by name; None: there is but one site
     others: tuple[Any, ...] = ()  # the sites of [[host]]
+    names: tuple[str, ...] = ()  # and theirs
+
+    @property
+    def size(self) -> Size:
+        """How much all sites have together."""
+        return Size(*map(sum, zip(*self.sizes, strict=True)))
 
     @property
     def errors(self) -> int:
@@ -54,7 +66,8 @@ class Content:
     def summary(self) -> str:
         """Pages, zones and records in a line."""
         zones, records = plural(len(self.zones), "zone"), plural(self.records, "record")
-        return f"{plural(self.pages, 'page')}, {plural(self.files, 'file')}, {zones}, {records}"
+        pages, files, *_ = self.size
+        return f"{plural(pages, 'page')}, {plural(files, 'file')}, {zones}, {records}"
 
 
 def check_content(content: Content) -> list[Problem]:
@@ -66,37 +79,23 @@ def check_content(content: Content) -> list[Problem]:
 
 
 def load_content(
-    settings: Settings, *, now: float | None = None, before: Content | None = None
+    settings: Settings,
+    *,
+    now: float | None = None,
+    before: Content | None = None,
+    kept: Content | None = None,
 ) -> Content:
-    """Load site and zones; what cannot be used is left out and told in `problems`.
+    """Load sites and zones; what cannot be used is left out and told in `problems`.
 
     `now`: seconds since the epoch, by which pages wait for their date (default: the clock's).
     `before`: what is served; its catalog stays, for the authority will bring it up to date, and
     zones whose files have not changed are not read again.
+    `kept`: whose sites (those of [[host]] by name) stay where there is no folder to read them from.
     """
     from appliance.dns import Catalog, load_zones
-    from appliance.figures import tcp_states
-    from appliance.http import load_site
 
-    figures = {"tcp-states": tcp_states()}
-    bar = Bar()
-    main = settings.site
-    shared: dict[str, Any] = {
-        "figures": figures, "security": _security(settings), "now": now, "live": main.watch,
-        "cache": main.cache, "progress": bar,
-    }  # fmt: skip
-    site = load_site(main.directory, main.base_url, title=main.title, **shared)
-    others = [
-        load_site(
-            host.directory,
-            host.base_url or f"{urlsplit(main.base_url).scheme}://{host.name}",
-            title=host.title or host.name,
-            **shared,
-        )
-        for host in settings.host
-    ]
-    bar.end()
-    hosting, faults = _hosting(settings, site.site, [other.site for other in others])
+    sites, sizes, problems = _sites(settings, now, kept)
+    hosting, faults = _hosting(settings, sites[0], sites[1:])
     bar = Bar()
     known = {zone.files[0]: (zone, zone.digest) for zone in before.loaded.zones} if before else {}
     zones = load_zones(settings.dns.zones, lambda path: _told(bar, path.stem), known)
@@ -108,25 +107,54 @@ def load_content(
     )  # fmt: skip
     bar.end()
     # The rooms have a class each for what they find, with the same fields.
-    sites = [site, *others]
-    problems = [_problem(p.file, p.line, p.severity, p.message) for s in sites for p in s.problems]
     problems += faults
     problems += [_problem(p.file, p.line, p.severity, p.message) for p in zones.problems]
     return Content(
-        site=site.site,
+        site=sites[0],
         catalog=catalog,
         loaded=zones,
         problems=tuple(problems),
-        hidden=sum(len(each.hidden) for each in sites),
-        waiting=sum(len(each.waiting) for each in sites),
-        pages=sum(each.pages for each in sites),
-        files=sum(each.files for each in sites),
-        octets=sum(each.octets for each in sites),
+        sizes=tuple(sizes),
         zones=tuple(str(zone.name) for zone in zones.zones),
         records=sum(zone.records for zone in zones.zones),
         hosting=hosting,
-        others=tuple(other.site for other in others),
+        others=tuple(sites[1:]),
+        names=tuple(host.name for host in settings.host),
     )
+
+
+def _sites(
+    settings: Settings, now: float | None, kept: Content | None
+) -> tuple[list[Any], list[Size], list[Problem]]:
+    """The site of [site], then those of [[host]], with their sizes, and what is wrong with all."""
+    main = settings.site
+    wanted = [("", main.directory, main.base_url, main.title)]
+    for host in settings.host:
+        base_url = host.base_url or f"{urlsplit(main.base_url).scheme}://{host.name}"
+        wanted.append((host.name, host.directory, base_url, host.title or host.name))
+    found: dict[str, tuple[Any, Size]] = {}
+    if kept is not None:
+        sites = zip((kept.site, *kept.others), kept.sizes, strict=True)
+        found = dict(zip(("", *kept.names), sites, strict=True))
+    problems: list[Problem] = []
+    absent = [one for one in wanted if one[0] not in found or one[1].is_dir()]
+    if absent:
+        from appliance.figures import tcp_states
+        from appliance.http import load_site
+
+        bar = Bar()
+        shared: dict[str, Any] = {
+            "figures": {"tcp-states": tcp_states()}, "security": _security(settings), "now": now,
+            "live": main.watch, "cache": main.cache, "progress": bar,
+        }  # fmt: skip
+        for name, directory, base_url, title in absent:
+            one = load_site(directory, base_url, title=title, **shared)
+            size = Size(one.pages, one.files, one.octets, len(one.hidden), len(one.waiting))
+            found[name] = one.site, size
+            problems += [_problem(p.file, p.line, p.severity, p.message) for p in one.problems]
+        bar.end()
+    every = [found[name] for name, *_ in wanted]
+    return [site for site, _ in every], [size for _, size in every], problems
 
 
 def _security(settings: Settings) -> Any:
@@ -134,7 +162,10 @@ def _security(settings: Settings) -> Any:
     from appliance.http import Security
 
     wanted = settings.security
-    return Security(**wanted.model_dump()) if wanted.contact else None
+    if not wanted.contact:
+        return None
+    # Not by pydantic: an image has its settings without it.
+    return Security(**{field.name: getattr(wanted, field.name) for field in fields(Security)})
 
 
 def _hosting(settings: Settings, site: Any, others: list[Any]) -> tuple[Any, list[Problem]]:

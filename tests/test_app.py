@@ -27,7 +27,7 @@ import dns.query
 import pytest
 
 from appliance import banner, cli, config
-from appliance.content import load_content
+from appliance.content import Size, load_content
 from appliance.settings import Settings
 from tests.ports import free_port
 
@@ -412,7 +412,7 @@ def test_check_of_a_file_that_is_no_toml(
 def test_the_site_and_zones_of_this_repository_have_no_errors() -> None:
     content = load_content(config.load(ROOT / "appliance.toml"))
     assert [str(p) for p in content.problems if p.severity == "error"] == []
-    assert content.pages > 10
+    assert content.size.pages > 10
     assert len(content.zones) >= 2
 
 
@@ -433,9 +433,7 @@ def test_the_banner_of_a_secondary_says_where_to_ask(monkeypatch: pytest.MonkeyP
             "dns": {"primary": [{"address": "192.0.2.9", "zones": ["b.example", "a.example"]}]},
         }
     )
-    content: Any = SimpleNamespace(
-        pages=1, files=1, octets=1, zones=(), records=0, hidden=0, waiting=0, problems=()
-    )
+    content: Any = SimpleNamespace(size=Size(1, 1, 1, 0, 0), zones=(), records=0, problems=())
     monkeypatch.setattr(banner, "_report", lambda _vif: "fine")
     vif: Any = None
     said = "\n".join(banner.banner(settings, content, [vif], None))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from appliance import __version__
+from appliance.app import StartError
 from appliance.config import _validated, load
-from appliance.content import load_content
+from appliance.content import Content, load_content
 from appliance.image import health
 from appliance.image.freeze import plain
-from appliance.image.guest import asked, overrides
+from appliance.image.guest import asked, boot, machine, overrides
 from appliance.image.guest.overrides import as_document
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +72,126 @@ def test_words_of_a_container_are_those_of_serve(tmp_path: Path) -> None:
     assert mixed.site is content.site
     assert mixed.zones == ("other.example.",)
     assert not mixed.problems
+
+
+def page(folder: Path, title: str) -> None:
+    """A site of one page."""
+    folder.mkdir(parents=True)
+    (folder / "index.md").write_text(f"---\ntitle: {title}\n---\n\nText.\n")
+
+
+HOSTED = """
+[site]
+base_url = "http://one.example"
+[security]
+contact = ["mailto:us@one.example"]
+expires = 2999-01-01
+[[host]]
+name = "blog.example"
+directory = "blog"
+[[host]]
+name = "shop.example"
+directory = "shop"
+"""
+
+
+def image(folder: Path) -> tuple[Any, Content]:
+    """Settings and content as an image with three sites has them."""
+    small(folder, "one")
+    (folder / "appliance.toml").write_text(HOSTED)
+    for name in ("blog", "shop"):
+        page(folder / "host" / f"{name}.example", name)
+    settings = load(folder / "appliance.toml")
+    hosts = tuple(
+        host.model_copy(update={"directory": folder / "host" / host.name}) for host in settings.host
+    )
+    content = load_content(settings.model_copy(update={"host": hosts}))
+    assert not content.problems
+    frozen = plain(settings)
+    nowhere = folder / "state"  # where folders of an image never are
+    frozen.site.directory, frozen.dns.zones = nowhere / "site", nowhere / "zones"
+    for host in frozen.host:
+        host.directory = nowhere / "host" / host.name
+    return frozen, content
+
+
+def seeded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, frozen: Any, content: Content
+) -> tuple[Any, Content]:
+    """What comes of them with the seed in a folder."""
+    monkeypatch.setattr(overrides, "SEED", str(folder))
+    monkeypatch.setattr(machine, "seed", lambda: "/dev/vda")
+    monkeypatch.setattr(overrides, "read_seed", lambda device: frozenset(os.listdir(folder)))
+    return overrides.override(frozen, content, [])
+
+
+def test_a_seed_of_pages_leaves_other_sites_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a seed does not bring, the image has."""
+    frozen, content = image(tmp_path / "image")
+    page(tmp_path / "seed" / "site", "seeded")
+    made, mixed = seeded(tmp_path / "seed", monkeypatch, frozen, content)
+    assert not mixed.problems
+    assert [one.title for one in mixed.site.pages] == ["seeded"]
+    assert mixed.others == content.others
+    assert (mixed.zones, mixed.size.pages) == (content.zones, 3)
+    assert mixed.hosting is not content.hosting
+    # And so it stays when it is reloaded.
+    again = boot._again(made, mixed)
+    assert not again.problems
+    assert again.others == content.others
+
+
+def test_a_seed_of_one_of_several_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen, content = image(tmp_path / "image")
+    page(tmp_path / "seed" / "host" / "shop.example", "sale")
+    _, mixed = seeded(tmp_path / "seed", monkeypatch, frozen, content)
+    assert not mixed.problems
+    assert mixed.site is content.site
+    assert mixed.others[0] is content.others[0]
+    assert [one.title for one in mixed.others[1].pages] == ["sale"]
+
+
+def test_a_seed_names_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its settings: another list of sites, of which one has no pages anywhere."""
+    frozen, content = image(tmp_path / "image")
+    seed = tmp_path / "seed"
+    page(seed / "pages", "seeded")
+    page(seed / "news", "news")
+    (seed / "appliance.toml").write_text(
+        '[site]\ndirectory = "pages"\n'
+        '[[host]]\nname = "news.example"\ndirectory = "news"\n'
+        '[[host]]\nname = "blog.example"\ndirectory = "blog"\n'
+        '[[host]]\nname = "none.example"\ndirectory = "none"\n'
+    )
+    _, mixed = seeded(seed, monkeypatch, frozen, content)
+    assert [one.title for one in mixed.site.pages] == ["seeded"]
+    assert [one.title for one in mixed.others[0].pages] == ["news"]
+    assert mixed.others[1] is content.others[0]
+    assert [problem.message for problem in mixed.problems] == ["no such directory"]
+
+
+def test_a_folder_on_the_command_line_must_be_there(tmp_path: Path) -> None:
+    """As for `appliance serve`; the image's pages are not what was asked for."""
+    frozen, content = image(tmp_path / "image")
+    for option in ("--site", "--zones"):
+        with pytest.raises(StartError, match=rf"/absent is not a directory \({option} DIR\)"):
+            overrides.override(frozen, content, [option, "/absent"])
+
+
+def test_a_signal_reads_what_there_are_folders_of(tmp_path: Path) -> None:
+    """One of several sites on the state disk, with settings that nothing has validated."""
+    frozen, content = image(tmp_path / "image")
+    page(tmp_path / "image" / "state" / "host" / "blog.example", "again")
+    again = boot._again(frozen, content)
+    assert not again.problems
+    assert again.site is content.site
+    assert [one.title for one in again.others[0].pages] == ["again"]
+    assert (
+        b"mailto:us@one.example"
+        in again.others[0].resources[b"/.well-known/security.txt"].identity.body
+    )
 
 
 def test_what_a_container_is_asked_for(

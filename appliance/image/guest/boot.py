@@ -84,13 +84,15 @@ async def _serve(settings: Any, content: Any) -> None:
 
 def _again(settings: Any, before: Any) -> Any:
     """Content for SIGHUP: what the settings have a folder of, and the image's of the rest."""
-    site, zones = (os.path.isdir(each) for each in (settings.site.directory, settings.dns.zones))
+    places = (settings.site.directory, *(host.directory for host in settings.host))
+    site, zones = any(map(os.path.isdir, places)), os.path.isdir(settings.dns.zones)
     if not (site or zones):
         return before
     from appliance.content import load_content
     from appliance.image.guest.overrides import replaced
 
-    return replaced(before, load_content(settings, before=before), site, zones)
+    content = load_content(settings, before=before, kept=before)
+    return replaced(before, content, site, zones)
 
 
 async def _rest(appliance: Appliance) -> None:

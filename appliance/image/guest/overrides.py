@@ -3,9 +3,11 @@
     ... -- --address 192.0.2.7/24 --gateway 192.0.2.1     on the kernel's command line
     appliance_seed=/dev/vdb                               a tar archive, written to a disk as it is
 
-A seed may hold `appliance.toml` (only the keys that differ), `site/` and `zones/`, which replace
-the image's. All of it is validated as `appliance serve` would, which is why this is a module of its
-own: what validates lies in the cold part of the image. Imports everything.
+A seed may hold `appliance.toml` (only the keys that differ), `site/`, `zones/` and `host/NAME/` for
+the site of the `[[host]]` of that name: each replaces the image's, which has the rest. Folders that
+the seed's settings name are looked for in the seed. All of it is validated as `appliance serve`
+would, which is why this is a module of its own: what validates lies in the cold part of the image.
+Imports everything.
 """
 
 from __future__ import annotations
@@ -42,9 +44,7 @@ def override(settings: Any, content: Any, words: Sequence[str]) -> tuple[Any, An
     seeded = read_seed(machine.seed()) if machine.seed() else frozenset()
     if "appliance.toml" in seeded:
         merge(document, tomllib.loads(Path(SEED, "appliance.toml").read_text(encoding="utf-8")))
-    for name, table, key in (("site", "site", "directory"), ("zones", "dns", "zones")):
-        if name in seeded:
-            document[table][key] = f"{SEED}/{name}"
+    zones = bool(seeded) and seat_all(document)
     given: dict[str, Any] = {}
     keys = {option: key for key, option in OPTIONS.items()}
     for option, value in pairs(words):
@@ -62,19 +62,45 @@ def override(settings: Any, content: Any, words: Sequence[str]) -> tuple[Any, An
         made = _validated(document, given, Path("/appliance.toml"), "")
     except ConfigError as error:
         raise StartError("; ".join(problem.message for problem in error.problems)) from error
-    site = "site" in seeded or "site.directory" in given
-    zones = "zones" in seeded or "dns.zones" in given
+    for key, place in (("site.directory", made.site.directory), ("dns.zones", made.dns.zones)):
+        if key in given and not place.is_dir():
+            raise StartError(f"{place} is not a directory ({OPTIONS[key]} DIR)")
+    site = bool(seeded) or "site.directory" in given
+    zones = zones or "dns.zones" in given
     if site or zones:
         from appliance.content import load_content
 
-        content = replaced(content, load_content(made), site, zones)
+        content = replaced(content, load_content(made, kept=content), site, zones)
         for problem in content.problems:
             machine.say(f"{problem.severity}: {problem}")
     return made, content
 
 
+def seat_all(document: dict[str, Any]) -> bool:
+    """Have settings name what a seed has in place of the image's; tells whether it has zones."""
+    seat(document["site"], "directory", "site")
+    for host in document["host"] if isinstance(document["host"], list) else ():
+        if isinstance(host, dict):
+            seat(host, "directory", f"host/{host.get('name')}")
+    return seat(document["dns"], "zones", "zones")
+
+
+def seat(table: Any, key: str, usual: str) -> bool:
+    """Have a key name a folder of the seed: the one that it names there, or the usual one.
+
+    False if the seed has neither.
+    """
+    named = table.get(key) if isinstance(table, dict) else None
+    for name in (named, usual):
+        place = f"{SEED}/{name}"
+        if isinstance(name, str) and not os.path.isabs(name) and os.path.isdir(place):
+            table[key] = place
+            return True
+    return False
+
+
 def replaced(old: Any, new: Any, site: bool, zones: bool) -> Any:
-    """The image's content, with site, zones or both of what was loaded."""
+    """The image's content, with sites, zones or both of what was loaded."""
     if site and zones:
         return new
     of_zones = len(new.problems) - len(new.loaded.problems)  # which come last
