@@ -41,6 +41,8 @@ def _build(options: argparse.Namespace, path: Path) -> int:
 
     began = time.monotonic()
     project = load(path)
+    for line in project.notes():
+        say(line)
     locked = locks.read(project.lock_path)
     if different := locks.differences(locked):
         for line in different[:8]:

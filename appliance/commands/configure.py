@@ -51,6 +51,8 @@ def _configure(options: argparse.Namespace, path: Path) -> int:
         for line in _keys(project):
             say(line)
         return OK
+    for line in project.notes():
+        say(line)
     if _faulty(project.settings):
         return FAILED
     before = locks.read(project.lock_path) if project.lock_path.exists() else None

@@ -77,6 +77,8 @@ def _machine(project: Project, options: argparse.Namespace) -> Machine:
     image = project.output / "qemu"
     if not (image / "initramfs").exists():
         raise BuildError("there is no image: appliance build --target qemu")
+    for line in project.notes():
+        complain(line)
     if options.memory < LEAST:
         raise BuildError(f"--memory {options.memory}: a machine wants {LEAST} MB at least")
     if options.snapshot is not None and options.state is not None:

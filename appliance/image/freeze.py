@@ -59,6 +59,7 @@ def freeze(date: int, out: Path, link: str) -> int:
     elif not frozen.net.link.startswith("packet:"):
         frozen.net.link = link
     frozen.net.host_address = frozen.net.pcap = None
+    frozen.net.workers = 1  # as `configure` and `build` say
     # Only cards are in a machine; and one that boots in a second asks nobody for five, unless told.
     frozen.net.more = tuple(one for one in frozen.net.more if one.link.startswith("packet:"))
     for cable in (frozen.net, *frozen.net.more):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from appliance.image import kernel as kernels
 from appliance.image import lock as locks
 from appliance.image.graph import BuildError, Graph, Outcome, Say, Step
+from appliance.image.guest.machine import one_process
 from appliance.image.recipe import Content, content_steps, initramfs_steps, python_steps
 
 if TYPE_CHECKING:
@@ -79,6 +80,11 @@ class Project:
                 raise BuildError(f"{path} lies outside {self.root}, so no image can look for it")
             found[str(path.relative_to(self.root))] = path
         return found
+
+    def notes(self) -> list[str]:
+        """What of the settings an image does without, in lines."""
+        workers = self.settings.net.workers
+        return [one_process(workers)] if workers > 1 else []
 
     def content_digest(self) -> str:
         """The digest of everything that is served, and of the settings."""

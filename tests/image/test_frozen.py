@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from appliance.app import StartError
 from appliance.config import _validated, load
 from appliance.content import Content, load_content
 from appliance.image import health
-from appliance.image.freeze import plain
+from appliance.image.freeze import freeze, plain
 from appliance.image.guest import asked, boot, machine, overrides
 from appliance.image.guest.overrides import as_document
 
@@ -192,6 +194,30 @@ def test_a_signal_reads_what_there_are_folders_of(tmp_path: Path) -> None:
         b"mailto:us@one.example"
         in again.others[0].resources[b"/.well-known/security.txt"].identity.body
     )
+
+
+def test_workers_that_an_image_has_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not in silence: on the console, whether a word or a seed asks for them."""
+    frozen, content = image(tmp_path / "image")
+    overrides.override(frozen, content, ["--workers", "1"])
+    assert capsys.readouterr().out == ""
+    frozen.net.link = "packet:eth0"
+    overrides.override(frozen, content, ["--workers", "2"])
+    assert "warning: workers = 2 has no effect" in capsys.readouterr().out
+
+
+def test_a_frozen_image_has_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an image whose link is a pair could not be told a word."""
+    small(tmp_path, "one")
+    (tmp_path / "appliance.toml").write_text(
+        '[net]\nlink = "tap:om0"\naddress = ["10.0.0.2/24"]\nworkers = 2\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [])  # which stands in what is served, else
+    assert freeze(1, tmp_path, "pair") == 0
+    frozen, content = pickle.loads((tmp_path / "content.pickle").read_bytes())
+    made, _ = overrides.override(frozen, content, ["--http-port", "8081"])
+    assert made.net.workers == 1
 
 
 def test_what_a_container_is_asked_for(

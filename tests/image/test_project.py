@@ -37,6 +37,20 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> projects.Project
     return projects.load(tmp_path / "appliance.toml")
 
 
+def test_what_an_image_does_without_is_said(
+    project: projects.Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`configure`, `build` and `run` say that there is but one process."""
+    monkeypatch.setattr("appliance.image.qemu.find", lambda program: program)
+    project.config.write_text(SETTINGS + '[net]\nlink = "tap:om0"\nworkers = 4\n')
+    (project.root / "site" / "index.md").write_text("---\ntitle: One\n---\n")
+    monkeypatch.setattr("appliance.commands.configure._kernel", lambda kind, before: {})
+    for words in (["configure"], ["build"], ["run", "--print", "--accelerator", "tcg"]):
+        assert cli.main(words) == 0
+        told = "".join(capsys.readouterr())
+        assert "warning: workers = 4 has no effect: an image serves with one process" in told
+
+
 def build(project: projects.Project) -> str:
     """Build; the image as it then lies there."""
     lock = locks.Lock("qemu", {}, {}, {}, {"digest": project.content_digest(), "date": "1"})

@@ -85,6 +85,14 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+def one_process(workers: int) -> str:
+    """What there is to say of several workers, which are not in an image."""
+    return (
+        f"warning: workers = {workers} has no effect: an image serves with one process, "
+        "since its machine has one processor"
+    )
+
+
 def in_container() -> bool:
     """Whether somebody else made this machine."""
     return not os.path.exists(MARK)

@@ -62,6 +62,8 @@ def override(settings: Any, content: Any, words: Sequence[str]) -> tuple[Any, An
         made = _validated(document, given, Path("/appliance.toml"), "")
     except ConfigError as error:
         raise StartError("; ".join(problem.message for problem in error.problems)) from error
+    if made.net.workers > 1:
+        machine.say(machine.one_process(made.net.workers))
     for key, place in (("site.directory", made.site.directory), ("dns.zones", made.dns.zones)):
         if key in given and not place.is_dir():
             raise StartError(f"{place} is not a directory ({OPTIONS[key]} DIR)")
