@@ -101,6 +101,8 @@ class Worker(Appliance):
 
     def _others(self, web: Web, authority: Authority) -> list[Part]:
         self._web, self._dns = web, authority
+        if self.family.certificates is not None:
+            self.family.certificates.makes = self.index == FIRST
         parts = secure_parts(self.settings, web, authority, self.family.certificates)
         acme = self.family.settings.acme
         if acme.directory is not None and self.family.certificates is not None:

@@ -41,6 +41,9 @@ logger = logging.getLogger("appliance.tls")
 
 LOOK: Final = 2.0
 """Seconds between two looks at certificate files: three `stat`s, and nobody waits long."""
+RETRY: Final = 60.0
+"""Seconds until a local authority that could not be had is tried again: a disk that was full or
+read-only, a clock that was wrong, a file that its owner has mended or removed meanwhile."""
 RENEW_AT: Final = 2 / 3
 """Fraction of its life after which a certificate is renewed; the rest is for failures."""
 CA_PATH: Final = b"/local-ca.crt"
@@ -96,6 +99,9 @@ class Certificates(Part):
 
     ahead = 0
     """Periods for which ticket keys are made beforehand: for those who are forked afterwards."""
+    makes = True
+    """Whether a local authority that is not there is made; of several workers, the first makes it
+    and the others find it."""
 
     def __init__(self, settings: Settings, *, clock: Clock = utc_now) -> None:
         super().__init__()
@@ -208,18 +214,43 @@ class Certificates(Part):
                 ) from exc
             if authority.permits(names):
                 return authority
-            self._notes.append("the local CA was made anew, for other names: trust it again")
+        if not self.makes:
+            raise CredentialError(f"{self.store.path(CA_FILE)}: not made yet by the first worker")
         authority = Authority.make(names, now)
         # The key first: a certificate without its key would look like a loss.
         self.store.write(CA_KEY, key_pem(authority.key))
         self.store.write(CA_FILE, authority.pem(), public=True)
+        if certificate is not None and key is not None:
+            self._notes.append("the local CA was made anew, for other names: trust it again")
         return authority
+
+    def _try_local_again(self, held: Held, now: dt.datetime) -> bool:
+        """Have the authority that could not be had before; False if it still cannot."""
+        if self.makes and held.error_at is not None:
+            waited = (now - held.error_at).total_seconds()
+            if 0 <= waited < RETRY:
+                return False
+        told = len(self._notes)
+        try:
+            self.authority = self._open_authority(held.names, now)
+        except CredentialError as exc:
+            if held.error != str(exc):
+                logger.warning("HTTPS is still off, for want of a local CA: %s", exc)
+            held.failed(str(exc), now)
+            return False
+        for note in self._notes[told:]:  # the banner is gone
+            logger.warning("%s", note)
+        # As loud as what was said when it was off.
+        logger.warning("HTTPS is on: the local CA is there, %s", self.store.path(CA_FILE))
+        return True
 
     def _renew_local(self, now: dt.datetime) -> bool:
         """Issue anew when it is time, or when the clock says that the old one is of no use."""
-        held, authority = self._local, self.authority
-        if held is None or authority is None:
+        held = self._local
+        if held is None or not (self.authority or self._try_local_again(held, now)):
             return False
+        authority = self.authority
+        assert authority is not None
         present = held.credential
         if (
             present is not None
@@ -271,6 +302,8 @@ class Certificates(Part):
 
     def reload(self, content: Content) -> None:
         """Look at once, without waiting for the next round."""
+        if self._local is not None:
+            self._local.error_at = None
         self.look()
 
     def turn(self) -> None:

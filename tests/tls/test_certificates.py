@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +15,7 @@ from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
 from OpenSSL import SSL
 
-from appliance.parts.certificates import Certificates
+from appliance.parts.certificates import RETRY, Certificates
 from appliance.settings import CertificateFiles, Settings, Site, Tls
 from appliance.settings.tls import SUITES
 from appliance.tls.authority import Authority
@@ -25,6 +26,7 @@ from appliance.tls.hello import Hello
 from tests.tls.rig import Rig, client_context
 
 if TYPE_CHECKING:
+    from appliance.content import Content
     from appliance.net.transport import Stack
 
 NOW = dt.datetime(2026, 5, 4, 12, 0, tzinfo=dt.UTC)
@@ -154,6 +156,77 @@ def test_a_state_directory_that_cannot_be_written(
     certificates = make()
     assert not certificates.ready
     assert any("HTTPS is off" in note and "state" in note for note in certificates.notes())
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_state_directory_that_is_mended_later(
+    make: Callable[..., Certificates],
+    tmp_path: Path,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    told: bool,
+) -> None:
+    """HTTPS is off until then and no longer, by the clock or at once when told to reload."""
+    (tmp_path / "state").write_text("a file")
+    certificates = make()
+    contexts = certificates.contexts("https", (b"h2",))
+    noticed: list[bool] = []
+    certificates.on_change = lambda: noticed.append(certificates.ready)
+    clock.now += dt.timedelta(seconds=RETRY)
+    certificates.look()
+    assert not certificates.ready
+    assert caplog.messages == []  # the reason is the one that the banner told
+    (tmp_path / "state").unlink()
+    clock.now += dt.timedelta(seconds=RETRY - 1)
+    certificates.look()
+    assert not certificates.ready
+    if told:
+        certificates.reload(cast("Content", None))
+    else:
+        clock.now += dt.timedelta(seconds=1)
+        certificates.look()
+    assert certificates.ready
+    assert noticed == [True]
+    assert contexts.choose(Hello("example.org"))
+    assert status(certificates)["error"] is None
+    place = tmp_path / "state/tls/ca.pem"
+    assert caplog.messages == [f"HTTPS is on: the local CA is there, {place}"]
+
+
+def test_another_reason_is_told(
+    make: Callable[..., Certificates],
+    tmp_path: Path,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of a spoilt authority that its owner has taken away while the disk became read-only."""
+    made = make()
+    made.store.path("ca.pem").write_text("spoilt")
+    certificates = make()
+    shutil.rmtree(tmp_path / "state")
+    (tmp_path / "state").write_text("a file")
+    clock.now += dt.timedelta(seconds=RETRY)
+    certificates.look()
+    [line] = caplog.messages
+    assert line.startswith("HTTPS is still off, for want of a local CA: ")
+
+
+def test_one_worker_makes_the_authority_that_all_find(
+    make: Callable[..., Certificates], tmp_path: Path, clock: Clock
+) -> None:
+    """Two that made one each would have clients trust the wrong one."""
+    (tmp_path / "state").write_text("a file")
+    first, second = make(), make()
+    second.makes = False
+    (tmp_path / "state").unlink()
+    clock.now += dt.timedelta(seconds=RETRY)
+    second.look()
+    assert not second.ready
+    first.look()
+    second.look()
+    assert first.authority is not None
+    assert second.authority is not None
+    assert first.authority.certificate == second.authority.certificate
 
 
 def test_a_spoilt_ca_is_not_replaced(make: Callable[..., Certificates], tmp_path: Path) -> None:
