@@ -41,8 +41,8 @@ test-compiled: $(STAMP) $(BUILD)/.built
 	cd $(BUILD) && $(abspath $(BIN))/python -m appliance --version | grep -F '(compiled)'
 	$(BIN)/python -m pytest -o pythonpath='$(BUILD) .' tests/net tests/sim tests/fuzz \
 		tests/dns/test_answer.py tests/dns/test_counters.py tests/dns/test_paths.py \
-		tests/dns/test_protocol.py tests/tls/test_engine.py tests/tls/test_primaries.py \
-		tests/tls/test_protocol.py $(ARGS)
+		tests/dns/test_protocol.py tests/tls/test_engine.py tests/tls/test_hello.py \
+		tests/tls/test_primaries.py tests/tls/test_protocol.py $(ARGS)
 
 container-test: $(STAMP)
 	CONTAINERS=1 $(BIN)/python -m pytest -o faulthandler_timeout=900 \
