@@ -15,6 +15,7 @@ import asyncio
 import ipaddress
 import random as random_module
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -202,6 +203,8 @@ class Stack:
         tcp: TcpSettings | None = None,
     ) -> None:
         self.tcp = tcp or TcpSettings()
+        # As on Linux, a server's fast opens are no wish to have any as a client (RFC 7413 §6.1).
+        self._outgoing = replace(self.tcp, fast_open=0)
         self.vif = equip(vif)
         self.vifs = [self.vif]
         self.host = Host(
@@ -429,8 +432,9 @@ class Stack:
     ) -> tuple[StreamTransport, P]:
         """Open a connection, with settings `tcp` or the stack's, and send the octets `early`.
 
-        They go along with the SYN if `tcp.fast_open` is set and the server has given a cookie
-        before, and may then reach it twice (RFC 7413 §6.1); else as soon as there is a connection.
+        They go along with the SYN if `tcp.fast_open` is set (the stack's is for its servers) and
+        the server has given a cookie before, and may then reach it twice (RFC 7413 §6.1); else as
+        soon as there is a connection.
         Raises the kin of OSError that tells why it could not be.
         """
         _refuse_ssl(ssl)
@@ -446,7 +450,7 @@ class Stack:
             transport,
             local=_local(local),
             local_port=local_port,
-            settings=tcp or self.tcp,
+            settings=tcp or self._outgoing,
         )
         connection.send(early)
         transport.bind(connection)

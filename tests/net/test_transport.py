@@ -527,6 +527,22 @@ async def test_settings_of_one_listener_of_one_connection_and_of_the_stack() -> 
 
 
 @runs
+async def test_only_who_asks_for_it_opens_fast() -> None:
+    """RFC 7413 §6.1, as on Linux: what a stack's servers may take, its clients do not ask for."""
+    left, right = pair()
+    fast = TcpSettings(fast_open=4)
+    stack = Stack(left, addresses=["10.0.0.1/24"], tcp=fast)
+    async with stack as one, Stack(right, addresses=["10.0.0.2/24"], tcp=fast) as two:
+        await two.create_server(asyncio.Protocol, port=7)
+        await one.create_connection(asyncio.Protocol, "10.0.0.2", 7, early=b"early")
+        assert two.counters.tcp_fast_open_cookies_given == 0
+        for _ in range(2):
+            await one.create_connection(asyncio.Protocol, "10.0.0.2", 7, tcp=fast, early=b"early")
+        await until(lambda: two.counters.tcp_fast_open_accepted == 1)
+        assert two.counters.tcp_fast_open_cookies_given == 1
+
+
+@runs
 async def test_listening_twice_or_on_a_foreign_address() -> None:
     ours, theirs = stacks()
     async with ours, theirs:
