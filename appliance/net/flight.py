@@ -156,8 +156,13 @@ class Flight:
 
     def mark_all_lost(self) -> None:
         """Declare everything lost that the peer has not sacked (RFC 8985 §6.3, after an RTO)."""
+        self.mark_lost_from(0)
+
+    def mark_lost_from(self, first: int) -> None:
+        """The same of what was sent from number `first` on."""
         for record in self.records:
-            self.mark_lost(record)
+            if record.start >= first:
+                self.mark_lost(record)
         self.reno_sacked = 0
 
     def unmark_lost(self) -> None:

@@ -425,22 +425,22 @@ class Repair:
         """The path carries larger segments than we thought; the window stays what it is."""
         self.mss = self.cc.mss = mss
 
-    def set_mss(self, mss: int, nxt: int) -> None:
-        """Segments carry `mss` octets from now on; what is out was too large (RFC 1191 §6.5).
+    def set_mss(self, mss: int, nxt: int, first: int) -> None:
+        """Segments carry `mss` octets from now on; what is out from `first` on was too large.
 
-        All of it leaves again at once as far as the window allows, which stays what it is: a
-        router that says so is not congested (RFC 8201 §5.4).
+        RFC 1191 §6.5: all of it leaves again at once as far as the window allows, which stays what
+        it is: a router that says so is not congested (RFC 8201 §5.4).
         """
         self.mss = mss
         self.cc.set_mss(mss)
-        self.refused(nxt)
+        self.refused(nxt, first)
 
-    def refused(self, nxt: int) -> None:
-        """What is out was not taken, though nothing is congested: it leaves again at once.
+    def refused(self, nxt: int, first: int) -> None:
+        """What is out from `first` on was not taken, though nothing is congested: it leaves again.
 
         Of octets that went with a SYN, RFC 7413 §4.2.1 says so; of too large ones, RFC 1191 §6.5.
         """
-        self.flight.mark_all_lost()
+        self.flight.mark_lost_from(first)
         if self.state == OPEN and self.flight.lost:
             self.state = LOSS
             self.recover = nxt

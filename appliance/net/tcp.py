@@ -432,7 +432,7 @@ class Connection(Timers):
                 self.snd_nxt = edge
                 self.repair.flight.cut(edge)
             if ack < self.snd_nxt:
-                self.repair.refused(self.snd_nxt)
+                self.repair.refused(self.snd_nxt, self.iss + 1)
 
     def _otherwise(
         self,
@@ -872,13 +872,18 @@ class Connection(Timers):
             self.path.mtu = mtu
             self.repair.flight.mark_all_lost()
             self.host.touch(self)
-        elif self.state > SYN_RECEIVED and segment < current:
+        elif (
+            self.state > SYN_RECEIVED
+            # RFC 7413 §4.2.2: who opened fast may have been answered already.
+            or (self.state == SYN_RECEIVED and self.snd_nxt > self.iss + 1)
+        ) and segment < current:
             self.host.counters.tcp_path_mtu_reduced += 1
             # RFC 1191 §6.3: after a while something larger is tried again.
             self._search = PathMtuSearch(segment, search.most if search else current, now)
-            self.path.mtu = mtu
+            if self.state > SYN_RECEIVED:
+                self.path.mtu = mtu  # else a SYN,ACK that is repeated would name another MSS
             self._set_mss(segment)
-            self.repair.set_mss(self.mss, self.snd_nxt)
+            self.repair.set_mss(self.mss, self.snd_nxt, self.iss + 1)
             self._straight = False
             self.host.touch(self)
 

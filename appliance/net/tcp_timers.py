@@ -113,7 +113,7 @@ class Timers(Output):
             most = self._search.most if self._search is not None else segment
             self._search = PathMtuSearch(smaller, most, now)
             self._set_mss(smaller)
-            self.repair.set_mss(self.mss, self.snd_nxt)
+            self.repair.set_mss(self.mss, self.snd_nxt, self.iss + 1)
 
     def _tail_probe(self, now: float) -> None:
         """Send new data if there is any, else the last segment again (RFC 8985 §7.3)."""

@@ -163,6 +163,57 @@ def test_data_sent_before_the_handshake_is_repaired_after_it() -> None:
     peer.expects(".", seq=1, data=b"hello")
 
 
+def test_an_answer_too_large_for_the_path_does_not_wait_for_the_timer() -> None:
+    """RFC 1191 §6.5, RFC 7413 §4.2.2: smaller at once when the handshake is complete.
+
+    Until then nothing is repeated, least of all the SYN,ACK, which was not too large.
+    """
+    scene, cookie = serving(react={"data": lambda c: c.send(pattern(3000))})
+    peer = Peer(scene)
+    opens(peer, cookie, b"x")
+    mss = peer.expects("S.", ack=2).options.mss
+    assert [len(s.data) for s in peer.drain()] == [1448, 1448, 104]
+    scene.advance(0.1)
+    scene.receive(icmp_error(3, 4, quote(peer, 1, 1460), mtu=1000))
+    peer.expects_nothing()
+    peer.got = 1
+    peer.sends(".", ack=1)
+    again = peer.drain()
+    assert b"".join(s.data for s in again) == pattern(3000)
+    assert max(len(s.data) for s in again) == 1000 - 52
+    assert scene.counter("tcp_path_mtu_reduced") == 1
+    assert scene.counter("tcp_syn_retransmitted") == 0
+    assert mss == 1460
+
+
+def test_a_syn_ack_says_the_same_whatever_a_router_told() -> None:
+    """RFC 9293 §3.7.1: the MSS is of what we take, and a repetition no other SYN,ACK."""
+    scene, cookie = serving(react={"data": lambda c: c.send(pattern(3000))})
+    peer = Peer(scene)
+    opens(peer, cookie, b"x")
+    first = peer.expects("S.", ack=2)
+    peer.drain()
+    scene.receive(icmp_error(3, 4, quote(peer, 1, 1460), mtu=1000))
+    scene.advance(1.0)
+    assert peer.expects("S.", seq=0, ack=2, len=0).options.mss == first.options.mss
+    peer.expects_nothing()
+    peer.got = 1
+    peer.sends(".", ack=1)
+    assert max(len(s.data) for s in peer.drain()) == 1000 - 52
+
+
+@pytest.mark.parametrize("early", [b"", b"x"])
+def test_a_router_that_speaks_of_a_syn_ack_alone_is_not_believed(early: bytes) -> None:
+    """RFC 1191 §6.5: SYNs are small; nothing was sent that could be too large."""
+    scene, cookie = serving()
+    peer = Peer(scene)
+    opens(peer, cookie, early)
+    peer.expects("S.")
+    scene.receive(icmp_error(3, 4, quote(peer, 0, 1460), mtu=1000))
+    assert scene.counter("tcp_path_mtu_reduced") == 0
+    peer.expects_nothing()
+
+
 def test_a_close_waits_for_the_handshake() -> None:
     """RFC 9293 §3.10.4, SYN-RECEIVED: "queue for processing after entering ESTABLISHED"."""
     scene, cookie = serving(react={"data": lambda c: (c.send(b"bye"), c.close())})
