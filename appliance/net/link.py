@@ -50,7 +50,7 @@ class LinkNetwork(Protocol):
         """Our address to speak to a neighbour from; all zero without one."""
         ...
 
-    def unreachable(self, address: bytes, frames: list[bytes]) -> None:
+    def unreachable(self, link: Link, address: bytes, frames: list[bytes]) -> None:
         """Nobody answers at a next hop."""
 
     def rerouted(self, link: Link, hop: bytes) -> None:
@@ -84,7 +84,7 @@ class Link:
             vif.send,
             source_for=lambda address: network.source_on(self, address),
             random=random,
-            on_unreachable=network.unreachable,
+            on_unreachable=lambda address, frames: network.unreachable(self, address, frames),
             link=self,
             agenda=network.agenda,
         )
@@ -93,7 +93,7 @@ class Link:
             vif.send,
             source_for=lambda address: network.source_on(self, address),
             random=random,
-            on_unreachable=network.unreachable,
+            on_unreachable=lambda address, frames: network.unreachable(self, address, frames),
             on_lost=self._lost,
             on_host=self._is_host,
             link=self,

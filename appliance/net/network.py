@@ -80,8 +80,8 @@ class Upper(Protocol):
     def path_mtus_changed(self, remotes: Collection[bytes]) -> None:
         """Packets to `remotes` must be smaller, or may be larger again, from now on."""
 
-    def neighbor_failed(self, address: bytes, error: OSError) -> None:
-        """Nobody answers at the next hop `address`."""
+    def neighbor_failed(self, cache: object, hop: bytes, error: OSError) -> None:
+        """Nobody answers at the neighbour `hop` of `cache`."""
 
     def rerouted(self, cache: object, hop: bytes) -> None:
         """What goes by the neighbour `hop` of `cache` must find its way anew."""
@@ -193,12 +193,12 @@ class Network:
         """What went by `hop` goes another way, if there is one."""
         self.upper.rerouted(link.arp if len(hop) == 4 else link.nd, hop)
 
-    def unreachable(self, address: bytes, frames: list[bytes]) -> None:
+    def unreachable(self, link: Link, address: bytes, frames: list[bytes]) -> None:
         """Nobody answers at a next hop: who wanted it hears EHOSTUNREACH (RFC 1122 §2.3.2.1)."""
         error = OSError(errno.EHOSTUNREACH, "No route to host")
-        for link in self.links:
-            link.v4.lost(address)
-        self.upper.neighbor_failed(address, error)
+        link.v4.lost(address)
+        # Of this link alone: routers of several have the same link-local address.
+        self.upper.neighbor_failed(link.arp if len(address) == 4 else link.nd, address, error)
         for waited in frames:
             self.errors.not_sent(waited, IP_AT, error)
 

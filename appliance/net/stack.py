@@ -531,9 +531,9 @@ class Host:
         self.tcp.address_lost(address)
         self.udp.address_lost(address)
 
-    def neighbor_failed(self, address: bytes, error: OSError) -> None:
+    def neighbor_failed(self, cache: object, hop: bytes, error: OSError) -> None:
         """Nobody answers at a next hop: who wanted it hears of it (RFC 1122 §2.3.2.1)."""
-        self.tcp.neighbor_failed(address, error)
+        self.tcp.neighbor_failed(cache, hop, error)
 
     def _tcp_sum_holds(self, frame: bytes, end: int, key: bytes) -> bool:
         pseudo = int.from_bytes(key[:8]) + TCP + end - _TCP_AT

@@ -458,11 +458,13 @@ class TcpTable:
             flow.path_mtu(mtu, now)
         return True
 
-    def neighbor_failed(self, address: bytes, error: OSError) -> None:
-        """Tell every connection whose next hop is `address`."""
+    def neighbor_failed(self, cache: object, hop: bytes, error: OSError) -> None:
+        """Tell every connection whose next hop is the neighbour `hop` of `cache`."""
         for flow in list(self.flows.values()):
-            if isinstance(flow, Connection) and flow.path.neighbor.address == address:
-                flow.unreachable(error)
+            if isinstance(flow, Connection):
+                neighbor = flow.path.neighbor
+                if neighbor.address == hop and neighbor.cache is cache:
+                    flow.unreachable(error)
 
     def rerouted(self, cache: object, hop: bytes) -> None:
         """Send what went by the neighbour `hop` of `cache` by whoever is the next hop now."""
@@ -470,7 +472,7 @@ class TcpTable:
             if isinstance(flow, Connection):
                 path = flow.path
                 if path.neighbor.address == hop and path.neighbor.cache is cache:
-                    way = self._network.way(path.remote)
+                    way = self._network.way(path.remote, path.local)
                     if way is not None:
                         path.neighbor = way[1]
 
