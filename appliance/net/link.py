@@ -197,8 +197,10 @@ class Link:
     def arp_arrives(self, data: bytes, at: int, now: float, local: dict[bytes, Local]) -> None:
         """An ARP packet, to the cache and to those who watch over addresses; raises WireError."""
         self.arp.arp_arrives(data, at, len(data), now, local)
+        packet = arp.parse(data, at, len(data))
+        self._network.routes.demote(packet.sender, self, False)
         if self.v4.watching:
-            self.v4.arp_arrives(arp.parse(data, at, len(data)), now)
+            self.v4.arp_arrives(packet, now)
             self.review()
 
     def dhcp_arrives(self, payload: bytes, now: float) -> None:

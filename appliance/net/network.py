@@ -197,6 +197,9 @@ class Network:
         """Nobody answers at a next hop: who wanted it hears EHOSTUNREACH (RFC 1122 §2.3.2.1)."""
         error = OSError(errno.EHOSTUNREACH, "No route to host")
         link.v4.lost(address)
+        if self.routes.demote(address, link, True):
+            # RFC 1122 §3.3.1.4 (MUST), RFC 4861 §6.3.6: by another gateway, if there is one.
+            self.rerouted(link, address)
         # Of this link alone: routers of several have the same link-local address.
         self.upper.neighbor_failed(link.arp if len(address) == 4 else link.nd, address, error)
         for waited in frames:
@@ -237,6 +240,15 @@ class Network:
 
     def way(self, there: bytes, here: bytes = b"") -> tuple[Link, Neighbor] | None:
         """The link and the neighbour for packets to `there` from our `here`; None: no way."""
+        found = self.next_hop(there, here)
+        if found is None:
+            return None
+        by, hop = found
+        cache = by.arp if len(there) == 4 else by.nd
+        return by, cache.lookup(hop, self.now)
+
+    def next_hop(self, there: bytes, here: bytes = b"") -> tuple[Link, bytes] | None:
+        """The link and the neighbour's address, who is not asked for."""
         route = None
         if len(self.links) > 1:
             route = self._own_way(there, here)
@@ -245,9 +257,7 @@ class Network:
         if route is None:
             return None
         by: Link = route.link
-        hop = there if route.gateway is None else route.gateway
-        cache = by.arp if len(there) == 4 else by.nd
-        return by, cache.lookup(hop, self.now)
+        return by, there if route.gateway is None else route.gateway
 
     def _own_way(self, there: bytes, here: bytes) -> Route | None:
         """With several links: what comes from an address of a link leaves by that link if it can.

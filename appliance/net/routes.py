@@ -91,13 +91,22 @@ class Routes:
             routes[:] = [r for r in routes if not wanted(r)]
         return before - len(self)
 
-    def demote(self, gateway: bytes, link: Any, demoted: bool) -> None:
-        """Note whether the routes by `gateway` are a last resort (RFC 4861 §6.3.6)."""
+    def demote(self, gateway: bytes, link: Any, demoted: bool) -> bool:
+        """Note whether the routes by `gateway` are a last resort; tells whether that is news.
+
+        RFC 1122 §3.3.1.4, RFC 4861 §6.3.6: those that are silent take turns, when all are.
+        """
         routes = self._by_family[len(gateway)]
-        for route in routes:
-            if route.gateway == gateway and route.link is link:
+        by = [route for route in routes if route.gateway == gateway and route.link is link]
+        news = [route for route in by if route.demoted != demoted]
+        if news or (by and demoted):
+            for route in by:
                 route.demoted = demoted
-        routes.sort(key=lambda r: r.rank)
+                if demoted:
+                    routes.remove(route)
+                    routes.append(route)
+            routes.sort(key=lambda r: r.rank)
+        return bool(news)
 
     def lookup(self, destination: bytes, link: Any = None) -> Route | None:
         """The route to `destination`, on `link` if one is named; None: there is no way."""

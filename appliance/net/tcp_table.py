@@ -470,8 +470,11 @@ class TcpTable:
         """Send what went by the neighbour `hop` of `cache` by whoever is the next hop now."""
         for flow in self.flows.values():
             if isinstance(flow, Connection):
-                path = flow.path
-                if path.neighbor.address == hop and path.neighbor.cache is cache:
+                path, neighbor = flow.path, flow.path.neighbor
+                if neighbor.address == hop and neighbor.cache is cache:
+                    found = self._network.next_hop(path.remote, path.local)
+                    if found is None or found == (neighbor.cache.link, hop):
+                        continue  # who does not answer is not asked for again by this
                     way = self._network.way(path.remote, path.local)
                     if way is not None:
                         path.neighbor = way[1]
