@@ -223,6 +223,8 @@ class Ipv6Configuration:
             )
         except ValueError:
             pass  # beyond the bound of addresses: it is not used
+        if own.origin == "link-local":
+            self.groups.report_anew(self._network.now)
 
     def address_gone(self, own: OwnAddress, duplicate: bool) -> None:
         """An address expired, or is somebody else's."""

@@ -75,6 +75,11 @@ class Listener:
             del self._groups[group]
             self._change(group, mld.CHANGE_TO_INCLUDE, now)
 
+    def report_anew(self, now: float) -> None:
+        """Tell of every group once more: what was told so far had no sender (RFC 3590 §4)."""
+        for group in self._groups:
+            self._change(group, mld.CHANGE_TO_EXCLUDE, now)
+
     def _change(self, group: bytes, kind: int, now: float) -> None:
         self._speaks_v1(now)
         if _reported(group):

@@ -16,6 +16,7 @@ from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
+    ICMPv6MLReport2,
     ICMPv6ND_NA,
     ICMPv6ND_NS,
     ICMPv6ND_RA,
@@ -38,11 +39,15 @@ from scapy.layers.inet6 import (
     PadN,
     fragment6,
 )
+from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
+from appliance.net.link import Ipv6Settings
 from appliance.net.neighbor import REACHABLE, STALE
 from appliance.net.router_discovery import MAX_PREFIXES, MAX_ROUTERS, MAX_SERVERS
 from appliance.net.slaac import MAX_ADDRESSES, Slaac
+from appliance.net.stack import Host
+from appliance.net.vif.pair import pair
 from appliance.net.wire import ipv6
 from appliance.net.wire.address import from_text, to_text
 from tests.net.test_network6 import OURS, PEER, PEER_MAC, Inbox, Wire, six
@@ -688,3 +693,27 @@ def test_jumbograms_are_not_spoken(length: int) -> None:
         [(2, 42)] if length == 8 else []
     )
     assert inbox.got == []
+
+
+def test_groups_are_reported_anew_from_an_address() -> None:
+    """RFC 3590 §4: routers discard what came from "::", before there was an address."""
+    near, far = pair()
+    host = Host(near, random=random.Random(1))
+    host.use_ipv6(Ipv6Settings(b"s" * 16))
+    host.add_address(f"{OURS}/64")
+    now = 100.0
+    host.flush(now)
+    told: dict[str, set[str]] = {}
+    while (due := host.deadline()) < 110.0:
+        now = max(now, due)
+        host.run_timers(now)
+        for frame in far.receive(64):
+            packet = Ether(frame[10:])
+            if ICMPv6MLReport2 in packet:
+                groups = told.setdefault(packet[IPv6].src, set())
+                records = bytes(packet[ICMPv6MLReport2])[8:]  # of 20 octets, without sources
+                groups |= {to_text(records[at + 4 : at + 20]) for at in range(0, len(records), 20)}
+    ours = [own.address for own in host.addresses.of(host.links[0])]
+    (link_local,) = (to_text(address) for address in ours if address[0] == 0xFE)
+    assert told == dict.fromkeys(("::", link_local), told["::"])
+    assert told["::"] == {to_text(ipv6.solicited_node(address)) for address in ours}
