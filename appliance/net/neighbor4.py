@@ -13,6 +13,7 @@ from typing import Final
 from appliance.net.neighbor import REACHABLE, RETRY, Neighbor
 from appliance.net.neighbor_cache import NeighborCache
 from appliance.net.wire import arp, ethernet
+from appliance.net.wire.ipv4 import is_link_local
 from appliance.net.wire.virtio import PLAIN
 
 _ZERO_ADDRESS: Final = bytes(4)
@@ -51,7 +52,7 @@ class NeighborCache4(NeighborCache):
         if for_us and packet.operation == arp.REQUEST:
             answer = arp.build(arp.REPLY, self._own_mac, packet.target, mac, sender)
             self.counters.arp_replies_sent += 1
-            self._send_arp(mac, answer)
+            self._send_arp(ethernet.BROADCAST if is_link_local(packet.target) else mac, answer)
 
     def learn(self, address: bytes, mac: bytes, now: float, *, create: bool) -> None:
         """Note that `address` is at `mac`, and send what waited for it.
@@ -85,8 +86,10 @@ class NeighborCache4(NeighborCache):
         """
         neighbor.attempts += 1
         self._arm(neighbor, now + RETRY)
-        target = neighbor.mac if neighbor.mac is not None else ethernet.BROADCAST
         source = self._source_for(neighbor.address)
+        target = neighbor.mac
+        if target is None or is_link_local(source):
+            target = ethernet.BROADCAST  # RFC 3927 §2.5: whatever such an address says is for all
         packet = arp.build(arp.REQUEST, self._own_mac, source, ethernet.ZERO, neighbor.address)
         self.counters.arp_requests_sent += 1
         self._send_arp(target, packet)

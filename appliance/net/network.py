@@ -249,6 +249,9 @@ class Network:
 
     def next_hop(self, there: bytes, here: bytes = b"") -> tuple[Link, bytes] | None:
         """The link and the neighbour's address, who is not asked for."""
+        if len(there) == 4 and ipv4.is_link_local(there):
+            # RFC 3927 §2.6.2: MUST be asked for on the link, and never be sent by a router.
+            return self._near(here), there
         route = None
         if len(self.links) > 1:
             route = self._own_way(there, here)
@@ -258,6 +261,12 @@ class Network:
             return None
         by: Link = route.link
         return by, there if route.gateway is None else route.gateway
+
+    def _near(self, here: bytes) -> Link:
+        """The link on which link-local neighbours are spoken to from our `here`."""
+        own = self.addresses.local.get(here)
+        link: Link = self._link_in if own is None or own.link is None else own.link
+        return link
 
     def _own_way(self, there: bytes, here: bytes) -> Route | None:
         """With several links: what comes from an address of a link leaves by that link if it can.
@@ -320,6 +329,8 @@ class Network:
 
     def source_for(self, there: bytes) -> bytes | None:
         """Our address to speak to `there` from; None without a way or an address."""
+        if len(there) == 4 and ipv4.is_link_local(there):
+            return self.addresses.source_for(there, self._near(b""))
         route = self.routes.lookup(there)
         return self.addresses.source_for(there, route.link) if route is not None else None
 

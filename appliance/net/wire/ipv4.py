@@ -64,6 +64,11 @@ class OptionError(WireError):
         self.pointer = pointer
 
 
+def is_link_local(address: bytes) -> bool:
+    """True for 169.254/16 (RFC 3927 §1.4)."""
+    return address[:2] == b"\xa9\xfe"
+
+
 class Ipv4Header(NamedTuple):
     """One header; lengths in octets; `payload_at` and `payload_end` are offsets into the buffer."""
 
