@@ -59,6 +59,9 @@ class LinkNetwork(Protocol):
     def contested(self, address: bytes, mac: bytes, kept: bool = False) -> None:
         """Somebody else has an address that was to be ours, or is; `mac` if it is known."""
 
+    def link_mtu_changed(self, link: Link) -> None:
+        """What a link carries is another number of octets from now on."""
+
 
 class Link:
     """One interface of a host; `name` is its interface's."""
@@ -234,6 +237,12 @@ class Link:
         self._network.rerouted(self, address)
 
     # ------------------------------------------------------------------ what leaves
+
+    def carry(self, mtu: int, mtu6: int) -> None:
+        """Carry packets of so many octets from now on, of IPv4 and of IPv6."""
+        if (mtu, mtu6) != (self.mtu, self.mtu6):
+            self.mtu, self.mtu6 = mtu, mtu6
+            self._network.link_mtu_changed(self)
 
     def emit(self, octets: bytes) -> None:
         """Send a whole frame now, or count that there was no room."""

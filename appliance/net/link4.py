@@ -281,11 +281,11 @@ class Ipv4Configuration:
                 )
             except ValueError:
                 break
-        if lease.mtu:
-            self._link.mtu = min(lease.mtu, self._link.vif.mtu)
+        most = self._link.vif.mtu
+        self._link.carry(min(lease.mtu or most, most), self._link.mtu6)
 
     def unbound(self, lease: dhcp.Lease) -> None:
         """The lease is over."""
         self.lease = None
-        self._link.mtu = self._link.vif.mtu
+        self._link.carry(self._link.vif.mtu, self._link.mtu6)
         self._give_up(lease.address, "dhcp")

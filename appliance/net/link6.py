@@ -272,4 +272,4 @@ class Ipv6Configuration:
 
     def path_mtu6(self, mtu: int) -> None:
         """A router says what packets this link carries (RFC 4861 §6.3.4)."""
-        self._link.mtu6 = mtu
+        self._link.carry(self._link.mtu, mtu)

@@ -80,6 +80,9 @@ class Upper(Protocol):
     def path_mtus_changed(self, remotes: Collection[bytes]) -> None:
         """Packets to `remotes` must be smaller, or may be larger again, from now on."""
 
+    def link_mtu_changed(self, link: Link, now: float) -> None:
+        """The same of packets that leave by `link`."""
+
     def neighbor_failed(self, cache: object, hop: bytes, error: OSError) -> None:
         """Nobody answers at the neighbour `hop` of `cache`."""
 
@@ -326,6 +329,10 @@ class Network:
         gone = self.path_mtus.learn(there, mtu, self.now)
         self.agenda.lower(self.path_mtus.deadline())
         self.upper.path_mtus_changed({there, gone} if gone else {there})
+
+    def link_mtu_changed(self, link: Link) -> None:
+        """Whoever sends by `link` must follow (RFC 4861 §6.3.4, RFC 2132 §5.1)."""
+        self.upper.link_mtu_changed(link, self.now)
 
     def source_for(self, there: bytes) -> bytes | None:
         """Our address to speak to `there` from; None without a way or an address."""

@@ -52,6 +52,11 @@ class PathMtuSearch:
         # The top first: the narrow path may be gone, as after a change of routes.
         return self.high if not self.size else (self.low + self.high + 1) // 2
 
+    def bound(self, most: int) -> None:
+        """Try nothing larger than `most` from now on."""
+        self.most = min(self.most, most)
+        self.high = max(min(self.high, most), self.low)
+
     def sent(self, size: int, start: int, end: int) -> None:
         """A probe of `size` left with the numbers [start, end)."""
         self.size = size

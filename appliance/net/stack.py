@@ -521,6 +521,11 @@ class Host:
         """Datagrams follow what is known of their ways; TCP searches by itself (`plpmtud`)."""
         self.udp.path_mtus_changed(remotes)
 
+    def link_mtu_changed(self, link: Link, now: float) -> None:
+        """What a link carries has changed."""
+        self.udp.link_mtu_changed(link)
+        self.tcp.link_mtu_changed(link, now)
+
     def rerouted(self, cache: object, hop: bytes) -> None:
         """What goes by a neighbour must find its way anew."""
         self.tcp.rerouted(cache, hop)

@@ -304,7 +304,7 @@ def follow(network: Network, wanted: Addressing) -> None:
 
 
 def _follow(network: Network, link: Link, wanted: OnLink) -> None:
-    link.mtu, link.mtu6 = wanted.mtu, wanted.mtu6
+    link.carry(wanted.mtu, wanted.mtu6)
     if link.slaac is not None and wanted.hop_limit is not None:
         link.slaac.hop_limit = wanted.hop_limit
     network.routes.remove(lambda route: route.link is link)

@@ -849,6 +849,14 @@ class Connection(Timers):
         """The address that this connection has is ours no longer: it ends here, without a word."""
         self._finish(error)
 
+    def link_mtu(self, mtu: int, now: float) -> None:
+        """The first link carries packets of `mtu` octets at most; nothing larger is tried."""
+        if self._search is not None:
+            self._search.bound(max(mtu - self.path.overhead - 20, MIN_MSS))
+        if mtu < self.path.mtu:
+            self.path_mtu(mtu, now)
+            self.path.mtu = mtu
+
     def path_mtu(self, mtu: int, now: float) -> None:
         """The path carries packets of `mtu` octets at most (RFC 1191 §6.5)."""
         segment = max(mtu - self.path.overhead - 20, MIN_MSS)
@@ -879,7 +887,11 @@ class Connection(Timers):
         ) and segment < current:
             self.host.counters.tcp_path_mtu_reduced += 1
             # RFC 1191 §6.3: after a while something larger is tried again.
-            self._search = PathMtuSearch(segment, search.most if search else current, now)
+            most = min(
+                search.most if search else current,
+                max(first_hop_mtu(self.path) - self.path.overhead - 20, MIN_MSS),
+            )
+            self._search = PathMtuSearch(segment, most, now)
             if self.state > SYN_RECEIVED:
                 self.path.mtu = mtu  # else a SYN,ACK that is repeated would name another MSS
             self._set_mss(segment)

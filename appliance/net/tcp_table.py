@@ -26,7 +26,7 @@ from appliance.net.path import TcpPath
 from appliance.net.seq import HALF, MASK
 from appliance.net.syn_budget import SynBudget
 from appliance.net.syn_queue import HalfOpen, Listener, SynQueue
-from appliance.net.tcb import Tcb, TcpHost, TcpSettings, TcpUser, default_mss
+from appliance.net.tcb import Tcb, TcpHost, TcpSettings, TcpUser, default_mss, first_hop_mtu
 from appliance.net.tcp import Connection
 from appliance.net.time_wait import TimeWait, TimeWaitQueue
 from appliance.net.wire import tcp as wire_tcp
@@ -465,6 +465,16 @@ class TcpTable:
                 neighbor = flow.path.neighbor
                 if neighbor.address == hop and neighbor.cache is cache:
                     flow.unreachable(error)
+
+    def link_mtu_changed(self, link: object, now: float) -> None:
+        """Have what leaves by `link` fit it; what may be larger than before stays (`plpmtud`)."""
+        for flow in self.flows.values():
+            if not isinstance(flow, TimeWait) and flow.path.neighbor.cache.link is link:
+                mtu = first_hop_mtu(flow.path)
+                if isinstance(flow, HalfOpen):
+                    flow.path.mtu = min(flow.path.mtu, mtu)
+                else:
+                    flow.link_mtu(mtu, now)
 
     def rerouted(self, cache: object, hop: bytes) -> None:
         """Send what went by the neighbour `hop` of `cache` by whoever is the next hop now."""

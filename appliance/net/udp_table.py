@@ -344,15 +344,23 @@ class UdpTable:
 
     def path_mtus_changed(self, remotes: Collection[bytes]) -> None:
         """Packets to `remotes` must be smaller, or may be larger again (RFC 8201 §5.2, §5.3)."""
+        self._measure_anew(lambda path: path.remote in remotes)
+        for own in self._network.addresses.local:
+            for remote in remotes:
+                self.peers.pop(remote + own, None)
+
+    def link_mtu_changed(self, link: object) -> None:
+        """The same of all packets that leave by `link` (RFC 4861 §6.3.4)."""
+        self._measure_anew(lambda path: path.neighbor.cache.link is link)
+        self.peers.clear()
+
+    def _measure_anew(self, wanted: Callable[[UdpPath], bool]) -> None:
         paths = [flow.path for flow in self.flows.values()]
         for socket in self._sockets.values():
             paths += socket.paths()
         for path in paths:
-            if path.remote in remotes:
+            if wanted(path):
                 path.mtu = self._network.mtu_of(path.neighbor.cache.link, path.remote)
-        for own in self._network.addresses.local:
-            for remote in remotes:
-                self.peers.pop(remote + own, None)
 
     def rerouted(self, cache: object, hop: bytes) -> None:
         """Find the way anew to whoever was reached by the neighbour `hop` of `cache`."""

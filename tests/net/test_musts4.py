@@ -106,6 +106,23 @@ def test_every_message() -> None:
         assert forbidden not in options(release)
 
 
+def test_what_a_renewal_says_no_longer_is_over() -> None:
+    """RFC 2131 §4.4.5: what counts is the latest acknowledgment; of the MTU, too."""
+    ports = Leased()
+    ports.messages(2.0)
+    ports.answer("offer")
+    ports.messages(0.5)
+    ports.answer("ack", **{"interface-mtu": 1200})
+    ports.messages(8.0)
+    assert ports.link(0).mtu == 1200
+    ports.learn(0, SERVER)
+    assert ports.messages(LEASE * 0.5) != []
+    ports.answer("ack")
+    assert ports.host.links[0].dhcp is not None
+    assert ports.host.links[0].dhcp.state == dhcp.BOUND
+    assert ports.link(0).mtu == 1500
+
+
 def test_an_offer_is_probed_and_declined() -> None:
     """RFC 2131 §3.1 (5), §4.4.1: in use by somebody, MUST be declined; table 5: what that has."""
     ports = Leased()

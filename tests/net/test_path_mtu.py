@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import pytest
 from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, IPv6
+from scapy.layers.inet6 import (
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6ND_RA,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptMTU,
+    IPv6,
+)
 from scapy.layers.l2 import ARP
 from scapy.packet import Packet, Raw
 
 from appliance.net.path_mtu import PATH_MTU_SECONDS, PathMtus
 from appliance.net.wire.address import from_text
-from tests.net.test_network6 import PEER, PEER_MAC, Inbox, Wire, six
+from tests.net.test_network6 import OURS, PEER, PEER_MAC, Inbox, Wire, six
 from tests.net.test_suites import OURS4, PEER4, four, too_big
 
 A, B, C = (bytes((10, 0, 0, n)) for n in (1, 2, 3))
@@ -115,3 +122,28 @@ def test_who_makes_room_for_others_is_not_small_for_good() -> None:
     for number in range(0x1000, 0x1400):
         network.learn_path_mtu(from_text(PEER)[:-2] + number.to_bytes(2), 1280)
     assert {path.mtu for path in socket.paths()} == {1500}
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_flows_follow_what_routers_say_of_the_link(answers: bool) -> None:
+    """RFC 4861 §6.3.4: the MTU option is the link's, for those who spoke before it, too."""
+    wire = Wire(f"{OURS}/64", autonomous=True)
+    wire.know_peer()
+    socket = wire.host.udp_bind("", 53, Inbox())
+    if answers:
+        socket.answer_by(lambda data, source: data, lambda error: None)
+
+    def asked() -> list[int]:
+        wire.taken()
+        wire.put(six(UDP(sport=4000, dport=53), Raw(bytes(1400))))
+        if not answers:
+            socket.send(bytes(1400), (PEER, 4000))
+        return sizes(wire.taken())
+
+    for mtu, whole in ((0, True), (1300, False), (1500, True)):
+        if mtu:
+            told = IPv6(src="fe80::9", dst="ff02::1", hlim=255) / ICMPv6ND_RA()
+            wire.put(told / ICMPv6NDOptMTU(mtu=mtu), dst="33:33:00:00:00:01")
+        for _ in range(3):
+            assert (asked() == [1448]) == whole
+            assert max(asked()) <= (mtu or 1500)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.net.plpmtud import BASE, LEAST, RAISE_AFTER, WORTH, PathMtuSearch, shrunk
-from tests.net.tcp.harness import FULL, App, Peer, Scene, icmp_error, passive, quote
+from tests.net.tcp.harness import FULL, App, Peer, Scene, World, icmp_error, passive, quote
 
 RTT = 0.1
 
@@ -192,3 +192,58 @@ def test_progress_confirms_the_neighbour() -> None:
     assert neighbor.confirmed_at == before
     peer.sends(".", ack=2)
     assert neighbor.confirmed_at > before
+
+
+def carry(scene: Scene, mtu: int) -> None:
+    """Somebody says what the link carries."""
+
+    def told(world: World) -> None:
+        world.host.links[0].carry(mtu, mtu)
+        world.host.flush(scene.now)
+
+    scene.step(told)
+
+
+def test_connections_follow_what_the_link_carries() -> None:
+    """RFC 4861 §6.3.4, RFC 2132 §5.1: from now on, and nothing larger is tried later."""
+    scene, peer, app = passive(rtt=RTT, window=1 << 18)
+    app.send(bytes(2 * FULL))
+    assert [len(s.data) for s in peer.drain()] == [FULL, FULL]
+    carry(scene, 1200)
+    again = peer.drain()
+    assert again
+    assert max(len(s.data) for s in again) == 1200 - 52
+    peer.got = 1
+    assert narrow(scene, peer, 1200 - 52, 20) == bytes(2 * FULL)
+    data = bytes(range(250)) * 80
+    peer.got = 1 + 2 * FULL
+    assert raised(scene, peer, app, data, 1500) == data
+    assert app.connection.mss == 1200 - 52
+    assert app.connection.path.mtu == 1200
+
+
+def test_a_search_does_not_go_beyond_the_link() -> None:
+    """RFC 4821 §7.3: the link's MTU bounds it, although that came later."""
+    scene, peer, app = passive(rtt=RTT, window=1 << 18)
+    app.send(bytes(2 * FULL))
+    scene.receive(icmp_error(3, 4, quote(peer, 1, FULL + 12), mtu=1000))
+    carry(scene, 1200)
+    assert app.connection.mss == 1000 - 52
+    peer.got = 1
+    peer.drain()
+    assert narrow(scene, peer, 1000 - 52, 20) == bytes(2 * FULL)
+    peer.got = 1 + 2 * FULL
+    data = bytes(range(250)) * 80
+    assert raised(scene, peer, app, data, 1500) == data
+    assert app.connection.mss == 1200 - 52
+
+
+def test_a_handshake_follows_what_the_link_carries() -> None:
+    scene = Scene()
+    scene.listen(80)
+    peer = Peer(scene)
+    peer.sends("S")
+    peer.expects("S.")
+    carry(scene, 1200)
+    peer.sends(".")
+    assert scene.app().connection.mss == 1200 - 52
