@@ -45,6 +45,7 @@ class Ipv6Configuration:
         self._random = random
         self._pending: list[tuple[bytes, int]] = []  # addresses to take at the first turn
         self._follows = False
+        self._begun = False
 
     def use(self, settings: Ipv6Settings) -> None:
         """Speak IPv6 from the next turn on."""
@@ -76,7 +77,8 @@ class Ipv6Configuration:
     def start(self, now: float) -> None:
         """Begin with what has not begun."""
         if self.slaac is not None and not self._follows:
-            if not self.slaac.addresses:
+            if not self._begun:
+                self._begun = True
                 self.slaac.start(now)
             while self._pending:
                 self.slaac.add(*self._pending.pop(0), now)

@@ -29,6 +29,9 @@ DUP_ADDR_DETECT_TRANSMITS: Final = 1
 """Solicitations before an address is ours (RFC 4862 §5.1)."""
 TWO_HOURS: Final = 7200.0
 """Seconds that an advertisement cannot shorten a lifetime below (RFC 4862 §5.5.3 (e))."""
+SPOILT: Final = 60.0
+"""Seconds until identifiers are tried anew for a prefix whose every address was somebody else's:
+RFC 7217 §6 does not say, and for IPv4 one waits as long (RFC 5227 §1.1)."""
 MAX_ADDRESSES: Final = 16
 """A flood of prefixes makes no more of them (RFC 6104, RFC 8504 §5.4)."""
 
@@ -98,6 +101,8 @@ class Slaac(RouterDiscovery):
         self._detect = detect
         self.addresses: dict[bytes, OwnAddress] = {}
         self.duplicates = 0
+        self._spoilt: dict[bytes, float] = {}
+        """First half of a prefix -> until when no address is made of it."""
         self.ready = False
         """The link-local address is ours."""
 
@@ -149,7 +154,7 @@ class Slaac(RouterDiscovery):
 
     def deadline(self) -> float:
         """When `advance` is due, seconds; inf: never."""
-        times = [self._told_until()]
+        times = [self._told_until(), self._spoilt.get(LINK_LOCAL_PREFIX, inf)]
         for own in self.addresses.values():
             times.append(own.check_at)
             if own.state != TENTATIVE:
@@ -160,6 +165,10 @@ class Slaac(RouterDiscovery):
 
     def advance(self, now: float) -> None:
         """Do what is due."""
+        for prefix in [prefix for prefix, until in self._spoilt.items() if until <= now]:
+            del self._spoilt[prefix]
+            if prefix == LINK_LOCAL_PREFIX:
+                self._make(prefix, "link-local", now, now, inf, inf, 0)
         for own in list(self.addresses.values()):
             if own.check_at <= now:
                 self._check(own, now)
@@ -229,9 +238,13 @@ class Slaac(RouterDiscovery):
     def _duplicate(self, own: OwnAddress, now: float) -> None:
         """RFC 4862 §5.4.5, RFC 7217 §6: give it up, and try another identifier."""
         self._remove(own, duplicate=True)
-        if own.origin != "static" and own.counter < IDGEN_RETRIES:
+        prefix = own.address[:8]
+        if own.origin == "static":
+            return
+        if own.counter >= IDGEN_RETRIES:
+            self._spoilt[prefix] = now + SPOILT  # each cost its sender seconds, so they are few
+        else:
             at = now + self._random.random() * IDGEN_DELAY
-            prefix = own.address[:8]
             self._make(
                 prefix, own.origin, now, at, own.valid_until, own.preferred_until, own.counter + 1
             )
@@ -254,7 +267,7 @@ class Slaac(RouterDiscovery):
             if own.origin == "slaac" and own.address[:8] == network[:8]
         ]
         preferred = ends_at(now, prefix.preferred)
-        if not existing and prefix.valid:
+        if not existing and prefix.valid and self._spoilt.get(network[:8], now) <= now:
             self._make(network, "slaac", now, now, valid, preferred, 0)
         for own in existing:
             # (e): nobody shortens a lifetime below two hours by an advertisement.

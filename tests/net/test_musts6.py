@@ -50,6 +50,7 @@ from appliance.net.stack import Host
 from appliance.net.vif.pair import pair
 from appliance.net.wire import ipv6
 from appliance.net.wire.address import from_text, to_text
+from appliance.net.wire.virtio import PLAIN
 from tests.net.test_network6 import OURS, PEER, PEER_MAC, Inbox, Wire, six
 
 ROUTER, OTHER_ROUTER, ROUTER_MAC = "fe80::9", "fe80::8", "02:00:00:00:00:09"
@@ -717,3 +718,50 @@ def test_groups_are_reported_anew_from_an_address() -> None:
     (link_local,) = (to_text(address) for address in ours if address[0] == 0xFE)
     assert told == dict.fromkeys(("::", link_local), told["::"])
     assert told["::"] == {to_text(ipv6.solicited_node(address)) for address in ours}
+
+
+def test_who_has_every_address_is_not_asked_for_ever() -> None:
+    """RFC 7217 §6, RFC 4862 §5.4.5: four identifiers, then silence for a minute; then anew."""
+    near, far = pair()
+    host = Host(near, random=random.Random(1))
+    host.use_ipv6(Ipv6Settings(b"s" * 16))
+    now = 100.0
+    host.flush(now)
+    asked: list[float] = []
+
+    def run(until: float, taken: bool) -> None:
+        nonlocal now
+        while (due := host.deadline()) < until:
+            now = max(now, due)
+            host.run_timers(now)
+            for frame in far.receive(64):
+                packet = Ether(frame[10:])
+                if ICMPv6ND_NS in packet and packet[IPv6].src == "::":
+                    asked.append(now)
+                    if taken:
+                        theirs = na(packet[ICMPv6ND_NS].tgt)
+                        host.receive(
+                            [PLAIN + bytes(Ether(src=ROUTER_MAC, dst=ALL_NODES_MAC) / theirs)], now
+                        )
+
+    run(600.0, taken=True)
+    assert 20 < len(asked) < 40
+    assert not host.addresses.local
+    assert host.links[0].groups.groups() == [ipv6.ALL_NODES]
+    run(700.0, taken=False)
+    assert len(host.addresses.local) == 1
+
+
+def test_a_prefix_whose_addresses_are_all_taken_is_left_alone() -> None:
+    """RFC 7217 §6: whatever routers go on to say of it."""
+    wire = Wire("10.0.0.1/24", autonomous=True)
+    asked = 0
+    for _ in range(30):
+        wire.put(ra(prefix()), dst=ALL_NODES_MAC)
+        for _ in range(10):
+            wire.run(0.5)
+            for frame in wire.taken():
+                if ICMPv6ND_NS in frame and frame[IPv6].src == "::":
+                    asked += 1
+                    wire.put(na(frame[ICMPv6ND_NS].tgt), dst=ALL_NODES_MAC)
+    assert 4 <= asked <= 16
