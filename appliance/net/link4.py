@@ -267,7 +267,7 @@ class Ipv4Configuration:
     def bound(self, lease: dhcp.Lease) -> None:
         """The lease is ours, or goes on with these routes."""
         self._network.routes.remove(lambda r: r.link is self._link and r.origin == "dhcp")
-        self.lease = lease
+        before, self.lease = self.lease, lease
         if self._fallback:
             # RFC 3927 §1.9: no link-local address beside a better one.
             self._give_up(self._fallback, "link-local")
@@ -281,6 +281,10 @@ class Ipv4Configuration:
                 )
             except ValueError:
                 break
+        if before is not None:
+            # Whoever went by a router of before finds the way anew.
+            for router in {was[2] for was in before.routes} - {now[2] for now in lease.routes}:
+                self._network.rerouted(self._link, router)
         most = self._link.vif.mtu
         self._link.carry(min(lease.mtu or most, most), self._link.mtu6)
 

@@ -10,12 +10,14 @@ import itertools
 
 import pytest
 from scapy.layers.dhcp import BOOTP, DHCP
-from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP
 from scapy.packet import Packet
 
 from appliance.net import dhcp
+from appliance.net.tcp import Connection
 from appliance.net.wire.address import from_text
+from tests.net.tcp.harness import User
 from tests.net.test_links import OTHER, Ports
 
 MINE, SERVER, EVERYBODY = "10.0.0.50", "10.0.0.1", "255.255.255.255"
@@ -42,7 +44,7 @@ class Leased(Ports):
         asked = self.heard[-1]
         said: list[object] = [("message-type", kind), ("server_id", SERVER)]
         if kind != "nak":
-            said += [("subnet_mask", "255.255.255.0"), ("router", SERVER)]
+            said += [("subnet_mask", "255.255.255.0"), ("router", options.pop("router", SERVER))]
             said += [("lease_time", LEASE), *options.items()]
         bootp = BOOTP(op=2, xid=asked[BOOTP].xid, yiaddr=MINE, chaddr=asked[BOOTP].chaddr)
         packet = IP(src=SERVER, dst=MINE) / UDP(sport=67, dport=68) / bootp
@@ -121,6 +123,31 @@ def test_what_a_renewal_says_no_longer_is_over() -> None:
     assert ports.host.links[0].dhcp is not None
     assert ports.host.links[0].dhcp.state == dhcp.BOUND
     assert ports.link(0).mtu == 1500
+
+
+def test_another_router_of_a_renewal_is_taken_at_once() -> None:
+    """RFC 2131 §4.4.5, RFC 1122 §3.3.1.4: by those, too, who went by the one of before."""
+    ports = Leased()
+    ports.bind()
+    user = User({})
+
+    def accept(connection: Connection) -> User:
+        user.connection = connection
+        return user
+
+    ports.host.tcp_listen("", 80, accept)
+    ports.learn(0, SERVER)
+    far = IP(src="192.0.2.7", dst=MINE) / TCP(sport=4000, dport=80, flags="S", seq=1)
+    ports.put(0, far)
+    (answer,) = [packet for packet in ports.taken(0) if packet.haslayer(TCP)]
+    far[TCP].flags, far[TCP].seq, far[TCP].ack = "A", 2, answer[TCP].seq + 1
+    ports.put(0, far)
+    for router in (SERVER, "10.0.0.77"):
+        while not (asked := ports.messages(20.0)):
+            ports.learn(0, SERVER)
+        assert [kind(packet) for packet in asked] == ["request"]
+        ports.answer("ack", router=router)
+        assert user.connection.path.neighbor.address == from_text(router)
 
 
 def test_an_offer_is_probed_and_declined() -> None:
