@@ -23,6 +23,7 @@ from appliance.dns.consts import HEADER_LEN
 from appliance.dns.datagrams import Datagrams, is_update
 from appliance.dns.edns import QUERIES_TLS
 from appliance.dns.notify import Notifier
+from appliance.dns.shorten import shortened
 from appliance.dns.zone import Zone
 
 IDLE_TIMEOUT: Final = 10.0
@@ -65,7 +66,14 @@ class DnsDatagramProtocol(asyncio.DatagramProtocol):
         """`holder.current` is asked anew for each datagram."""
         self.answer_datagram = Datagrams(holder, self._reply).answer
         """The answer to a datagram and its sender, if there is one now; our own stack asks so."""
+        self._holder = holder
         self._transport: asyncio.DatagramTransport | None = None
+
+    def shorten_datagram(self, answer: bytes) -> bytes | None:
+        """What to send of an answer that its path would cut; None: all of it (RFC 9715)."""
+        short = shortened(answer)
+        self._holder.current.counters.truncated += short is not None
+        return short
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The endpoint is bound."""

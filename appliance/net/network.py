@@ -321,8 +321,11 @@ class Network:
 
     def mtu_of(self, link: Link, there: bytes) -> int:
         """Octets of packet that reach `there`, as far as we know."""
-        mtu = link.mtu if len(there) == 4 else link.mtu6
-        return self.path_mtus.towards(there, mtu, self.now)
+        return self.path_mtus.towards(there, self.link_mtu(link, there), self.now)
+
+    def link_mtu(self, link: Link, there: bytes) -> int:
+        """Octets of packet to `there` that the link itself carries."""
+        return link.mtu if len(there) == 4 else link.mtu6
 
     def learn_path_mtu(self, there: bytes, mtu: int) -> None:
         """Remember that a router on the way to `there` takes no more than `mtu` octets."""

@@ -3,7 +3,9 @@
 A datagram goes from the host's turn to `datagram_received` and the answer back into the same turn:
 one call each way. A protocol that has a method `answer_datagram(data, addr)` is asked by that
 instead, and what it returns (None: nothing) goes back at the end of the turn, with what else goes
-there. May import the host and asyncio.
+there. If it has `shorten_datagram(data)` besides, that is asked for something shorter (None: there
+is nothing) when an answer would leave in fragments because of what a router has said. May import
+the host and asyncio.
 """
 
 from __future__ import annotations
@@ -129,7 +131,11 @@ class DatagramTransport(asyncio.DatagramTransport):
         self._protocol = protocol
         self._datagram_received = protocol.datagram_received  # type: ignore[attr-defined]
         if self._remote is None:
-            self._socket.answer_by(getattr(protocol, "answer_datagram", None), self._failed)
+            self._socket.answer_by(
+                getattr(protocol, "answer_datagram", None),
+                self._failed,
+                getattr(protocol, "shorten_datagram", None),
+            )
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """`peername` and `sockname` as (address, port); anything else is the default."""

@@ -67,6 +67,7 @@ class UdpSocket:
         "flows",
         "on_failure",
         "port",
+        "shorten",
         "user",
     )
 
@@ -78,6 +79,7 @@ class UdpSocket:
         self.answerer: Answerer | None = None
         """Asked in place of `user.udp_datagram`, if set; see `answer_by`."""
         self.on_failure: Callable[[Exception], None] = _nothing
+        self.shorten: Callable[[bytes], bytes | None] | None = None
         self._paths: dict[Endpoint, UdpPath] = {}
         self.flows: set[bytes] = set()  # the host's keys of who writes to us; it bounds them
         self._closed = False
@@ -100,10 +102,19 @@ class UdpSocket:
             return
         self._host.udp_transmit(path, path.head(length), data)
 
-    def answer_by(self, answerer: Answerer | None, on_failure: Callable[[Exception], None]) -> None:
-        """Ask `answerer` from now on (None: the user again); `on_failure` hears what it raises."""
+    def answer_by(
+        self,
+        answerer: Answerer | None,
+        on_failure: Callable[[Exception], None],
+        shorten: Callable[[bytes], bytes | None] | None = None,
+    ) -> None:
+        """Ask `answerer` from now on (None: the user again); `on_failure` hears what it raises.
+
+        `shorten` is asked for what to send in place of an answer that a narrow path would cut.
+        """
         self.answerer = answerer
         self.on_failure = on_failure
+        self.shorten = shorten
 
     def remember(self, source: Endpoint, path: UdpPath) -> None:
         """Send to `source` by `path` from now on."""

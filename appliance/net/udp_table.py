@@ -277,10 +277,29 @@ class UdpTable:
         if length + path.overhead <= path.mtu:
             self.udp_transmit(path, path.head(length), answer)
             return
+        short = self._shortened(socket, path, answer)
+        if short is not None:
+            self.udp_transmit(path, path.head(len(short)), short)
+            return
         try:
             self.udp_cut(path, answer)
         except OSError as error:
             socket.user.udp_error(error)
+
+    def _shortened(self, socket: UdpSocket, path: UdpPath, answer: bytes) -> bytes | None:
+        """What fits a path that is narrow because a router said so; None: there is nothing.
+
+        That word is easily forged, and so are fragments: RFC 9715 §1.
+        """
+        link = path.neighbor.cache.link
+        if socket.shorten is None or path.mtu >= self._network.link_mtu(link, path.remote):
+            return None
+        try:
+            short = socket.shorten(answer)
+        except Exception as error:
+            socket.on_failure(error)
+            return None
+        return short if short is not None and len(short) + path.overhead <= path.mtu else None
 
     def _send_many(self, flow: UdpFlow, answers: list[bytes], most: int) -> None:
         """Send answers in super-datagrams of at most `most`: equal ones, and a shorter one last."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from appliance.dns import Catalog, DnsDatagramProtocol, DnsStreamProtocol, Streams
 from appliance.dns import protocol as protocol_module
+from appliance.dns.shorten import shortened
 from tests.dns.util import Reply, question, zone
 
 ZONE = zone("a A 192.0.2.1\n" + "".join(f'big TXT "{n:03d}{"x" * 250}"\n' for n in range(200)))
@@ -283,6 +284,35 @@ def test_datagrams_are_answered_at_once() -> None:
     protocol.connection_lost(None)
     protocol.datagram_received(A, ("192.0.2.9", 5))
     assert len(sent) == 1
+
+
+def test_an_answer_that_its_path_does_not_carry() -> None:
+    """RFC 9715 §3.1, R4: with TC and the question; RFC 6891 §6.1.1: and the OPT, if there was."""
+    holder = SimpleNamespace(current=Catalog([ZONE]))
+    protocol = DnsDatagramProtocol(holder)
+    for edns in (False, True):
+        asks = question("a.example.test.", use_edns=edns)
+        whole = protocol.answer_datagram(asks, ("192.0.2.9", 5))
+        assert whole is not None
+        short = protocol.shorten_datagram(whole)
+        assert short is not None
+        assert short[2:4] == bytes((whole[2] | 2, whole[3]))
+        assert short[4:12] == bytes((0, 1, 0, 0, 0, 0, 0, edns))
+        asked = len(b"\1a\7example\4test\0") + 4
+        assert short[12 : 12 + asked] == whole[12 : 12 + asked]
+        assert len(short) == 12 + asked + (11 if edns else 0)
+        assert whole.endswith(short[12 + asked :])
+        assert not Reply(short).answer
+    assert holder.current.counters.truncated == 2
+
+
+@given(st.binary(max_size=100))
+def test_whatever_is_no_answer_is_left_as_it_is(octets: bytes) -> None:
+    """And what is signed (RFC 8945 §5.3): nobody could verify less of it."""
+    short = shortened(octets)
+    assert short is None or len(short) <= len(octets)
+    signed = octets[:4].ljust(4, b"\0") + b"\0\0\0\0\0\0\0\1" + b"\0\0\xfa\0\xff" + bytes(6)
+    assert shortened(signed) is None
 
 
 def test_each_datagram_is_answered_by_the_catalog_of_the_moment() -> None:

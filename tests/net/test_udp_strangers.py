@@ -274,6 +274,24 @@ def test_a_smaller_path_holds_for_all_ports(asked: int) -> None:
         assert [len(packet) <= 1000 for packet in sent(made)] == [True, True]
 
 
+@pytest.mark.parametrize("asked", [1, 2])
+def test_an_answer_that_can_be_shorter_leaves_in_no_fragments(asked: int) -> None:
+    """RFC 9715 §1, §3.1: what a router says is easily forged, and then are fragments."""
+    made, server = scene()
+    for world in made.worlds:
+        socket = world.host.udp.socket(from_text(OUR_ADDRESS), 53)
+        assert socket is not None
+        socket.answer_by(socket.answerer, _fail, lambda answer: answer[:100] or None)
+    meet(made, server)
+    for _ in range(asked):
+        made.receive(udp_frame(bytes(1400), 4000, 53))
+    quoted = sent(made)[-1]
+    made.receive(icmp_error(icmp.UNREACHABLE, icmp.UNREACHABLE_FRAGMENTATION, quoted, mtu=600))
+    for port in (4000, 4001):
+        made.receive(udp_frame(bytes(500), port, 53), udp_frame(bytes(1400), port, 53))
+        assert sorted(len(packet) for packet in sent(made)) == [128, 528]
+
+
 def test_a_smaller_path_over_ipv6() -> None:
     """RFC 8201 §4."""
     wire = Wire()
