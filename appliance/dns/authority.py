@@ -366,18 +366,21 @@ class Authority:
         digest = zone.digest
         if kept.staged is not None:
             return  # updates wait for the disk; the file is looked at again after them
-        if kept.dirty and kept.journal is not None and zone.signed:
+        ahead = kept.journal is not None and (kept.dirty or kept.journal.ahead)
+        if ahead and zone.signed:
             self.say(f"warning: {lost_updates(zone)}")
             kept.dirty = False
-        elif kept.dirty and kept.journal is not None:
+        elif ahead:
+            # Also what could not be written back.
             zone, change = self._merged(kept, zone)
+            kept.dirty = True
             rendered = None
         kept.zone, kept.digest = zone, digest
         if kept.journal is not None and not kept.dirty:
             try:
                 if change is not None:
                     kept.journal.append(change)
-                kept.journal.append(Mark(digest, zone.serial))
+                kept.journal.append(Mark(digest, zone.serial, there=True))
                 kept.journal.sync()
             except OSError as error:
                 self.say(f"error: {kept.journal.path}: {error.strerror}")

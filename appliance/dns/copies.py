@@ -84,7 +84,7 @@ class Copy:
         except LocalError:
             # As the file has it; the primary is asked for what is newer.
             entries = []
-            usable = self._begin(Mark(zone.digest, zone.serial))
+            usable = self._begin(Mark(zone.digest, zone.serial, there=True))
         self._serial = zone.serial if usable else None
         zone.files = ()
         return Found(zone, status.st_mtime, _leading_to(zone.serial, entries))
@@ -175,13 +175,16 @@ class Copy:
             text = zone_text(zone, HEAD).encode()
             mark, before = Mark(hashlib.sha256(text).digest(), zone.serial), journal.size
             journal.limit = _limit(len(text))
-            # The mark comes first: whatever file a crash leaves, the journal knows it.
+            # A mark comes first: whatever file a crash leaves, the journal knows it.
             journal.append(mark)
             journal.sync()
             write_atomically(self._path, text)
+            mark = mark._replace(there=True)
             if not follows and before > len(MAGIC):
                 journal.rewrite([mark])
-            elif journal.bulky:
+                return
+            journal.append(mark)
+            if journal.bulky:
                 journal.compact()
         finally:
             journal.close()

@@ -6,6 +6,10 @@ is version so-and-so". After a crash the file is read up to the last whole entry
 was never acknowledged. From the version that the master file's hash stands for, the differences
 that follow lead to the last version that anybody was told of.
 
+A file that is to be written is marked before and after: whatever a crash leaves of it, the journal
+knows it, and what comes to nothing (a disk that is full, one file of several) makes nobody believe
+that the file has what it lacks.
+
 The same differences are what IXFR hands out. A journal is bounded: beyond `limit` octets the older
 half is left out, but never what the master file does not have yet.
 
@@ -38,6 +42,10 @@ _ENTRY: Final = Struct("!IIB")
 _FIXED: Final = Struct("!HIH")
 """Type, TTL, octets of rdata."""
 _COUNT: Final = Struct("!I")
+_THERE: Final = b"\1"
+"""What a mark ends with behind its hash if the file was there."""
+_HASH: Final = 32
+"""Octets of a hash."""
 MAX_ENTRY: Final = 1 << 30
 """Octets of one difference at most."""
 
@@ -47,6 +55,8 @@ class Mark(NamedTuple):
 
     digest: bytes
     serial: int
+    there: bool = False
+    """It was there, whole: read, or written. Otherwise it was about to be written."""
 
 
 Entry = Difference | Mark
@@ -56,6 +66,7 @@ def encode(entry: Entry) -> bytes:
     """An entry as it stands in the file."""
     if isinstance(entry, Mark):
         kind, payload = MARK, _COUNT.pack(entry.serial) + entry.digest
+        payload += _THERE if entry.there else b""
     else:
         kind = DIFFERENCE
         payload = b"".join(
@@ -99,7 +110,10 @@ def _read_records(data: bytes, at: int) -> tuple[tuple[Record, ...], int]:
 
 def _decode(kind: int, payload: bytes) -> Entry:
     if kind == MARK:
-        return Mark(payload[_COUNT.size :], _COUNT.unpack_from(payload)[0])
+        end = _COUNT.size + _HASH
+        return Mark(
+            payload[_COUNT.size : end], _COUNT.unpack_from(payload)[0], payload[end:] == _THERE
+        )
     if kind != DIFFERENCE:
         raise WireError("an entry of unknown kind")
     old, at = _read_record(payload, 0)
@@ -132,7 +146,7 @@ def decode(data: bytes) -> tuple[list[Entry], int]:
 class Journal:
     """One zone's journal, open for writing."""
 
-    __slots__ = ("_size", "_unmarked", "descriptor", "limit", "path", "torn")
+    __slots__ = ("_planned", "_since", "_size", "_unmarked", "descriptor", "limit", "path", "torn")
 
     def __init__(self, path: Path, *, limit: int = LIMIT) -> None:
         """`open` makes or reads the file; `limit` in octets."""
@@ -143,7 +157,11 @@ class Journal:
         self.limit = limit
         self._size = 0
         self._unmarked = 0
-        """Octets of differences behind the last mark."""
+        """Octets of differences that no file has which was there."""
+        self._planned = b""
+        """The hash of a file that is being written."""
+        self._since = 0
+        """Octets of differences that it will lack."""
 
     def open(self) -> list[Entry]:
         """Read the entries and open the file for more; OSError, LocalError if it is no journal."""
@@ -163,6 +181,7 @@ class Journal:
             os.ftruncate(self.descriptor, end)
         self._size = end
         self._unmarked = sum(len(encode(one)) for one in _unmarked(entries))
+        self._planned = b""
         return entries
 
     def open_again(self) -> None:
@@ -172,6 +191,11 @@ class Journal:
             if not self._size or os.fstat(self.descriptor).st_size != self._size:
                 self.close()
                 raise OSError("somebody has changed it")
+
+    @property
+    def ahead(self) -> bool:
+        """True if it has what the master file has not got."""
+        return self._unmarked > 0
 
     @property
     def full(self) -> bool:
@@ -199,7 +223,14 @@ class Journal:
             self.truncate(self._size)
             raise
         self._size = at
-        self._unmarked = 0 if isinstance(entry, Mark) else self._unmarked + len(data)
+        if isinstance(entry, Difference):
+            self._unmarked += len(data)
+            self._since += len(data)
+        elif entry.there:
+            self._unmarked = self._since if entry.digest == self._planned else 0
+            self._planned = b""
+        else:
+            self._planned, self._since = entry.digest, 0
 
     @property
     def size(self) -> int:
@@ -209,6 +240,8 @@ class Journal:
     def truncate(self, size: int) -> None:
         """Take back entries that were not synced."""
         os.ftruncate(self.descriptor, size)
+        self._unmarked = max(self._unmarked - (self._size - size), 0)
+        self._since = max(self._since - (self._size - size), 0)
         self._size = size
 
     def sync(self) -> None:
@@ -235,6 +268,7 @@ class Journal:
         self.descriptor = descriptor
         self._size = len(data)
         self._unmarked = sum(len(encode(one)) for one in _unmarked(entries))
+        self._planned = b""
         _sync_directory(self.path.parent)
 
     def entries(self) -> list[Entry]:
@@ -243,13 +277,15 @@ class Journal:
             return decode(file.read())[0]
 
     def unmarked(self) -> list[Difference]:
-        """The differences behind the last mark: what no master file has."""
+        """The differences that no file has which was there."""
         return _unmarked(self.entries())
 
     def compact(self) -> None:
-        """Leave out the older half, but nothing that no mark covers."""
+        """Leave out the older half, but nothing that the master file lacks."""
         entries = self.entries()
-        last = max((n for n, one in enumerate(entries) if isinstance(one, Mark)), default=0)
+        last = _last_there(entries)
+        if last >= 0 and (lacking := _lacking(entries, last)):
+            last = min(last, entries.index(lacking[0]))
         keep: list[Entry] = []
         room = self.limit // 2
         for number in range(len(entries) - 1, -1, -1):
@@ -266,10 +302,35 @@ class Journal:
             self.descriptor = -1
 
 
+def _last_there(entries: list[Entry]) -> int:
+    """Where the last mark stands of a file that was there; -1 if there is none."""
+    return max(
+        (n for n, one in enumerate(entries) if isinstance(one, Mark) and one.there), default=-1
+    )
+
+
 def _unmarked(entries: list[Entry]) -> list[Difference]:
-    """The differences behind the last mark."""
-    last = max((n for n, one in enumerate(entries) if isinstance(one, Mark)), default=-1)
-    return [one for one in entries[last + 1 :] if isinstance(one, Difference)]
+    """The differences that no file has which was there."""
+    last = _last_there(entries)
+    if last < 0:
+        return [one for one in entries if isinstance(one, Difference)]
+    return _lacking(entries, last)
+
+
+def _lacking(entries: list[Entry], number: int) -> list[Difference]:
+    """The differences that lead on from the version of the mark that stands there."""
+    mark = entries[number]
+    assert isinstance(mark, Mark)
+    before = [one for one in entries[:number] if isinstance(one, Difference)]
+    after = [one for one in entries[number:] if isinstance(one, Difference)]
+    # A mark may stand behind differences that its file lacks: they came while it was written.
+    # Serials come round (RFC 1982), so the last one from there is meant.
+    if before and before[-1].new_serial != mark.serial:
+        since = [n for n, one in enumerate(before) if one.old_serial == mark.serial]
+        if since:
+            return before[since[-1] :] + after
+    from_it = [n for n, one in enumerate(after) if one.old_serial == mark.serial]
+    return after[from_it[0] :] if from_it else []
 
 
 def _discard(path: Path) -> None:
@@ -312,23 +373,16 @@ def write_atomically(path: Path, text: bytes) -> None:
 def replay(entries: list[Entry], digest: bytes) -> tuple[list[Difference], bool]:
     """What a master file with this hash lacks, and whether the journal knows the file.
 
-    If it does not (someone has edited it meanwhile), the differences that no mark covers are given.
+    If it does not, the differences are given that no file has which was there. It does not know
+    files that somebody has edited, nor an older one that somebody has put back, nor what a crash
+    has left of several files.
     """
     known = max(
         (n for n, one in enumerate(entries) if isinstance(one, Mark) and one.digest == digest),
         default=-1,
     )
-    if known < 0:
+    if known < 0 or any(
+        isinstance(one, Mark) and one.there and one.digest != digest for one in entries[known:]
+    ):
         return _unmarked(entries), False
-    mark = entries[known]
-    assert isinstance(mark, Mark)
-    before = [one for one in entries[:known] if isinstance(one, Difference)]
-    after = [one for one in entries[known:] if isinstance(one, Difference)]
-    # A mark is written before the file it speaks of, so differences may stand before it. Serials
-    # come round (RFC 1982), so the last one from there is meant.
-    if before and before[-1].new_serial != mark.serial:
-        since = [n for n, one in enumerate(before) if one.old_serial == mark.serial]
-        if since:
-            return before[since[-1] :] + after, True
-    from_it = [n for n, one in enumerate(after) if one.old_serial == mark.serial]
-    return after[from_it[0] :] if from_it else [], True
+    return _lacking(entries, known), True

@@ -2,7 +2,7 @@
 
     file ┬ the journal knows it ──── its serial, then the changes that it lacks
          └ somebody has edited it ┬─ updates were in it already: it counts, with a newer serial
-                                  └─ updates were not: they are put on top, and written back soon
+           or put an older back   └─ updates were not: they are put on top, and written back soon
                                      (on top of what others have signed: they are lost)
 
 No I/O but the journal's. Imports the leaves of this package.
@@ -10,6 +10,7 @@ No I/O but the journal's. Imports the leaves of this package.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 
 from appliance.dns.edit import apply
@@ -45,7 +46,7 @@ def restore(
         differences = []
     try:
         if known:
-            zone.renumber(_marked(entries, zone.digest))
+            _know(zone, journal, entries)
         for change in differences:
             kept.zone = apply(kept.zone, change, lenient=not known).zone
         kept.dirty = bool(differences)
@@ -61,6 +62,17 @@ def restore(
         problems.append(Problem(main, 0, "warning", message))
     _new_file(kept, last if last is not None else _last_serial(entries), today)
     return kept, ()
+
+
+def _know(zone: Zone, journal: Journal, entries: Sequence[Mark | Difference]) -> None:
+    """Give a file that the journal knows its serial, and note that it has been there."""
+    mark = next(
+        one for one in reversed(entries) if isinstance(one, Mark) and one.digest == zone.digest
+    )
+    zone.renumber(mark.serial)
+    if not mark.there:
+        with contextlib.suppress(OSError):  # the journal knows the file all the same
+            journal.append(mark._replace(there=True))
 
 
 def lost_updates(zone: Zone) -> str:
@@ -82,14 +94,7 @@ def _new_file(kept: Kept, last: int | None, today: int) -> None:
         # What the file lacks must not be forgotten: it is written back soon (`service`), and
         # until then the old entries stay.
         return
-    kept.journal.rewrite([Mark(kept.digest, serial)])
-
-
-def _marked(entries: Sequence[Mark | Difference], digest: bytes) -> int:
-    """The serial of a file that the journal knows."""
-    return next(
-        one.serial for one in reversed(entries) if isinstance(one, Mark) and one.digest == digest
-    )
+    kept.journal.rewrite([Mark(kept.digest, serial, there=True)])
 
 
 def _last_serial(entries: Iterable[Mark | Difference]) -> int | None:

@@ -227,7 +227,7 @@ class Service:
         try:
             texts, digest, whole = await loop.run_in_executor(None, _rewritten, zone, kept.digest)
             if digest:
-                # The mark comes first: whatever file a crash leaves, the journal knows it.
+                # A mark comes first: whatever file a crash leaves, the journal knows it.
                 kept.journal.append(Mark(digest, zone.serial))
                 await loop.run_in_executor(None, kept.journal.sync)
                 for name, text in texts.items():
@@ -235,6 +235,7 @@ class Service:
                         None, write_atomically, Path(name), text.encode("utf-8", "surrogateescape")
                     )
                 kept.digest = digest
+                kept.journal.append(Mark(digest, zone.serial, there=True))
                 kept.dirty = kept.zone is not zone
                 if whole:
                     authority.say(f"warning: {zone.name}: its file could not be edited and was "

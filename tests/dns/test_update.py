@@ -382,13 +382,13 @@ def test_a_journal_is_bounded_and_keeps_what_the_file_lacks(tmp_path: Path) -> N
                             f"ns A 192.0.2.{n % 200}\n") for n in range(1, 80)]  # fmt: skip
     for n in range(78):
         if n in (10, 40, 70):
-            journal.append(Mark(bytes((n,)) * 32, n + 1))
+            journal.append(Mark(bytes((n,)) * 32, n + 1, there=True))
         journal.append(difference(zones[n], zones[n + 1]))
         if journal.bulky:
             journal.compact()
     assert journal.size < 3000
     entries = journal.entries()
-    assert Mark(bytes((70,)) * 32, 71) in entries
+    assert Mark(bytes((70,)) * 32, 71, there=True) in entries
     assert [one.new_serial for one in entries[-8:] if isinstance(one, Difference)] == [
         *range(72, 80)
     ]

@@ -1,0 +1,201 @@
+"""What a start makes of master files that are not as the journal knows them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from appliance.dns import Zone, load_zones, service
+from appliance.dns.errors import Problem
+from appliance.dns.journal import Journal, Mark
+from appliance.dns.serial import Difference, difference
+from appliance.dns.service import Service
+from tests.dns.test_update import ZONE, Rig, new, rcode
+
+PERSON = "person A 192.0.2.77\n"
+
+
+class Crash(BaseException):
+    """Of the process."""
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    close(made)
+
+
+def close(rig: Rig) -> None:
+    for kept in rig.server.kept.values():
+        if kept.journal is not None:
+            kept.journal.close()
+
+
+def restart(rig: Rig) -> None:
+    close(rig)
+    rig.start()
+
+
+def reload(rig: Rig) -> list[Problem]:
+    loaded = load_zones(rig.path.parent)
+    served = [kept.zone for kept in rig.server.kept.values()]
+    return rig.server.install(rig.server.plan(rig.server.unchanged(loaded), served), loaded)
+
+
+def write_back(rig: Rig) -> None:
+    """What a second after an update does."""
+
+    async def run() -> None:
+        driver = Service(rig.server, random=Random(1))
+        for kept in rig.server.kept.values():
+            if kept.dirty:
+                await driver._write_zone(kept)
+
+    asyncio.run(run())
+
+
+def add(rig: Rig, name: str, address: str) -> None:
+    update = new()
+    update.add(name, 300, "A", address)
+    assert rcode(rig.send(update)) == "NOERROR"
+
+
+def edited(serial: int, more: str = PERSON) -> str:
+    return ZONE.replace(" 7 7200", f" {serial} 7200") + more
+
+
+def warnings(problems: list[Problem]) -> list[str]:
+    return [one.message for one in problems if one.severity == "warning"]
+
+
+def test_an_older_file_that_is_put_back_counts(rig: Rig) -> None:
+    """While nothing ran: what was taken out is not put back from the journal, nor written back."""
+    rig.path.write_text(edited(8))
+    assert reload(rig) == []
+    rig.path.write_text(ZONE)
+    restart(rig)
+    assert rig.ask("person.example.test.").rcode == "NXDOMAIN"
+    assert rig.zone.serial == 9
+    assert not any(kept.dirty for kept in rig.server.kept.values())
+
+
+def test_an_older_file_that_is_put_back_counts_after_updates_were_written_back(rig: Rig) -> None:
+    add(rig, "b", "192.0.2.50")
+    write_back(rig)
+    add(rig, "c", "192.0.2.51")  # which no file has
+    rig.path.write_text(ZONE)
+    restart(rig)
+    assert rig.ask("b.example.test.").rcode == "NXDOMAIN"
+    assert rig.ask("c.example.test.").rcode == "NOERROR"
+    assert rig.zone.serial > 9
+
+
+def includes(tmp_path: Path) -> Rig:
+    (tmp_path / "zones").mkdir()
+    (tmp_path / "zones" / "hosts").write_text("b A 192.0.2.50\n")
+    return Rig(tmp_path, ZONE + "$INCLUDE hosts\n")
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_rfc2136_3_5_a_crash_between_two_files_of_a_zone_loses_no_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """The serial stands in one file and the record in the other."""
+    rig = includes(tmp_path)
+    add(rig, "b", "192.0.2.99")
+    left = written
+    write = service.write_atomically
+
+    def crash(path: Path, text: bytes) -> None:
+        nonlocal left
+        if not left:
+            raise Crash
+        left -= 1
+        write(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "write_atomically", crash)
+        with contextlib.suppress(Crash):
+            write_back(rig)
+    for _ in range(2):
+        restart(rig)
+        both = ["b.example.test. A 192.0.2.50", "b.example.test. A 192.0.2.99"]
+        assert sorted(rig.ask("b.example.test.").answer) == both
+        assert rig.zone.serial == (9 if written == 1 else 8)
+    write_back(rig)
+    assert (rig.path.parent / "hosts").read_text().count("b ") == 2
+    close(rig)
+
+
+@pytest.mark.parametrize("how", [restart, reload])
+def test_rfc2136_3_5_what_could_not_be_written_back_outlives_an_edit(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, how: Callable[[Rig], object]
+) -> None:
+    """Where the server may not write beside the file, its updates are in the journal alone."""
+
+    def refuse(path: Path, text: bytes) -> None:
+        raise OSError(30, os.strerror(30))
+
+    add(rig, "b", "192.0.2.50")
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "write_atomically", refuse)
+        write_back(rig)
+    assert "cannot be written back" in rig.said[-1]
+    rig.path.write_text(ZONE + PERSON)
+    how(rig)
+    assert rig.ask("b.example.test.").rcode == "NOERROR"
+    assert rig.ask("person.example.test.").rcode == "NOERROR"
+    write_back(rig)
+    assert "192.0.2.50" in rig.path.read_text()
+    assert "192.0.2.77" in rig.path.read_text()
+    restart(rig)
+    assert (rig.zone.serial, rig.problems) == (9, [])
+
+
+def test_a_mark_of_before_and_one_of_after(tmp_path: Path) -> None:
+    """Of a journal with updates that came while a file was written."""
+    zones = [Zone.from_text("$ORIGIN x.\n$TTL 1\n@ SOA a b " + f"{n} 7 1 99 3\n@ NS ns\n"
+                            f"ns A 192.0.2.{n}\n") for n in range(1, 5)]  # fmt: skip
+    changes = [difference(zones[n], zones[n + 1]) for n in range(3)]
+    journal = Journal(tmp_path / "x.journal")
+    journal.open()
+    before, after = Mark(b"1" * 32, 1, there=True), Mark(b"2" * 32, 2)
+    lacking: list[tuple[object, list[Difference]]] = [
+        (before, []),
+        (changes[0], changes[:1]),
+        (after, changes[:1]),
+        (changes[1], changes[:2]),
+        (after._replace(there=True), changes[1:2]),
+        (changes[2], changes[1:]),
+    ]
+    for entry, wanted in lacking:
+        journal.append(entry)  # type: ignore[arg-type]
+        assert journal.unmarked() == wanted
+        assert journal.ahead == bool(wanted)
+        again = Journal(journal.path)
+        again.open()
+        assert again.ahead == bool(wanted)
+        again.close()
+    size = journal.size
+    journal.append(changes[0])
+    journal.truncate(size)
+    journal.limit = 1
+    journal.compact()
+    assert journal.unmarked() == changes[1:]
+    journal.close()
+
+
+def test_nothing_is_ahead_of_a_file_that_was_read(rig: Rig) -> None:
+    """An edit's difference is for secondaries, and never put on top of the next edit."""
+    rig.path.write_text(edited(8))
+    reload(rig)
+    (kept,) = rig.server.kept.values()
+    assert kept.journal is not None
+    assert not kept.journal.ahead
