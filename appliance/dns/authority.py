@@ -144,7 +144,14 @@ class Authority:
         )
         self.current = catalog
         for kept in self.kept.values():
-            if catalog.zones.by_origin.get(kept.zone.origin) is not kept.zone:
+            before = catalog.zones.by_origin.get(kept.zone.origin)
+            if before is kept.zone:
+                continue
+            change = difference(before, kept.zone) if before is not None else None
+            if before is not None and change is not None and _is_small(change):
+                # A serial, or a few updates: not worth rendering a large zone again.
+                kept.zone = self._edit(before, change, kept.zone)
+            else:
                 catalog.replace(kept.zone, catalog.render_zone(kept.zone))
 
     def today(self) -> int:
@@ -250,17 +257,20 @@ class Authority:
     def _put(self, zone: Zone, change: Difference | None, rendered: Rendered | None = None) -> None:
         """A zone is there, in a version that may have little to do with the one before."""
         before = self.current.zones.by_origin.get(zone.origin)
-        few = change is not None and len(change.removed) + len(change.added) <= FEW
-        if before is not None and change is not None and few and rendered is None:
-            edited = apply(before, change)
-            edited.zone.files, edited.zone.digest = zone.files, zone.digest
-            zone = edited.zone
-            self.current.edit(edited)
+        if before is not None and change is not None and _is_small(change) and rendered is None:
+            zone = self._edit(before, change, zone)
         else:
             if rendered is None and len(zone.nodes) <= FEW:
                 rendered = self.current.render_zone(zone)
             self.current.replace(zone, rendered)
         self._spread(zone, change)
+
+    def _edit(self, before: Zone, change: Difference, zone: Zone) -> Zone:
+        """Go on from what is served to `zone`; gives the version, equal to it, that is served."""
+        edited = apply(before, change)
+        edited.zone.files, edited.zone.digest = zone.files, zone.digest
+        self.current.edit(edited)
+        return edited.zone
 
     def _spread(self, zone: Zone, change: Difference | None) -> None:
         if change is not None:
@@ -334,7 +344,8 @@ class Authority:
                 self.secondaries.pop(origin, None)
                 self.listed.pop(origin, None)
                 kept = self.kept[origin] = self._restore(zone, problems)
-                self._put(kept.zone, None, (rendered or {}).get(origin))
+                same = kept.zone is zone  # as it was rendered
+                self._put(kept.zone, None, (rendered or {}).get(origin) if same else None)
             elif kept.zone is not zone:
                 self._from_file(kept, zone, changes.get(origin), (rendered or {}).get(origin))
         self._produce()
@@ -531,3 +542,8 @@ class Authority:
         change = difference(before, zone)
         if change.removed or change.added:
             self._put(zone, change)
+
+
+def _is_small(change: Difference) -> bool:
+    """True if it is to be made in the catalog; else the zone is rendered anew."""
+    return len(change.removed) + len(change.added) <= FEW

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from appliance.dns import names
 from appliance.dns.consts import DNAME, NS, RRSIG, SOA
 from appliance.dns.errors import LocalError
-from appliance.dns.serial import Difference, Record, with_serial
+from appliance.dns.serial import Difference, Record, soa_record, with_serial
 from appliance.dns.zone import Node, RRset, Zone, attach, canonical, is_signed
 
 
@@ -33,6 +33,14 @@ def apply(zone: Zone, change: Difference, *, lenient: bool = False) -> Edited:
     if not lenient and change.old_serial != zone.serial:
         raise LocalError(f"the difference is from {change.old_serial}, not from {zone.serial}")
     return _Editor(zone, lenient).run(change)
+
+
+def renumbered(zone: Zone, serial: int) -> Zone:
+    """The zone with a serial; another version, since this one may have been rendered."""
+    if serial == zone.serial:
+        return zone
+    old = soa_record(zone)
+    return apply(zone, Difference(old, (*old[:3], with_serial(old[3], serial)), (), ())).zone
 
 
 class _Editor:

@@ -73,7 +73,9 @@ def reload(served: Iterable[Zone], loaded: LoadedZones, today: int) -> Reloaded:
             problems.append(cannot_raise(before, zone))
             continue
         if not newer:
-            problems.append(_raise_serial(before, zone, today))
+            serial = successor(before.serial, today)
+            problems.append(forgotten(zone, before.serial, serial))
+            zone.renumber(serial)
             change = difference(before, zone)
         zones.append(zone)
         changes.append(change)
@@ -97,13 +99,11 @@ def cannot_raise(before: Zone, zone: Zone) -> Problem:
     return Problem(file, line, "warning", message)
 
 
-def _raise_serial(before: Zone, zone: Zone, today: int) -> Problem:
-    """Give a changed zone the serial that its owner forgot."""
+def forgotten(zone: Zone, last: int, serial: int) -> Problem:
+    """The serial of a changed zone is not newer than the last, so it is served with another."""
     file, line = zone.place(zone.soa.where)
-    written = zone.serial
-    zone.renumber(successor(before.serial, today))
     message = (
-        f"{zone.name} changed, but its serial {written} is not newer than {before.serial}; "
-        f"it is served with {zone.serial}"
+        f"{zone.name} changed, but its serial {zone.serial} is not newer than {last}; "
+        f"it is served with {serial}: raise it beyond that with the next change"
     )
     return Problem(file, line, "warning", message)

@@ -5,6 +5,10 @@
            or put an older back   └─ updates were not: they are put on top, and written back soon
                                      (on top of what others have signed: they are lost)
 
+A serial that is not newer than the one served last is raised and told of, as by a reload: nobody
+who has that one would come for the change (RFC 1982, RFC 1995 §2). Where the serial is signed it is
+told of alone, since the version before is nowhere any more.
+
 No I/O but the journal's. Imports the leaves of this package.
 """
 
@@ -13,9 +17,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 
-from appliance.dns.edit import apply
+from appliance.dns.edit import apply, renumbered
 from appliance.dns.errors import LocalError, Problem
 from appliance.dns.journal import Journal, Mark, replay
+from appliance.dns.reload import forgotten
 from appliance.dns.serial import Difference, is_newer, successor
 from appliance.dns.updates import Kept
 from appliance.dns.zone import Zone
@@ -25,6 +30,8 @@ def restore(
     zone: Zone, journal: Journal, today: int, problems: list[Problem]
 ) -> tuple[Kept, Sequence[Difference]]:
     """A zone that was read, as it goes on, and the changes that lead to it, for IXFR.
+
+    The zone itself stays as it is, since it may have been rendered.
 
     `today` as 20260131, for serials that are dates. What is wrong is added to `problems`; a journal
     that cannot be used means that there are no updates.
@@ -40,18 +47,21 @@ def restore(
         problems.append(Problem(path, 0, "warning", message))
     kept = Kept(zone, journal)
     differences, known = replay(entries, zone.digest)
-    last = differences[-1].new_serial if differences else None
+    last = _last_serial(entries)
     if differences and not known and zone.signed:
         problems.append(Problem(main, 0, "warning", lost_updates(zone)))
         differences = []
     try:
         if known:
-            _know(zone, journal, entries)
+            _know(kept, entries)
         for change in differences:
             kept.zone = apply(kept.zone, change, lenient=not known).zone
         kept.dirty = bool(differences)
     except LocalError as error:
         problems.append(Problem(path, 0, "error", f"does not fit {main}: {error}"))
+    same = known and zone.serial == last
+    if zone.signed and last is not None and not same and not is_newer(zone.serial, last):
+        problems.append(_behind(zone, last))
     if known:
         return kept, [entry for entry in entries if isinstance(entry, Difference)]
     if kept.dirty:
@@ -60,19 +70,25 @@ def restore(
             "they have been put on top"
         )
         problems.append(Problem(main, 0, "warning", message))
-    _new_file(kept, last if last is not None else _last_serial(entries), today)
+    try:
+        _new_file(kept, last, today, problems)
+    except OSError as error:
+        problems.append(Problem(path, 0, "error", f"{error}: {zone.name} takes no updates"))
+        journal.close()
+        kept.journal = None
     return kept, ()
 
 
-def _know(zone: Zone, journal: Journal, entries: Sequence[Mark | Difference]) -> None:
+def _know(kept: Kept, entries: Sequence[Mark | Difference]) -> None:
     """Give a file that the journal knows its serial, and note that it has been there."""
+    assert kept.journal is not None
     mark = next(
-        one for one in reversed(entries) if isinstance(one, Mark) and one.digest == zone.digest
+        one for one in reversed(entries) if isinstance(one, Mark) and one.digest == kept.digest
     )
-    zone.renumber(mark.serial)
+    kept.zone = renumbered(kept.zone, mark.serial)
     if not mark.there:
         with contextlib.suppress(OSError):  # the journal knows the file all the same
-            journal.append(mark._replace(there=True))
+            kept.journal.append(mark._replace(there=True))
 
 
 def lost_updates(zone: Zone) -> str:
@@ -82,23 +98,43 @@ def lost_updates(zone: Zone) -> str:
     )
 
 
-def _new_file(kept: Kept, last: int | None, today: int) -> None:
+def _behind(zone: Zone, last: int) -> Problem:
+    """The serial went back, and the key to raise it is not ours (RFC 4035 §2.2)."""
+    file, line = zone.place(zone.soa.where)
+    message = (
+        f"{zone.name} is served with serial {zone.serial}, which is not newer than {last}, "
+        "served before: who has that will not fetch it (RFC 1982). It is signed elsewhere: "
+        f"have it signed again with a serial beyond {last}"
+    )
+    return Problem(file, line, "warning", message)
+
+
+def _new_file(kept: Kept, last: int | None, today: int, problems: list[Problem]) -> None:
     """A file that the journal does not know: begin the journal anew from it."""
     assert kept.journal is not None
     zone = kept.zone
-    serial = zone.serial
-    if last is not None and not is_newer(serial, last) and not zone.signed:
+    behind = last is not None and not is_newer(zone.serial, last)
+    if last is not None and behind and not zone.signed:
         serial = successor(last, today)
-        zone.renumber(serial)
+        if not kept.dirty:
+            problems.append(forgotten(zone, last, serial))
+        kept.zone = zone = renumbered(zone, serial)
     if kept.dirty:
-        # What the file lacks must not be forgotten: it is written back soon (`service`), and
-        # until then the old entries stay.
+        # What the file lacks must not be forgotten: it is written back soon (`service`), and until
+        # then the old entries stay.
         return
-    kept.journal.rewrite([Mark(kept.digest, serial, there=True)])
+    marks = [Mark(kept.digest, zone.serial, there=True)]
+    if last is not None and behind and zone.signed:
+        # Of no file: the serial stays known until there is a newer one.
+        marks.insert(0, Mark(bytes(32), last, there=True))
+    kept.journal.rewrite(marks)
 
 
 def _last_serial(entries: Iterable[Mark | Difference]) -> int | None:
+    """The newest that was served."""
     last = None
     for entry in entries:
-        last = entry.serial if isinstance(entry, Mark) else entry.new_serial
+        serial = entry.serial if isinstance(entry, Mark) else entry.new_serial
+        if last is None or is_newer(serial, last):
+            last = serial
     return last

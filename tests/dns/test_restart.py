@@ -11,12 +11,17 @@ from random import Random
 
 import pytest
 
-from appliance.dns import Zone, load_zones, service
+from appliance.dns import Catalog, Zone, load_zones, service
+from appliance.dns.authority import Authority, Options
 from appliance.dns.errors import Problem
 from appliance.dns.journal import Journal, Mark
 from appliance.dns.serial import Difference, difference
 from appliance.dns.service import Service
+from appliance.dns.writer import zone_text
+from tests.dns.signing import ZONE as UNSIGNED
+from tests.dns.signing import signed
 from tests.dns.test_update import ZONE, Rig, new, rcode
+from tests.dns.util import Reply, question
 
 PERSON = "person A 192.0.2.77\n"
 
@@ -75,6 +80,26 @@ def warnings(problems: list[Problem]) -> list[str]:
     return [one.message for one in problems if one.severity == "warning"]
 
 
+@pytest.mark.parametrize("serial", [7, 6, 7 + (1 << 31)])
+def test_rfc1982_a_start_raises_a_forgotten_serial_as_a_reload_does(rig: Rig, serial: int) -> None:
+    """Secondaries that have the one before would not come for it, and the operator must know."""
+    rig.path.write_text(edited(serial))
+    restart(rig)
+    assert rig.zone.serial == 8
+    (problem,) = rig.problems
+    assert (problem.file, problem.line, problem.severity) == (str(rig.path), 2, "warning")
+    assert f"its serial {serial} is not newer than 7; it is served with 8" in problem.message
+    assert rig.ask("person.example.test.").rcode == "NOERROR"
+    restart(rig)  # told once, and the serial stays
+    assert (rig.zone.serial, rig.problems) == (8, [])
+
+
+def test_an_edit_with_a_newer_serial_is_nothing_to_tell_of(rig: Rig) -> None:
+    rig.path.write_text(edited(20))
+    restart(rig)
+    assert (rig.zone.serial, rig.problems) == (20, [])
+
+
 def test_an_older_file_that_is_put_back_counts(rig: Rig) -> None:
     """While nothing ran: what was taken out is not put back from the journal, nor written back."""
     rig.path.write_text(edited(8))
@@ -83,6 +108,7 @@ def test_an_older_file_that_is_put_back_counts(rig: Rig) -> None:
     restart(rig)
     assert rig.ask("person.example.test.").rcode == "NXDOMAIN"
     assert rig.zone.serial == 9
+    assert "its serial 7 is not newer than 8" in warnings(rig.problems)[0]
     assert not any(kept.dirty for kept in rig.server.kept.values())
 
 
@@ -159,6 +185,60 @@ def test_rfc2136_3_5_what_could_not_be_written_back_outlives_an_edit(
     assert (rig.zone.serial, rig.problems) == (9, [])
 
 
+def test_a_journal_that_cannot_be_begun_anew_stops_no_start(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(journal: Journal, entries: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(Journal, "rewrite", full)
+    rig.path.write_text(edited(20))
+    restart(rig)
+    assert rig.zone.serial == 20
+    (problem,) = rig.problems
+    assert problem.severity == "error"
+    assert "No space left on device: example.test. takes no updates" in problem.message
+    assert rig.ask("person.example.test.").rcode == "NOERROR"
+
+
+class Signed:
+    """A server of a zone that others sign."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "zones" / "example.test.zone"
+        self.path.parent.mkdir()
+        self.state = folder / "state"
+
+    def start(self, serial: int, more: str = "") -> list[str]:
+        """Begin with a file; what is said of serials."""
+        zone = signed(UNSIGNED.replace("hostmaster 1 ", f"hostmaster {serial} ") + more)
+        self.path.write_text(zone_text(zone, ""))
+        server = Authority(Options(state=self.state), random=Random(1))
+        problems = server.begin(load_zones(self.path.parent))
+        (kept,) = server.kept.values()
+        assert kept.zone.serial == serial  # which is signed (RFC 4035 §2.2)
+        assert kept.journal is not None
+        kept.journal.close()
+        return [one.message for one in problems if "RFC 1982" in one.message]
+
+
+def test_rfc1982_a_signed_serial_that_went_back_is_told_of_until_it_is_newer(
+    tmp_path: Path,
+) -> None:
+    """It cannot be raised here, and the version before is nowhere: it is served all the same."""
+    server = Signed(tmp_path)
+    assert server.start(10) == []
+    for serial, more in ((5, ""), (5, ""), (8, ""), (5, "")):
+        (told,) = server.start(serial, more)
+        assert f"served with serial {serial}, which is not newer than 10" in told
+        assert "a serial beyond 10" in told
+    assert server.start(11) == []
+    (told,) = server.start(11, "more A 192.0.2.9\n")
+    assert "not newer than 11" in told
+    assert server.start(12) == []
+    assert server.start(12) == []
+
+
 def test_a_mark_of_before_and_one_of_after(tmp_path: Path) -> None:
     """Of a journal with updates that came while a file was written."""
     zones = [Zone.from_text("$ORIGIN x.\n$TTL 1\n@ SOA a b " + f"{n} 7 1 99 3\n@ NS ns\n"
@@ -199,3 +279,45 @@ def test_nothing_is_ahead_of_a_file_that_was_read(rig: Rig) -> None:
     (kept,) = rig.server.kept.values()
     assert kept.journal is not None
     assert not kept.journal.ahead
+
+
+def soa(server: Authority) -> list[str]:
+    answer = Reply(server.current.answer(question("example.test.", "SOA"), peer=("192.0.2.9", 1)))
+    return [line.split()[4] for line in answer.answer]
+
+
+@pytest.mark.parametrize("update", [False, True])
+def test_what_was_rendered_before_the_journal_was_read_is_not_answered(
+    rig: Rig, update: bool
+) -> None:
+    """Secondaries would see the serial of the file, and not come; at the next start, too."""
+    if update:
+        add(rig, "b", "192.0.2.50")
+    close(rig)
+    rig.path.write_text(ZONE + PERSON)
+    for _ in range(2):
+        loaded = load_zones(rig.path.parent)
+        catalog = Catalog(loaded.zones)
+        server = Authority(rig.server.options, random=Random(1))
+        server.begin(loaded, catalog)
+        assert server.current is catalog
+        (kept,) = server.kept.values()
+        assert catalog.zones.by_origin[kept.zone.origin] is kept.zone
+        assert soa(server) == [str(kept.zone.serial)] == ["9" if update else "8"]
+        assert kept.zone.files == loaded.zones[0].files
+        assert kept.journal is not None
+        kept.journal.close()
+
+
+def test_a_zone_that_comes_back_is_answered_as_its_journal_has_it(rig: Rig) -> None:
+    """Though it was rendered for the reload as its file has it."""
+    rig.path.write_text(ZONE + PERSON)
+    reload(rig)
+    rig.path.rename(rig.path.with_suffix(".away"))
+    reload(rig)
+    rig.path.with_suffix(".away").rename(rig.path)
+    loaded = load_zones(rig.path.parent)
+    (zone,) = loaded.zones
+    rendered = {zone.origin: rig.server.current.render_zone(zone)}
+    rig.server.install(rig.server.plan(loaded, ()), loaded, rendered)
+    assert soa(rig.server) == [str(rig.zone.serial)] == ["8"]
