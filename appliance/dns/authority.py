@@ -22,7 +22,7 @@ from appliance.dns import members, names
 from appliance.dns.answer import Catalog
 from appliance.dns.consts import DEFAULT_UDP, OPCODE_NOTIFY, OPCODE_UPDATE
 from appliance.dns.counters import Counters
-from appliance.dns.edit import apply
+from appliance.dns.edit import Edited, apply, apply_all
 from appliance.dns.edns import Extensions
 from appliance.dns.errors import LocalError, Problem
 from appliance.dns.journal import LIMIT, Journal, Mark
@@ -401,8 +401,7 @@ class Authority:
     def _merged(self, kept: Kept, zone: Zone) -> tuple[Zone, Difference]:
         """A file's new content, and on top of it the updates that it lacks."""
         assert kept.journal is not None
-        for change in kept.journal.unmarked():
-            zone = apply(zone, change, lenient=True).zone
+        zone = apply_all(zone, kept.journal.unmarked(), lenient=True).zone
         if not is_newer(zone.serial, kept.zone.serial):
             zone.renumber(successor(kept.zone.serial, self.today()))
         change = difference(kept.zone, zone)
@@ -436,29 +435,28 @@ class Authority:
         zone: Zone,
         changes: tuple[Difference, ...],
         rendered: Rendered | None,
+        edited: Edited | None = None,
     ) -> bool:
         """Serve a version that came from a primary, by differences if there are any.
 
-        False: nobody is to follow that zone any more, so it is not served.
+        `edited`: how it comes from the version that the secondary has; what is the same stays
+        rendered. False: nobody is to follow that zone any more, so it is not served.
         """
         if self.secondaries.get(secondary.origin) is not secondary:
             return False
         self.counters.transfers_in += 1
+        before = self.current.zones.by_origin.get(zone.origin)
+        follows = before is not None and before is secondary.zone
         secondary.have(zone, self.clock())
         for change in changes[:-1]:
             self.options.transfers.changed(change)
-        small = len(changes) == 1
-        if small:
-            self._put(zone, changes[0], rendered)
-            zone = secondary.zone = self.current.zones.by_origin[zone.origin]
+        if follows and edited is not None and rendered is None:
+            self.current.edit(edited)
         else:
-            self.current.replace(
-                zone,
-                rendered
-                if rendered is not None or len(zone.nodes) > FEW
-                else self.current.render_zone(zone),
-            )
-            self._spread(zone, changes[-1] if changes else None)
+            if rendered is None and len(zone.nodes) <= FEW:
+                rendered = self.current.render_zone(zone)
+            self.current.replace(zone, rendered)
+        self._spread(zone, changes[-1] if changes else None)
         self._listing(zone)
         return True
 

@@ -16,16 +16,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from typing import Final, NamedTuple
 
 from appliance.dns import names
-from appliance.dns.edit import apply
+from appliance.dns.edit import apply_all
 from appliance.dns.errors import LocalError
 from appliance.dns.journal import LIMIT, MAGIC, Entry, Journal, Mark, replay, write_atomically
-from appliance.dns.serial import Difference, condense
+from appliance.dns.serial import Difference
 from appliance.dns.zone import Zone
 
 LEAST: Final = 1 << 18
@@ -80,7 +79,7 @@ class Copy:
         try:
             if not known:
                 raise LocalError("somebody has edited it")
-            zone = _forward(zone, lacking)
+            zone = apply_all(zone, lacking).zone
         except LocalError:
             # As the file has it; the primary is asked for what is newer.
             entries = []
@@ -203,20 +202,6 @@ class Copy:
 def _limit(octets: int) -> int:
     """A journal's limit, half of which may be what the master file lacks."""
     return min(max(octets, LEAST), LIMIT)
-
-
-def _forward(zone: Zone, changes: Sequence[Difference]) -> Zone:
-    """The version that differences lead to; LocalError if they do not fit."""
-    if not changes:
-        return zone
-    if any(one.new_serial != other.old_serial for one, other in pairwise(changes)):
-        raise LocalError("a difference does not begin where the one before ended")
-    try:
-        return apply(zone, condense(changes)).zone
-    except LocalError:
-        for change in changes:
-            zone = apply(zone, change).zone
-        return zone
 
 
 def _leading_to(serial: int, entries: Sequence[Entry]) -> tuple[Difference, ...]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 
-from appliance.dns.edit import apply, renumbered
+from appliance.dns.edit import apply_all, renumbered
 from appliance.dns.errors import LocalError, Problem
 from appliance.dns.journal import Journal, Mark, replay
 from appliance.dns.reload import forgotten
@@ -54,9 +54,9 @@ def restore(
     try:
         if known:
             _know(kept, entries)
-        for change in differences:
-            kept.zone = apply(kept.zone, change, lenient=not known).zone
-        kept.dirty = bool(differences)
+        if differences:
+            kept.zone = apply_all(kept.zone, differences, lenient=not known).zone
+            kept.dirty = True
     except LocalError as error:
         problems.append(Problem(path, 0, "error", f"does not fit {main}: {error}"))
     same = known and zone.serial == last

@@ -6,11 +6,11 @@ half the circle ahead. Imports `consts`, `names` and `zone`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from appliance.dns.consts import RRSIG, SOA
-from appliance.dns.zone import Node, RRset, Zone, canonical
+from appliance.dns.zone import Node, RRset, Zone
 
 HALF: Final = 1 << 31
 MASK: Final = 0xFFFFFFFF
@@ -131,35 +131,6 @@ def _signatures(node: Node | None, rrset: RRset | None) -> dict[bytes, int]:
     if node is None or rrset is None:
         return {}
     return {rdata: signature_ttl(node, rrset, rdata) for rdata in rrset.rdatas}
-
-
-def condense(changes: Sequence[Difference]) -> Difference:
-    """One difference that does what several do, each upon the one before (RFC 1995 §5)."""
-    first: dict[tuple[bytes, int, bytes], Record | None] = {}
-    """What each record that is touched was before all of them; None: it was not there."""
-    last: dict[tuple[bytes, int, bytes], Record | None] = {}
-    for change in changes:
-        for record in change.removed:
-            key = _identity(record)
-            first.setdefault(key, record)
-            last[key] = None
-        for record in change.added:
-            key = _identity(record)
-            first.setdefault(key, None)
-            last[key] = record
-    differing = [(before, last[key]) for key, before in first.items() if before != last[key]]
-    return Difference(
-        changes[0].old,
-        changes[-1].new,
-        tuple(before for before, _ in differing if before is not None),
-        tuple(after for _, after in differing if after is not None),
-    )
-
-
-def _identity(record: Record) -> tuple[bytes, int, bytes]:
-    """What makes it this record and no other: all but its TTL and the case of names."""
-    owner, rtype, _, rdata = record
-    return owner.lower(), rtype, canonical(rtype, rdata)
 
 
 def is_same_content(change: Difference) -> bool:

@@ -22,7 +22,7 @@ from appliance.dns.authority import FEW, Authority
 from appliance.dns.conversation import Conversations
 from appliance.dns.copies import Copy, Found
 from appliance.dns.denial import link
-from appliance.dns.edit import apply
+from appliance.dns.edit import Edited, apply_all
 from appliance.dns.errors import DnsError, LocalError, Problem, WireError, ZoneError
 from appliance.dns.forward import carry
 from appliance.dns.incoming import Incoming, UpToDate, Whole
@@ -380,19 +380,17 @@ class Service:
         assert before is not None
         loop = asyncio.get_running_loop()
 
-        def finish() -> tuple[Zone, Any]:
-            zone = before
-            for change in changes:
-                zone = apply(zone, change).zone
-            _bounded(zone)
-            if len(changes) > 1:
-                link(zone)  # a signed zone's chain is sorted here rather than on the loop
-            large = sum(len(one.removed) + len(one.added) for one in changes) > 1000
-            return zone, self.authority.current.render_zone(zone) if large else None
+        def finish() -> tuple[Edited, Any]:
+            edited = apply_all(before, changes)
+            zone = _bounded(edited.zone)
+            if len(edited.names) > FEW:
+                return edited, self.authority.current.render_zone(zone)
+            link(zone, before, edited.names)  # rather than on the loop
+            return edited, None
 
-        zone, rendered = await loop.run_in_executor(None, finish)
-        if self.authority.take_over(secondary, zone, changes, rendered):
-            await self._save(secondary, zone, changes)
+        edited, rendered = await loop.run_in_executor(None, finish)
+        if self.authority.take_over(secondary, edited.zone, changes, rendered, edited):
+            await self._save(secondary, edited.zone, changes)
 
     # Other people's zones on our disk.
 

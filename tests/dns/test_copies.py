@@ -6,7 +6,6 @@ import errno
 import itertools
 import os
 from pathlib import Path
-from random import Random
 
 import pytest
 
@@ -17,7 +16,6 @@ from appliance.dns.edit import apply
 from appliance.dns.journal import MAGIC, Entry, Journal, Mark
 from appliance.dns.serial import (
     Difference,
-    condense,
     difference,
     records,
     soa_record,
@@ -351,28 +349,3 @@ def test_a_journal_begun_anew_is_not_full(tmp_path: Path) -> None:
     journal.rewrite([])
     assert not journal.full
     journal.close()
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_rfc1995_5_condensed_differences_do_the_same(seed: int) -> None:
-    random = Random(seed)
-    versions = [
-        version(
-            serial,
-            *(
-                f"{random.choice('aAb')}{name} {name + serial // 3} MX 1 {random.choice('mMn')}"
-                for name in random.choices(range(6), k=random.randrange(8))
-            ),
-        )
-        for serial in range(1, 7)
-    ]
-    changes = [difference(*pair) for pair in itertools.pairwise(versions)]
-    one = condense(changes)
-    assert (one.old_serial, one.new_serial) == (1, 6)
-    zone = versions[0]
-    for change in changes:
-        zone = apply(zone, change).zone
-    assert content(apply(versions[0], one).zone) == content(zone)
-    assert len(one.removed) + len(one.added) <= sum(
-        len(change.removed) + len(change.added) for change in changes
-    )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from random import Random
 
+import dns.rdata
 import pytest
 
 from appliance.dns import Catalog, LocalError, Zone
-from appliance.dns.edit import apply
-from appliance.dns.serial import difference
+from appliance.dns.consts import NSEC, RRSIG, SOA, A
+from appliance.dns.edit import Edited, apply, apply_all
+from appliance.dns.serial import Difference, difference, soa_record, with_serial
 from tests.dns.util import Reply, question, zone
 
 LABELS = ("a", "b", "*", "c")
@@ -108,6 +111,117 @@ def test_edited_zones_and_catalogs_are_as_made_anew(seed: int) -> None:
         fresh = Catalog([served])
         for query in asked:
             assert catalog.answer(query) == fresh.answer(query)
+
+
+def exactly(one: Zone) -> object:
+    """Everything, the order of records and the case of names too, but for the order of names."""
+    return (
+        one.records,
+        one.signed,
+        {
+            name: (
+                node.owner,
+                {
+                    rtype: (rrset.ttl, rrset.rdatas, rrset.where, rrset.signatures is not None)
+                    for rtype, rrset in node.rrsets.items()
+                },
+                node.cover.name if node.cover is not None else None,
+                node.wildcard.name if node.wildcard is not None else None,
+                node.children,
+            )
+            for name, node in one.nodes.items()
+        },
+    )
+
+
+def one_by_one(one: Zone, changes: list[Difference]) -> Edited:
+    touched: set[bytes] = set()
+    for change in changes:
+        edited = apply(one, change)
+        one, touched = edited.zone, touched | edited.names
+    return Edited(one, frozenset(touched))
+
+
+def signed_by_turns(one: Zone) -> Zone:
+    """With a signature of the SOA in versions of odd serials."""
+    if not one.serial % 2:
+        return one
+    rdata = rdata_of(f"SOA 13 3 60 20400101000000 20200101000000 1 {one.name} AAAA")
+    denial = bytes((*one.origin, 0, 7, 0x22, 0, 0, 0, 0, 3, 0x80))  # NS SOA RRSIG NSEC DNSKEY
+    before = soa_record(one)
+    added = ((one.origin, RRSIG, 60, rdata), (one.origin, NSEC, 60, denial))
+    return apply(one, Difference(before, before, (), added)).zone
+
+
+def rdata_of(words: str) -> bytes:
+    return dns.rdata.from_text("IN", "RRSIG", words).to_wire() or b""
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_rfc1995_4_many_versions_at_once_are_as_one_after_another(seed: int) -> None:
+    """To the letter: records in their order, owners as they were last spelt, covers, everything."""
+    random = Random(seed)
+    versions = [build(random, serial) for serial in range(1, 8)]
+    if seed % 3 == 0:
+        versions = [signed_by_turns(one) for one in versions]
+    changes = [difference(*pair) for pair in itertools.pairwise(versions)]
+    if seed % 2:
+        # A name that comes back is spelt in another way.
+        upper = [
+            tuple((one[0].upper(), *one[1:]) for one in change.added) for change in changes[1::2]
+        ]
+        changes[1::2] = [
+            change._replace(added=added) for change, added in zip(changes[1::2], upper, strict=True)
+        ]
+    before = exactly(versions[0])
+    wanted, got = one_by_one(versions[0], changes), apply_all(versions[0], changes)
+    assert exactly(got.zone) == exactly(wanted.zone)
+    assert got.names >= wanted.names & got.zone.nodes.keys()
+    assert exactly(versions[0]) == before
+    for node in got.zone.nodes.values():
+        for other in (node.cover, node.wildcard):
+            assert other is None or got.zone.nodes[other.name] is other
+    catalog, fresh = Catalog([versions[0]]), Catalog([wanted.zone])
+    asked = questions()
+    for query in random.sample(asked, 40):
+        catalog.answer(query)
+    catalog.edit(got)
+    for query in asked:
+        assert catalog.answer(query) == fresh.answer(query)
+
+
+def step(serial: int, removed: str = "", added: str = "", onto: int = 0) -> Difference:
+    """From a serial to the next, by A records of the names."""
+    soa = soa_record(zone(""))
+    old, new = ((*soa[:3], with_serial(soa[3], one)) for one in (serial, onto or serial + 1))
+    some = [
+        tuple((bytes((1, ord(letter))) + soa[0], A, 60, b"\1\2\3\4") for letter in letters)
+        for letters in (removed, added)
+    ]
+    return Difference(old, new, *some)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ([step(1, added="a"), step(3)], "is from 3, not from 2"),
+        ([step(2)], "is from 2, not from 1"),
+        # What the sum of both would not show.
+        ([step(1, added="a"), step(2, added="a"), step(3, removed="a")], "has this record already"),
+        ([step(1, removed="a"), step(2, added="a")], "has no such record"),
+        ([step(1, added="a"), step(2, removed="a"), step(3, removed="a")], "has no such record"),
+    ],
+)
+def test_rfc1995_4_versions_that_do_not_fit_are_noticed(
+    changes: list[Difference], complaint: str
+) -> None:
+    one = zone("")
+    one.renumber(1)
+    with pytest.raises(LocalError, match=complaint):
+        apply_all(one, changes)
+    with pytest.raises(LocalError, match=complaint):
+        one_by_one(one, changes)
+    assert apply_all(one, ()).zone.apex.rrsets[SOA].rdatas == one.soa.rdatas
 
 
 def test_zones_that_come_and_go_within_others() -> None:

@@ -665,3 +665,35 @@ def test_nothing_is_asked_for_while_the_disk_is_read(
         await service.end()
 
     asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_rfc1995_many_versions_leave_the_rest_rendered_and_are_all_handed_on(
+    tmp_path: Path,
+) -> None:
+    """A large zone is copied once for all of them, and not rendered anew for a few records."""
+    hosts = [f"h{n} A 10.0.{n >> 8}.{n & 255}" for n in range(1100)]
+    versions = [version(1, "60 60 600", *hosts)]
+    for serial in range(2, 5):
+        hosts[serial] = f"h{serial} A 192.0.2.{serial}"
+        versions.append(version(serial, "60 60 600", *hosts))
+    changes = tuple(difference(*pair) for pair in itertools.pairwise(versions))
+    service = begun(tmp_path, now=1e9)
+    server = service.authority
+    follower = server.secondaries[NAME]
+    server.take_over(follower, versions[0], (), server.current.render_zone(versions[0]))
+
+    async def run() -> None:
+        await service._differences(follower, versions[0], changes)
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert follower.zone is server.current.zones.by_origin[NAME]
+    before = server.counters.slow
+    for n in (2, 3, 4, 900):
+        (answer,) = Reply(server.current.answer(question(f"h{n}.x.test."))).answer
+        assert answer.endswith(f"192.0.2.{n}" if n < 5 else "10.0.3.132")
+    assert server.counters.slow == before
+    history = server.options.transfers.histories[NAME]
+    assert history.since(1, 4) == list(changes)
+    found = Copy(tmp_path / "secondary", NAME).load()
+    assert found is not None
+    assert found.zone.serial == 4
