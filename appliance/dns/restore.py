@@ -51,14 +51,10 @@ def restore(
     if differences and not known and zone.signed:
         problems.append(Problem(main, 0, "warning", lost_updates(zone)))
         differences = []
-    try:
-        if known:
-            _know(kept, entries)
-        if differences:
-            kept.zone = apply_all(kept.zone, differences, lenient=not known).zone
-            kept.dirty = True
-    except LocalError as error:
-        problems.append(Problem(path, 0, "error", f"does not fit {main}: {error}"))
+    if known:
+        _know(kept, entries)
+    if differences:
+        _put_on_top(kept, differences, known, problems)
     same = known and zone.serial == last
     if zone.signed and last is not None and not same and not is_newer(zone.serial, last):
         problems.append(_behind(zone, last))
@@ -89,6 +85,22 @@ def _know(kept: Kept, entries: Sequence[Mark | Difference]) -> None:
     if not mark.there:
         with contextlib.suppress(OSError):  # the journal knows the file all the same
             kept.journal.append(mark._replace(there=True))
+
+
+def _put_on_top(
+    kept: Kept, differences: Sequence[Difference], known: bool, problems: list[Problem]
+) -> None:
+    """The version that updates lead to; of those that do not fit, what can be had of them."""
+    assert kept.journal is not None
+    zone = kept.zone
+    for lenient in (False, True) if known else (True,):
+        try:
+            kept.zone = apply_all(zone, differences, lenient=lenient).zone
+            kept.dirty = True
+            return
+        except LocalError as error:
+            message = f"does not fit {zone.files[0]}: {error}"
+            problems.append(Problem(str(kept.journal.path), 0, "error", message))
 
 
 def lost_updates(zone: Zone) -> str:

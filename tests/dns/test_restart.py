@@ -321,3 +321,24 @@ def test_a_zone_that_comes_back_is_answered_as_its_journal_has_it(rig: Rig) -> N
     rendered = {zone.origin: rig.server.current.render_zone(zone)}
     rig.server.install(rig.server.plan(loaded, ()), loaded, rendered)
     assert soa(rig.server) == [str(rig.zone.serial)] == ["8"]
+
+
+def test_rfc2136_3_5_updates_upon_an_edit_that_was_undone_are_there(rig: Rig) -> None:
+    """The file is known, but what was updated upon the edit does not follow from it."""
+    add(rig, "b", "192.0.2.50")
+    rig.path.write_text(ZONE + PERSON)
+    restart(rig)
+    add(rig, "c", "192.0.2.51")
+    serial = rig.zone.serial
+    rig.path.write_text(ZONE)
+    restart(rig)
+    (problem,) = rig.problems
+    assert (problem.severity, problem.file.endswith(".journal")) == ("error", True)
+    assert "does not fit" in problem.message
+    assert rig.ask("b.example.test.").rcode == "NOERROR"
+    assert rig.ask("c.example.test.").rcode == "NOERROR"
+    assert rig.zone.serial >= serial
+    write_back(rig)
+    restart(rig)
+    assert rig.problems == []
+    assert rig.ask("c.example.test.").rcode == "NOERROR"
