@@ -105,16 +105,16 @@ def _kernel(kind: str, before: dict[str, str]) -> dict[str, str]:
 def _keys(project: Project) -> list[str]:
     """Make the secrets that the settings name and that are missing."""
     import base64
-    import os
     import secrets
+
+    from appliance.files import write_whole
 
     lines = []
     for key in project.settings.dns.key:
         if not key.file.exists():
             key.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fd = os.open(key.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(base64.b64encode(secrets.token_bytes(32)) + b"\n")
+            secret = base64.b64encode(secrets.token_bytes(32)) + b"\n"
+            write_whole(key.file, secret, mode=0o600)
             lines.append(f"made {key.file}, readable by its owner: the secret of {key.name}")
         elif key.file.stat().st_mode & 0o077:
             lines.append(f"warning: others can read {key.file}: chmod 600")

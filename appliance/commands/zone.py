@@ -141,10 +141,10 @@ def _diff(options: argparse.Namespace) -> int:
 
 
 def _fmt(options: argparse.Namespace) -> int:
-    from appliance.dns.journal import write_atomically
     from appliance.dns.layout import layout
     from appliance.dns.lexer import statements
     from appliance.dns.zonefile import text_of
+    from appliance.files import write_whole
 
     status = OK
     for path in options.files:
@@ -165,7 +165,7 @@ def _fmt(options: argparse.Namespace) -> int:
             say(f"{path} would change")
             status = FAILED
         elif wanted != text:
-            write_atomically(path, wanted.encode("utf-8", "surrogateescape"))
+            write_whole(path, wanted.encode("utf-8", "surrogateescape"))
             say(f"{path} is laid out")
     return status
 
@@ -186,8 +186,8 @@ def _import(options: argparse.Namespace) -> int:
     from appliance.dns import names
     from appliance.dns.checks import check
     from appliance.dns.fetch import fetch
-    from appliance.dns.journal import write_atomically
     from appliance.dns.writer import zone_text
+    from appliance.files import write_whole
 
     name = names.from_text(options.zone, names.ROOT)
     host, port = _server(options.server)
@@ -202,7 +202,7 @@ def _import(options: argparse.Namespace) -> int:
         say(text.removesuffix("\n"))
         return OK
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, text.encode())
+    write_whole(output, text.encode())
     say(f"{output}: {zone.records} records, serial {zone.serial}")
     for problem in check(zone):
         say(f"{problem.severity}: {problem.message}")

@@ -38,6 +38,7 @@ from appliance.dns.serial import Difference, difference, is_newer, is_same_conte
 from appliance.dns.transfer import Grants, Transfers
 from appliance.dns.updates import Batch, Kept, Reply, Step, Updates
 from appliance.dns.zone import Zone
+from appliance.files import sweep
 
 FEW: Final = 1000
 """Changed records up to which a zone is edited in the catalog; more are rendered anew."""
@@ -211,6 +212,7 @@ class Authority:
         the journals.
         """
         problems = list(loaded.problems)
+        self._sweep(loaded)
         for zone in loaded.zones:
             if zone.origin in self.secondaries:
                 line = zone.soa.where & 0xFFFFFFFF
@@ -226,6 +228,17 @@ class Authority:
             self.current.expire(origin)
         self._produce()
         return problems
+
+    def _sweep(self, loaded: LoadedZones) -> None:
+        """Remove what was left beside files by a process that was killed while it wrote them."""
+        if self.options.state is not None:
+            folders = {Path(file).parent for zone in loaded.zones for file in zone.files}
+            for folder in (
+                *folders,
+                self.options.state / "journals",
+                self.options.state / "secondary",
+            ):
+                sweep(folder)
 
     def journal_path(self, origin: bytes) -> Path | None:
         """Where a zone's journal is, if there are any."""

@@ -23,9 +23,10 @@ from typing import Final, NamedTuple
 from appliance.dns import names
 from appliance.dns.edit import apply_all
 from appliance.dns.errors import LocalError
-from appliance.dns.journal import LIMIT, MAGIC, Entry, Journal, Mark, replay, write_atomically
+from appliance.dns.journal import LIMIT, MAGIC, Entry, Journal, Mark, replay
 from appliance.dns.serial import Difference
 from appliance.dns.zone import Zone
+from appliance.files import discard, write_whole
 
 LEAST: Final = 1 << 18
 """Octets that a journal may have, however small its zone."""
@@ -116,6 +117,7 @@ class Copy:
         """Nothing of it may come back; OSError."""
         self._gone.set()
         for path in (self._path, self._journal.path):
+            discard(path)
             path.unlink(missing_ok=True)
 
     def _entries(self) -> tuple[list[Entry], bool]:
@@ -177,7 +179,7 @@ class Copy:
             # A mark comes first: whatever file a crash leaves, the journal knows it.
             journal.append(mark)
             journal.sync()
-            write_atomically(self._path, text)
+            write_whole(self._path, text)
             mark = mark._replace(there=True)
             if not follows and before > len(MAGIC):
                 journal.rewrite([mark])

@@ -14,12 +14,12 @@ The same differences are what IXFR hands out. A journal is bounded: beyond `limi
 half is left out, but never what the master file does not have yet.
 
 Does file I/O, no waiting: `sync` is apart, so that another thread can wait for the disk. Imports
-`errors`, `names`, `serial`.
+`errors`, `names`, `serial`, and `appliance.files`.
 """
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import os
 import zlib
 from collections.abc import Iterable
@@ -27,6 +27,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 
+from appliance import files
 from appliance.dns import names
 from appliance.dns.errors import LocalError, WireError
 from appliance.dns.serial import Difference, Record
@@ -173,7 +174,7 @@ class Journal:
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, MAGIC, 0)
             os.fsync(self.descriptor)
-            _sync_directory(self.path.parent)
+            files.sync_folder(self.path.parent)
             data = MAGIC
         entries, end = decode(data)
         self.torn = len(data) - end
@@ -250,26 +251,19 @@ class Journal:
 
     def rewrite(self, entries: Iterable[Entry]) -> None:
         """Put other entries in place of all, in one step that a crash cannot halve."""
-        beside = self.path.with_name(self.path.name + ".new")
         entries = list(entries)
         data = MAGIC + b"".join(map(encode, entries))
-        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "wb", closefd=False) as file:
-                file.write(data)
-            os.fsync(descriptor)
-            os.replace(beside, self.path)
-        except OSError:
-            os.close(descriptor)
-            _discard(beside)
-            raise
+        with files.beside(self.path) as file:
+            file.write(data)
+            files.put(file, self.path, mode=0o600)
+            descriptor = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 0)
         # The other file is no journal any more, whatever comes of what follows.
         self.close()
         self.descriptor = descriptor
         self._size = len(data)
         self._unmarked = sum(len(encode(one)) for one in _unmarked(entries))
         self._planned = b""
-        _sync_directory(self.path.parent)
+        files.sync_folder(self.path.parent)
 
     def entries(self) -> list[Entry]:
         """All entries."""
@@ -331,43 +325,6 @@ def _lacking(entries: list[Entry], number: int) -> list[Difference]:
             return before[since[-1] :] + after
     from_it = [n for n, one in enumerate(after) if one.old_serial == mark.serial]
     return after[from_it[0] :] if from_it else []
-
-
-def _discard(path: Path) -> None:
-    """Leave nothing half written: where it failed, the disk is full."""
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(path: Path, text: bytes) -> None:
-    """Replace a file's content so that a crash leaves all of the old or all of the new."""
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        mode = path.stat().st_mode & 0o777
-    except OSError:
-        mode = 0o644
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        try:
-            with open(descriptor, "wb", closefd=False) as file:
-                file.write(text)
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(beside, path)
-    except OSError:
-        _discard(beside)
-        raise
-    _sync_directory(path.parent)
 
 
 def replay(entries: list[Entry], digest: bytes) -> tuple[list[Difference], bool]:

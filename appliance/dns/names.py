@@ -20,7 +20,7 @@ MAX_FILE: Final = 255
 """Octets of a file's name (Linux: NAME_MAX); a zone's may have 253, and four times as many escaped.
 """
 MAX_ENDING: Final = 12
-"""Octets of the longest ending, `.journal.new`."""
+"""Octets that are left for an ending, such as `.journal`."""
 WILDCARD: Final = b"\x01*"
 """The label that makes a name a wildcard (RFC 4592 §2.1.1)."""
 

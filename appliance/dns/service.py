@@ -26,7 +26,7 @@ from appliance.dns.edit import Edited, apply_all
 from appliance.dns.errors import DnsError, LocalError, Problem, WireError, ZoneError
 from appliance.dns.forward import carry
 from appliance.dns.incoming import Incoming, UpToDate, Whole
-from appliance.dns.journal import Mark, write_atomically
+from appliance.dns.journal import Mark
 from appliance.dns.notify import Notifier
 from appliance.dns.protocol import DnsNotifyProtocol
 from appliance.dns.reload import LoadedZones
@@ -34,6 +34,7 @@ from appliance.dns.secondary import Primary, Secondary
 from appliance.dns.serial import Difference
 from appliance.dns.updates import Answered, Kept, Updates
 from appliance.dns.zone import Zone, collector_paused
+from appliance.files import write_whole
 
 WRITE_BACK: Final = 1.0
 """Seconds from an update until the master file has it: many updates make one change there."""
@@ -232,7 +233,7 @@ class Service:
                 await loop.run_in_executor(None, kept.journal.sync)
                 for name, text in texts.items():
                     await loop.run_in_executor(
-                        None, write_atomically, Path(name), text.encode("utf-8", "surrogateescape")
+                        None, write_whole, Path(name), text.encode("utf-8", "surrogateescape")
                     )
                 kept.digest = digest
                 kept.journal.append(Mark(digest, zone.serial, there=True))

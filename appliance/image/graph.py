@@ -30,6 +30,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from appliance.files import write_whole
+
 KEPT: Final = 3
 """Outputs kept for each step: the one in use, and what an edit undone would ask for again."""
 RACY: Final = 2_000_000_000
@@ -297,6 +299,5 @@ class _Digests:
 
 def _write(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(json.dumps(value, separators=(",", ":")))
-    fresh.rename(path)
+    # What a power cut takes is made again.
+    write_whole(path, json.dumps(value, separators=(",", ":")).encode(), durable=False)

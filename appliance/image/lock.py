@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from appliance.files import write_whole
 from appliance.image import closure
 from appliance.image.graph import BuildError, file_digest, files_below
 
@@ -134,6 +135,4 @@ def write(path: Path, lock: Lock) -> None:
         lines.append(f"[{name}]")
         lines += [f'"{key}" = "{value}"' for key, value in sorted(table.items())]
         lines.append("")
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text("\n".join(lines), encoding="utf-8")
-    fresh.rename(path)
+    write_whole(path, "\n".join(lines).encode())

@@ -26,6 +26,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any, Final
 
+from appliance.files import beside, discard, place_beside
 from appliance.image.graph import BuildError
 from appliance.image.tools import find
 
@@ -361,6 +362,7 @@ def _note(snapshot: Path) -> Path:
 def _usable(snapshot: Path, machine: Machine, say: Say) -> bool:
     if not snapshot.exists():
         return False
+    discard(snapshot)
     note = _note(snapshot)
     if note.exists() and note.read_text().strip() == _stamp(machine):
         return True
@@ -377,8 +379,16 @@ def _keep(fresh: Path, snapshot: Path, machine: Machine) -> int:
 
 async def _save(control: Control, machine: Machine, snapshot: Path, say: Say) -> None:
     """Write the machine's memory and devices down, and let it run on."""
+    try:
+        with beside(snapshot, wait=False):
+            await _save_beside(control, machine, snapshot, say)
+    except BlockingIOError:
+        say(f"not saved: another machine is being saved as {snapshot}")
+
+
+async def _save_beside(control: Control, machine: Machine, snapshot: Path, say: Say) -> None:
     began = time.monotonic()
-    fresh = snapshot.with_name(snapshot.name + ".new")
+    fresh = place_beside(snapshot)
     await control.ask("stop")
     await control.ask("migrate-set-parameters", **{"max-bandwidth": 1 << 33})
     await control.ask("migrate", uri=f"exec:cat > {shlex.quote(str(fresh))}")

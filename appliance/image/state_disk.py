@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from appliance.files import beside, discard, place_beside, put, sync_folder
 from appliance.image.graph import Bench, BuildError, Step
 from appliance.image.tools import run
 
@@ -41,11 +42,11 @@ def make_state(path: Path, megabytes: int = MEGABYTES, keys: Mapping[str, Path] 
     Raises BuildError when a key is missing, and leaves no half of a disk.
     """
     if path.exists():
+        discard(path)
         return
     for place, key in keys.items():
         if not key.exists():
             raise BuildError(f"there is no {key} for {place}: appliance configure --keys")
-    fresh = path.with_name(path.name + ".new")
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder, "state")
         top.mkdir(mode=0o700)
@@ -55,15 +56,12 @@ def make_state(path: Path, megabytes: int = MEGABYTES, keys: Mapping[str, Path] 
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.copyfile(key, target)
             target.chmod(0o600)
-        try:
-            with fresh.open("wb") as file:
-                file.truncate(megabytes << 20)
-            fresh.chmod(0o600)
+        with beside(path) as file:
+            file.truncate(megabytes << 20)
+            fresh = place_beside(path)
             run(["mke2fs", "-q", *KINDS, "-E", "root_owner=0:0", "-d", top, fresh])
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
-    fresh.rename(path)
+            put(file, path, mode=0o600)
+    sync_folder(path.parent)
 
 
 def template_step() -> Step:

@@ -120,6 +120,7 @@ class Certificates(Part):
         self._task: asyncio.Task[None] | None = None
         self._keylog: Any = None
         if self.wanted:
+            self.store.sweep()
             self._prepare()
 
     @property

@@ -1,10 +1,9 @@
 """Files that keys and certificates live in: owner-only, and written whole or not at all.
 
-A file is written beside its name, brought to the disk, and renamed, and the directory is brought to
-the disk too; a full disk or a crash leaves what was there, and no power cut takes back what is. The
-directory is for its owner alone (mode 700), so that nothing in it need be.
+A full disk or a crash leaves what was there, and no power cut takes back what is: `appliance.files`
+writes them. The directory is for its owner alone (mode 700), so that nothing in it need be.
 
-Imports the standard library and this package.
+Imports the standard library, `appliance.files` and this package.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from appliance import files
 from appliance.tls.errors import CredentialError
 
 MAX_FILE: Final = 1024 * 1024
@@ -42,20 +42,9 @@ class Store:
     def write(self, name: str, data: bytes, *, public: bool = False) -> None:
         """Put a file in place, for its owner alone unless `public`."""
         path = self.path(name)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             self._make(path.parent)
-            try:
-                mode = 0o644 if public else 0o600
-                descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-                with open(descriptor, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                beside.replace(path)
-                _sync(path.parent)
-            finally:
-                beside.unlink(missing_ok=True)
+            files.write_whole(path, data, mode=0o644 if public else 0o600)
         except OSError as exc:
             raise CredentialError(f"{path}: {exc.strerror or exc}; what was there stays") from exc
 
@@ -66,24 +55,20 @@ class Store:
         except OSError as exc:
             raise CredentialError(f"{self.path(name)}: {exc.strerror or exc}") from exc
 
+    def sweep(self) -> None:
+        """Remove what was left by a process that was killed while it wrote."""
+        for folder, _, _ in os.walk(self.directory):
+            files.sweep(Path(folder))
+
     def _make(self, directory: Path) -> None:
         if directory != self.directory and directory.parent != directory:
             self._make(directory.parent)
         try:
             directory.mkdir(mode=0o700, parents=directory == self.directory)
-            _sync(directory.parent)
+            files.sync_folder(directory.parent)
         except FileExistsError:
             if not directory.is_dir():
                 raise
-
-
-def _sync(directory: Path) -> None:
-    """Bring names to the disk: without it a power cut can take a rename back (fsync(2))."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def exposed(path: Path) -> str:

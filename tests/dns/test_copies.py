@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.dns import Zone, journal, names
+from appliance import files
+from appliance.dns import Zone, names
 from appliance.dns.consts import NS, SOA, TXT
 from appliance.dns.copies import Copy
 from appliance.dns.edit import apply
@@ -312,7 +313,7 @@ def test_a_journal_goes_on_in_the_file_that_is_there(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "_sync_directory", fails)
+        patch.setattr(files, "sync_folder", fails)
         with pytest.raises(OSError, match="Input/output"):
             made.rewrite([Mark(b"?" * 32, 1)])
     change = difference(version(1), version(2))

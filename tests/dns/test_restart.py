@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from appliance import files
 from appliance.dns import Catalog, Zone, load_zones, service
 from appliance.dns.authority import Authority, Options
 from appliance.dns.errors import Problem
@@ -137,7 +138,7 @@ def test_rfc2136_3_5_a_crash_between_two_files_of_a_zone_loses_no_update(
     rig = includes(tmp_path)
     add(rig, "b", "192.0.2.99")
     left = written
-    write = service.write_atomically
+    write = service.write_whole
 
     def crash(path: Path, text: bytes) -> None:
         nonlocal left
@@ -147,7 +148,7 @@ def test_rfc2136_3_5_a_crash_between_two_files_of_a_zone_loses_no_update(
         write(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(service, "write_atomically", crash)
+        patch.setattr(service, "write_whole", crash)
         with contextlib.suppress(Crash):
             write_back(rig)
     for _ in range(2):
@@ -171,7 +172,7 @@ def test_rfc2136_3_5_what_could_not_be_written_back_outlives_an_edit(
 
     add(rig, "b", "192.0.2.50")
     with monkeypatch.context() as patch:
-        patch.setattr(service, "write_atomically", refuse)
+        patch.setattr(service, "write_whole", refuse)
         write_back(rig)
     assert "cannot be written back" in rig.said[-1]
     rig.path.write_text(ZONE + PERSON)
@@ -342,3 +343,21 @@ def test_rfc2136_3_5_updates_upon_an_edit_that_was_undone_are_there(rig: Rig) ->
     restart(rig)
     assert rig.problems == []
     assert rig.ask("c.example.test.").rcode == "NOERROR"
+
+
+def test_a_start_removes_what_a_killed_process_left_and_nothing_else(rig: Rig) -> None:
+    add(rig, "b", "192.0.2.50")
+    folders = [
+        rig.path.parent,
+        *(rig.folder / "state" / name for name in ("journals", "secondary")),
+    ]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+        files.place_beside(folder / "x.test.zone").write_text("half")
+        (folder / ".x.test.zone.new").write_text("somebody's")
+    restart(rig)
+    for folder in folders:
+        assert not files.place_beside(folder / "x.test.zone").exists()
+        assert (folder / ".x.test.zone.new").exists()
+    assert rig.problems == []
+    assert rig.ask("b.example.test.").rcode == "NOERROR"

@@ -429,14 +429,14 @@ class Slow:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.writes = 0
         self.go_on = threading.Event()
-        write = copies.write_atomically
+        write = copies.write_whole
 
         def slow(path: Path, text: bytes) -> None:
             self.writes += 1
             assert self.go_on.wait(20)
             write(path, text)
 
-        patch.setattr(copies, "write_atomically", slow)
+        patch.setattr(copies, "write_whole", slow)
 
     async def begun(self, writes: int = 1) -> None:
         while self.writes < writes:  # noqa: ASYNC110
@@ -553,7 +553,7 @@ def test_a_disk_that_was_full_gets_the_zone_when_it_is_confirmed(
         path = tmp_path / "secondary" / "x.test.zone"
         os.utime(path, (1e9, 1e9))
         with monkeypatch.context() as patch:
-            patch.setattr(copies, "write_atomically", full)
+            patch.setattr(copies, "write_whole", full)
             await talk()
             await talk()
         assert said == ["error: x.test was not kept on the disk: No space left on device"]

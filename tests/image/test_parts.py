@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import os
 import subprocess
 import tarfile
 from dataclasses import replace
@@ -16,6 +17,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from appliance import files
 from appliance.app import StartError
 from appliance.image import closure, kernel, libvirt, qemu, recipe
 from appliance.image import lock as locks
@@ -251,7 +253,11 @@ def test_a_layout_is_written_once_and_checked(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="has layout 9; this image knows 1"):
         state.check_layout(str(tmp_path))
     (tmp_path / "LAYOUT").unlink()
-    (tmp_path / "theirs").write_text("")
+    # The power was cut while it was written.
+    files.place_beside(tmp_path / "LAYOUT").write_bytes(b"")
+    state.check_layout(str(tmp_path))
+    assert os.listdir(tmp_path) == ["LAYOUT"]
+    (tmp_path / "LAYOUT").rename(tmp_path / "theirs")
     with pytest.raises(StartError, match="not ours"):
         state.check_layout(str(tmp_path))
 

@@ -109,6 +109,4 @@ def test_what_the_system_refuses_is_a_line(
 ) -> None:
     build(project)
     assert cli.main(["run", "--state", "nowhere/state.img"]) == 1
-    assert (
-        capsys.readouterr().err == "appliance: nowhere/state.img.new: No such file or directory\n"
-    )
+    assert capsys.readouterr().err == "appliance: nowhere/state.img: No such file or directory\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance import files
 from appliance.image import qemu
 from appliance.image.graph import BuildError
 from bench import boot
@@ -16,8 +17,9 @@ from bench import boot
 class Qmp:
     """QEMU's end of its control socket: what it says to a query, in turn, and what it was told."""
 
-    def __init__(self, states: list[str]) -> None:
+    def __init__(self, states: list[str], migrated: str = "completed") -> None:
         self.states = states
+        self.migrated = migrated
         self.told: list[str] = []
         self.over = asyncio.Event()
 
@@ -29,6 +31,8 @@ class Qmp:
             answer: dict[str, object] = {"return": {}}
             if name == "query-status":
                 answer = {"return": {"status": self.states.pop(0)}}
+            elif name == "query-migrate":
+                answer = {"return": {"status": self.migrated}}
             elif name == "fail":
                 answer = {"error": {"desc": "no"}}
             writer.write(b'{"event": "RESUME"}\n' + json.dumps(answer).encode() + b"\n")
@@ -93,6 +97,41 @@ def test_a_snapshot_is_of_the_image_that_was_built_last(tmp_path: Path) -> None:
     (tmp_path / "initramfs.new").rename(tmp_path / "initramfs")
     assert not qemu._usable(snapshot, machine, said.append)
     assert "another image" in said[0]
+
+
+@pytest.mark.parametrize("migrated", ["completed", "failed"])
+def test_half_a_snapshot_is_not_left_behind(tmp_path: Path, migrated: str) -> None:
+    """Hundreds of megabytes; nor that of somebody who was killed while a machine was saved."""
+    (tmp_path / "settings.json").write_text(json.dumps({"address": ["10.0.0.2/24"], "gateway": []}))
+    for name in ("vmlinuz", "initramfs"):
+        (tmp_path / name).write_text("1")
+    machine, snapshot = qemu.Machine(tmp_path), tmp_path / "saved"
+    fresh = files.place_beside(snapshot)
+    fresh.write_bytes(b"half of an older one")
+    said: list[str] = []
+
+    async def scene() -> None:
+        server, control = await talk(tmp_path, qmp)
+        (tmp_path / "control").unlink()
+        await qemu._save(control, machine, snapshot, said.append)
+        control.close()
+        await qmp.over.wait()
+        server.close()
+
+    qmp = Qmp([], migrated)
+    asyncio.run(scene())
+    assert qmp.told[-1] == "cont"
+    assert not fresh.exists()
+    assert snapshot.exists() == (migrated == "completed")
+    if migrated == "completed":
+        assert snapshot.read_bytes() == b""
+        fresh.write_bytes(b"half of a newer one")
+        assert qemu._usable(snapshot, machine, said.append)
+        assert not fresh.exists()
+    qmp = Qmp([])
+    with files.beside(snapshot):
+        asyncio.run(scene())
+    assert "another machine is being saved" in said[-1]
 
 
 @pytest.mark.interop

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
 from OpenSSL import SSL
 
+from appliance import files
 from appliance.parts.certificates import RETRY, Certificates
 from appliance.settings import CertificateFiles, Settings, Site, Tls
 from appliance.settings.tls import SUITES
@@ -299,6 +300,22 @@ def test_a_full_disk_keeps_what_was_there(
         store.write("acme/certificate.pem", b"new")
     assert store.read("acme/certificate.pem") == b"old"
     assert os.listdir(store.path("acme")) == ["certificate.pem"]
+
+
+def test_what_a_killed_process_left_is_in_nobodys_way_and_goes(
+    make: Callable[..., Certificates], tmp_path: Path
+) -> None:
+    """In a container each process has the number of the one before."""
+    store = make().store
+    left = [files.place_beside(store.path(name)) for name in ("ca.key", "acme/account.key")]
+    store.write("acme/account.key", b"old")
+    for one in left:
+        one.write_bytes(b"half a key")
+    store.write("acme/account.key", b"new")
+    assert store.read("acme/account.key") == b"new"
+    left[1].write_bytes(b"half a key")
+    make()
+    assert not any(one.exists() for one in left)
 
 
 def test_files_that_are_mended_later_are_offered(

@@ -13,15 +13,17 @@ system grows to its disk whenever that is larger. A power cut while it is format
 our own, so the next boot begins again. Any other disk is refused: it belongs to somebody else.
 
 Writes are acknowledged when the kernel's barriers have reached the disk, which QEMU's cache=none
-and libvirt's pass on to the host's. Imports the standard library.
+and libvirt's pass on to the host's. Imports the standard library and `appliance.files`.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import BinaryIO, Final
 
+from appliance import files
 from appliance.app import StartError
 from appliance.image.guest import machine
 
@@ -179,29 +181,13 @@ def check_layout(place: str) -> None:
         with open(mark, encoding="ascii") as file:
             found = file.read().strip()
     except FileNotFoundError:
-        if set(os.listdir(place)) - {"lost+found"}:
+        # The power may have been cut while it was written.
+        if set(os.listdir(place)) - {"lost+found", files.place_beside(Path(mark)).name}:
             raise StartError(f"{place} holds files but no LAYOUT, so it is not ours") from None
-        write_whole(mark, f"{LAYOUT}\n".encode())
+        files.write_whole(Path(mark), f"{LAYOUT}\n".encode(), mode=0o600)
         return
     if found != LAYOUT:
         raise StartError(f"{place} has layout {found}; this image knows {LAYOUT}")
-
-
-def write_whole(path: str, data: bytes) -> None:
-    """Write a file so that after a power cut all of it is there or nothing."""
-    fresh = f"{path}.new"
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.rename(fresh, path)
-    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def unmount() -> None:
