@@ -156,7 +156,8 @@ def _explain(
     keys = [str(part) for part in location if isinstance(part, str)][:2]
     value = error["input"]
     if error["type"] == "value_error" and len(keys) == 1:  # of a table as a whole
-        name, value, allowed = str(error["ctx"]["error"]).split("|")
+        name, said, allowed = str(error["ctx"]["error"]).split("|")
+        value = int(said) if said.isdecimal() else said
         keys.append(name)
         message = f"must be {allowed}"
     elif error["type"] == "extra_forbidden":

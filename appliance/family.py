@@ -100,8 +100,6 @@ def make_family(settings: Settings, say: Say, verbose: bool) -> Family:
 
     look_for_directories(settings)
     net = settings.net
-    if settings.site.watch:
-        raise StartError("--watch, or site.watch, is for one worker: it is for those who write")
     # Each worker has its part of what may be answered to one network.
     share = {"rate_limit": -(-settings.dns.rate_limit // net.workers),
              "rate_total": -(-settings.dns.rate_total // net.workers)}  # fmt: skip

@@ -103,6 +103,10 @@ def test_links(tmp_path: pathlib.Path, link: str) -> None:
         ('[net]\naddress = ["10.0.0.255/24"]', "must be a list, each an IPv4 or IPv6 host"),
         ('[net]\naddress = ["224.0.0.1/24"]', "must be a list, each an IPv4 or IPv6 host"),
         ("[net]\naddress = []", "must be a list with an IPv4 address, since the link is a pair"),
+        (
+            '[site]\nwatch = true\n[net]\nlink = "tap:om0"\nworkers = 2',
+            "appliance.toml:5: net.workers = 2: must be 1 with site.watch",
+        ),
         ('[net]\ngateway = ["10.1.0.1"]', "of a network of ours: 10.0.0.0/24"),
         ('[net]\ngateway = ["10.0.0.2"]', 'net.gateway = "10.0.0.2": must be an address that is'),
         ('[net]\nhost_address = "10.0.0.1/24"', "must be absent unless the link is a tap"),

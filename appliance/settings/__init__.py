@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from appliance.settings.dns import (
     Dns,
@@ -109,6 +109,15 @@ class Settings(Table):
     acme: Acme = Acme()
     certificate: tuple[CertificateFiles, ...] = Field(default=(), max_length=100)
     host: tuple[VirtualHost, ...] = Field(default=(), max_length=100)
+
+    @field_validator("net")
+    @classmethod
+    def _of_who_writes(cls, net: Net, info: ValidationInfo) -> Net:
+        """Each worker would have an age of its own for the open page, which asks any of them."""
+        site = info.data.get("site")
+        if net.workers > 1 and site is not None and site.watch:
+            raise ValueError(f"workers|{net.workers}|1 with site.watch, which is for who writes")
+        return net
 
 
 TABLES: Final[Mapping[str, type[Table]]] = {
