@@ -93,7 +93,7 @@ class TransferProtocol(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(_LENGTH(len(message)) + message)
         else:
-            self._fail("the connection was closed")
+            self._fail(WireError("the connection was closed"))
 
     def data_received(self, data: bytes) -> None:
         """Take in whatever messages are whole."""
@@ -118,12 +118,12 @@ class TransferProtocol(asyncio.Protocol):
                 elif incoming.result is not None:
                     done.set_result(None)
         except WireError as error:
-            self._fail(str(error))
+            self._fail(error)
         del buffer[:at]
 
     def eof_received(self) -> bool:
         """The primary has nothing more to say."""
-        self._fail("the primary ended the conversation")
+        self._fail(WireError("the primary ended the conversation"))
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -131,12 +131,12 @@ class TransferProtocol(asyncio.Protocol):
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
-        self._fail(str(exc) if exc is not None else "the connection was closed")
+        self._fail(WireError(str(exc) if exc is not None else "the connection was closed"))
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, error: WireError) -> None:
         done = self._done
         if done is not None and not done.done():
-            done.set_exception(WireError(why))
+            done.set_exception(error)
             done.exception()  # whoever waited may be gone; asyncio is not to complain of that
 
 

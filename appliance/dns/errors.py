@@ -21,6 +21,10 @@ class WireError(DnsError):
     """The peer's octets are no DNS message; counted, answered with FORMERR or dropped."""
 
 
+class SenselessError(WireError):
+    """Differences of a zone that make no sense; the whole of it may (RFC 1995 §4)."""
+
+
 class LocalError(DnsError, ValueError):
     """A caller's mistake: a name that is no name, two zones with one origin."""
 

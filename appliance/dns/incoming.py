@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from appliance.dns import names
 from appliance.dns.consts import AXFR, HEADER_LEN, IN, IXFR, NOERROR, RCODE_NAMES, SOA, TSIG
 from appliance.dns.edns import keepalive, private_query
-from appliance.dns.errors import LocalError, WireError
+from appliance.dns.errors import LocalError, SenselessError, WireError
 from appliance.dns.prepared import AA, QR, TC
 from appliance.dns.reader import WireRecord, check_rdata, last_record, name_at, record_at, sections
 from appliance.dns.serial import Difference, Record, is_newer, serial_of
@@ -126,7 +126,10 @@ class Incoming:
         return message
 
     def received(self, message: bytes) -> bytes | None:
-        """Take in one message; the next one to send, if any. WireError if nothing comes of it."""
+        """Take in one message; the next one to send, if any. WireError if nothing comes of it.
+
+        SenselessError if that is so of differences, and all of the zone is to be asked for.
+        """
         at, counts = sections(message)
         if message[:2] != self._identifier or not message[2] & QR or message[2] & 0x78:
             raise WireError("not an answer to what was asked")
@@ -142,12 +145,12 @@ class Incoming:
             return self._told(message, at, counts[1])
         for _ in range(counts[1]):
             record, at = record_at(message, at)
-            if self.result is not None:
-                raise WireError("records behind the end of the transfer")
             try:
+                if self.result is not None:
+                    raise WireError("records behind the end of the transfer")
                 self._take(record)
-            except LocalError as error:
-                raise WireError(str(error)) from None
+            except (LocalError, WireError) as error:
+                raise (SenselessError if self._parts else WireError)(str(error)) from None
         if self.result is not None and self._verifier is not None and not self._verifier.settled:
             raise WireError("the end of the transfer is not signed")
         return None

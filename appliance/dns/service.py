@@ -23,9 +23,16 @@ from appliance.dns.conversation import Conversations
 from appliance.dns.copies import Copy, Found
 from appliance.dns.denial import link
 from appliance.dns.edit import Edited, apply_all
-from appliance.dns.errors import DnsError, LocalError, Problem, WireError, ZoneError
+from appliance.dns.errors import (
+    DnsError,
+    LocalError,
+    Problem,
+    SenselessError,
+    WireError,
+    ZoneError,
+)
 from appliance.dns.forward import carry
-from appliance.dns.incoming import Incoming, UpToDate, Whole
+from appliance.dns.incoming import Incoming, Result, UpToDate, Whole
 from appliance.dns.journal import Mark
 from appliance.dns.notify import Notifier
 from appliance.dns.protocol import DnsNotifyProtocol
@@ -316,8 +323,7 @@ class Service:
         authority = self.authority
         before = secondary.zone
         try:
-            incoming = await self._converse(secondary, primary, before)
-            result = incoming.result
+            result = await self._what_is_new(secondary, primary, before)
             if isinstance(result, UpToDate) or result is None:
                 secondary.confirmed(authority.clock())
                 await self._confirm(secondary)
@@ -329,11 +335,10 @@ class Service:
                 except LocalError as error:
                     # The primary's idea of our version is not ours: have it all.
                     authority.say(f"warning: IXFR from {primary.address} does not fit: {error}")
-                    incoming = await self._converse(secondary, primary, None)
-                    if isinstance(incoming.result, Whole):
-                        await self._whole(secondary, incoming.result)
-                    else:
+                    result = (await self._converse(secondary, primary, None)).result
+                    if not isinstance(result, Whole):
                         raise WireError("no whole zone came") from None
+                    await self._whole(secondary, result)
         except (OSError, DnsError, TimeoutError) as error:
             why = str(error) or type(error).__name__
             secondary.failed(authority.clock(), f"{primary.address}: {why}")
@@ -343,6 +348,17 @@ class Service:
             secondary.finished(authority.clock())
             self._talking -= 1
             self._stir()
+
+    async def _what_is_new(
+        self, secondary: Secondary, primary: Primary, before: Zone | None
+    ) -> Result | None:
+        """What a primary has that is newer than a version: differences, or else all of it."""
+        try:
+            return (await self._converse(secondary, primary, before)).result
+        except SenselessError as error:
+            # They would make as little sense the next time.
+            self.authority.say(f"warning: IXFR from {primary.address} makes no sense: {error}")
+            return (await self._converse(secondary, primary, None)).result
 
     async def _converse(
         self, secondary: Secondary, primary: Primary, before: Zone | None

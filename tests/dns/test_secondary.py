@@ -16,6 +16,8 @@ from random import Random
 
 import dns.edns
 import dns.message
+import dns.rdatatype
+import dns.rrset
 import pytest
 
 from appliance.dns import (
@@ -27,11 +29,13 @@ from appliance.dns import (
     Zone,
     copies,
     grant,
+    incoming,
     names,
 )
 from appliance.dns.authority import Authority, Options
+from appliance.dns.conversation import TransferProtocol
 from appliance.dns.copies import Copy
-from appliance.dns.errors import LocalError, WireError
+from appliance.dns.errors import LocalError, SenselessError, WireError
 from appliance.dns.incoming import Incoming, UpToDate, Whole
 from appliance.dns.members import make, read
 from appliance.dns.secondary import FIRST_RETRY, JITTER, MAX_RETRY, Primary, Secondary
@@ -676,7 +680,7 @@ def test_rfc1995_many_versions_leave_the_rest_rendered_and_are_all_handed_on(
     for serial in range(2, 5):
         hosts[serial] = f"h{serial} A 192.0.2.{serial}"
         versions.append(version(serial, "60 60 600", *hosts))
-    changes = tuple(difference(*pair) for pair in itertools.pairwise(versions))
+    changes = tuple(difference(*pair) for pair in pairwise(versions))
     service = begun(tmp_path, now=1e9)
     server = service.authority
     follower = server.secondaries[NAME]
@@ -697,3 +701,91 @@ def test_rfc1995_many_versions_leave_the_rest_rendered_and_are_all_handed_on(
     found = Copy(tmp_path / "secondary", NAME).load()
     assert found is not None
     assert found.zone.serial == 4
+
+
+def spoilt(kind: str) -> object:
+    """Has an answer of differences make no sense from its first message on."""
+
+    def mutate(number: int, message: bytes) -> bytes:
+        if number == 1:
+            return message  # of the SOA
+        parsed = dns.message.from_wire(message, one_rr_per_rrset=True)
+        places = [n for n, one in enumerate(parsed.answer) if one.rdtype == dns.rdatatype.SOA]
+        soa = parsed.answer[places[3]]
+        if kind == "gap":
+            other = dns.rrset.from_rdata(soa.name, soa.ttl, soa[0].replace(serial=77))
+            parsed.answer[places[3]] = other
+        else:
+            parsed.answer.append(soa)
+        return parsed.to_wire(max_size=65535)
+
+    return mutate
+
+
+@pytest.mark.parametrize(
+    ("kind", "complaint"),
+    [("gap", "does not begin where"), ("behind", "records behind"), ("many", "too many versions")],
+)
+def test_rfc1995_4_differences_without_sense_are_told_from_a_bad_primary(
+    monkeypatch: pytest.MonkeyPatch, kind: str, complaint: str
+) -> None:
+    versions = [version(serial, "60 60 600", f"new A 192.0.2.{serial}") for serial in range(1, 5)]
+    primary = PrimaryServer(*versions, signed=False)
+    mutate = None if kind == "many" else spoilt(kind)
+    if kind == "many":
+        monkeypatch.setattr(incoming, "MAX_DIFFERENCES", 2)
+    with pytest.raises(SenselessError, match=complaint):
+        primary.talk(versions[0], None, mutate)
+    assert isinstance(primary.talk(None, None).result, Whole)
+
+
+class Senseless(Scripted):
+    """A service whose primary's differences never make sense."""
+
+    async def _converse(self, secondary: Secondary, primary: Primary, before: object) -> Incoming:
+        if before is not None:
+            self.talks += 1
+            raise SenselessError("too many versions at once")
+        return await super()._converse(secondary, primary, before)
+
+
+def test_rfc1995_4_where_differences_make_no_sense_the_whole_zone_is_taken() -> None:
+    """Else it would be as old as its expire time allows: the next ones make as little sense."""
+    said: list[str] = []
+    server = Authority(Options(secondaries={NAME: (ONE,)}), random=Random(1), say=said.append)
+    server.begin(LoadedZones((), ()))
+    service = Senseless(server, random=Random(1))
+    service.versions = iter((version(7),))
+    follower = server.secondaries[NAME]
+    server.take_over(follower, version(1), (), None)
+
+    async def run() -> None:
+        follower.busy = True
+        await service._talk(follower, ONE)
+        await service.end()
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert service.talks == 2
+    assert follower.zone is not None
+    assert follower.zone.serial == 7
+    assert said == ["warning: IXFR from 192.0.2.1 makes no sense: too many versions at once"]
+
+
+def test_why_a_conversation_failed_is_passed_on() -> None:
+    class Asked:
+        def start(self) -> bytes:
+            return b"?"
+
+        def received(self, message: bytes) -> None:
+            raise SenselessError("no sense")
+
+    async def run() -> None:
+        protocol = TransferProtocol()
+        protocol.connection_made(asyncio.Transport())
+        protocol._send = lambda message: None  # type: ignore[method-assign]
+        done = protocol.begin(Asked())  # type: ignore[arg-type]
+        protocol.data_received(b"\0\1?")
+        with pytest.raises(SenselessError, match="no sense"):
+            await done
+
+    asyncio.run(run())
