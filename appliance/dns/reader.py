@@ -33,8 +33,11 @@ from appliance.dns.errors import WireError
 
 _FIXED: Final = Struct("!HHIH").unpack_from
 _COUNTS: Final = Struct("!HHHH").unpack_from
+MAX_RDATA: Final = 64_000
+"""Octets of one record's data that go into a message beside names, OPT and a signature."""
 _RP: Final = 17
 _AFSDB: Final = 18
+_ISDN: Final = 20
 _RT: Final = 21
 _PX: Final = 26
 _KX: Final = 36
@@ -143,6 +146,8 @@ def _names(message: bytes, start: int, end: int, before: int, count: int) -> byt
 def check_rdata(rtype: int, rdata: bytes) -> None:
     """Refuse rdata that no record of the type can have; WireError."""
     length = len(rdata)
+    if length > MAX_RDATA:
+        raise WireError(f"{length} octets of data are too many for any message")
     if rtype == A:
         sound = length == 4
     elif rtype == AAAA:
@@ -172,7 +177,9 @@ def _dnspython_reads(rtype: int, rdata: bytes) -> bool:
     kind = dns.rdatatype.RdataType.make(rtype)
     try:
         read = dns.rdata.from_wire(dns.rdataclass.IN, kind, rdata, 0, len(rdata))
-        return read.to_wire() is not None
+        written = read.to_wire()
+        # RFC 1183 §3.2: the sub-address may be there and empty.
+        return rdata in (written, (written or b"") + b"\0" * (rtype == _ISDN))
     except Exception:  # its rdata modules raise whatever struct and int do
         return False
 

@@ -143,7 +143,7 @@ class Rewriter:
         """The zone had to be written anew."""
 
     def texts(self) -> dict[str, str]:
-        """New contents by file name; only of files that change."""
+        """New contents by file name, only of files that change; LocalError if there is no way."""
         old = {_key(record): record for record in records(self.before)}
         new = {_key(record): record for record in records(self._zone)}
         gone = [old[key] for key in old if key not in new or new[key][2] != old[key][2]]
@@ -157,7 +157,11 @@ class Rewriter:
         except (LocalError, ValueError, IndexError, KeyError):
             pass
         self.whole = True
-        return {str(self._main): self._anew()}
+        out = {str(self._main): self._anew()}
+        if not self._is_right(out):
+            # It would not be read again, and the zone be gone with the next start.
+            raise LocalError("what would be written is not what is served")
+        return out
 
     def digest(self, out: dict[str, str]) -> bytes:
         """What `Zone.digest` will be when `texts` has been written."""

@@ -32,9 +32,9 @@ import dns.rdatatype
 from appliance.dns import names
 from appliance.dns.checks import check
 from appliance.dns.consts import AAAA, DNAME, MAX_TTL, NAME_FIELDS, SOA, A
-from appliance.dns.errors import LocalError, Problem, Severity, ZoneError
+from appliance.dns.errors import LocalError, Problem, Severity, WireError, ZoneError
 from appliance.dns.lexer import Statement, generate_range, generate_text, statements
-from appliance.dns.reader import check_rdata
+from appliance.dns.reader import MAX_RDATA, check_rdata
 from appliance.dns.zone import Zone, ZoneBuilder, collector_paused
 
 MAX_DEPTH: Final = 8
@@ -43,8 +43,6 @@ MAX_FILES: Final = 1000
 """Files of one zone, repeated ones counted again."""
 MAX_GENERATED: Final = 1 << 20
 """Records that one zone's $GENERATE lines make together: sixteen reverse /16 zones."""
-MAX_RDATA: Final = 64_000
-"""Octets of one record's data that go into a message beside names, OPT and a signature."""
 MAX_PROBLEMS: Final = 1000
 """Errors of one zone, past which the file is no master file at all; warnings that are told."""
 SUFFIX: Final = ".zone"
@@ -55,6 +53,7 @@ PROGRESS_EVERY: Final = 10_000
 _TTL: Final = re.compile(r"(?:[0-9]{1,10}[wdhms]?)+", re.IGNORECASE | re.ASCII)
 _TTL_PART: Final = re.compile(r"([0-9]+)([wdhms]?)", re.ASCII)
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_LENGTH: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 _CLASS: Final = re.compile(r"IN|CH|HS|CS|NONE|ANY|CLASS[0-9]+", re.IGNORECASE | re.ASCII)
 _NAMES: Final = {
     **{rtype: count for rtype, (before, count) in NAME_FIELDS.items() if not before},
@@ -291,7 +290,9 @@ class Reader:
                     return socket.inet_pton(socket.AF_INET6, word)
             except (OSError, UnicodeError, ValueError):
                 raise _FaultError(f"{word} is no IPv{4 if rtype == A else 6} address") from None
-        if len(words) == _NAMES.get(rtype) and all(map(_is_plain, words)) and words[0] != "\\#":
+        if words and words[0] == "\\#":
+            return _generic(rtype, type_word, words[1:])
+        if len(words) == _NAMES.get(rtype) and all(map(_is_plain, words)):
             return b"".join([names.from_text(word, origin) for word in words])
         try:
             rdata = dns.rdata.from_text(
@@ -384,6 +385,21 @@ class Reader:
             raise ZoneError(problems)
         zone.problems = tuple(problems)
         return zone
+
+
+def _generic(rtype: int, type_word: str, words: list[str]) -> bytes:
+    """RFC 3597 §5: octets, of a type that is known or not."""
+    try:
+        data = bytes.fromhex("".join(words[1:]))
+        if not _LENGTH.fullmatch(words[0]) or int(words[0]) != len(data):
+            raise _FaultError(f"bad {type_word.upper()} data: {len(data)} octets, not {words[0]}")
+        check_rdata(rtype, data)
+    except (ValueError, IndexError):
+        message = f"bad {type_word.upper()} data: \\# wants a length and octets in hexadecimal"
+        raise _FaultError(message) from None
+    except WireError as error:
+        raise _FaultError(f"bad {type_word.upper()} data: {error}") from None
+    return data
 
 
 def _is_plain(word: str) -> bool:

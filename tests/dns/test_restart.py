@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
+import dns.rdata
+import dns.rdataclass
 import pytest
 
 from appliance import files
-from appliance.dns import Catalog, Zone, load_zones, service
+from appliance.dns import Catalog, Zone, load_zones, service, writeback
 from appliance.dns.authority import Authority, Options
 from appliance.dns.errors import Problem
 from appliance.dns.journal import Journal, Mark
@@ -361,3 +363,49 @@ def test_a_start_removes_what_a_killed_process_left_and_nothing_else(rig: Rig) -
         assert (folder / ".x.test.zone.new").exists()
     assert rig.problems == []
     assert rig.ask("b.example.test.").rcode == "NOERROR"
+
+
+@pytest.mark.parametrize(
+    ("rtype", "data", "expected"),
+    [
+        # A record that a message has no room for beside what goes with it.
+        (65280, bytes(64_001), "FORMERR"),
+        (16, b"\xff" * 256 * 251, "FORMERR"),
+        (65280, bytes(64_000), "NOERROR"),
+        # RFC 1183 §3.2: an empty sub-address, which dnspython leaves out.
+        (20, b"\x051234\x35\x00", "NOERROR"),
+        (20, b"\x051234\x35\x00\x00", "FORMERR"),
+    ],
+)
+def test_no_update_makes_a_file_that_cannot_be_read_again(
+    rig: Rig, rtype: int, data: bytes, expected: str
+) -> None:
+    """The zone would be gone with the next start."""
+    update = new()
+    update.add("b", 300, dns.rdata.GenericRdata(dns.rdataclass.IN, rtype, data))
+    assert rcode(rig.send(update)) == expected
+    write_back(rig)
+    for _ in range(2):
+        restart(rig)
+        assert rig.problems == []
+        node = rig.zone.nodes.get(b"\1b" + rig.zone.origin)
+        assert (node is not None) == (expected == "NOERROR")
+        assert node is None or node.rrsets[rtype].rdatas == (data,)
+
+
+def test_what_would_not_be_read_as_it_is_served_is_not_written(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writeback.Rewriter, "_change", broken)
+    monkeypatch.setattr(writeback, "zone_text", lambda _zone: ZONE)
+    add(rig, "b", "192.0.2.50")
+    write_back(rig)
+    assert "cannot be written back: what would be written is not what is served" in rig.said[-1]
+    assert rig.path.read_text() == ZONE
+    monkeypatch.undo()
+    restart(rig)
+    assert rig.ask("b.example.test.").rcode == "NOERROR"
+
+
+def broken(*_: object) -> None:
+    raise KeyError
