@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from heapq import heapify, heappop, heappush
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -47,6 +48,8 @@ TRIES: Final = 6
 worth at a fixed minute; zones that change often want the quick start."""
 JITTER: Final = 0.25
 """Part of a pause by which it may be longer, so that many zones' words do not come in step."""
+STALE: Final = 1000
+"""Entries of the agenda that may be about nothing, beyond one for each word."""
 PENDING: Final = 100_000
 """Words under way at once: many zones times some secondaries; the rest waits for the refresh."""
 
@@ -81,7 +84,17 @@ class _Word:
 class Notifier:
     """What every secondary is still to be told."""
 
-    __slots__ = ("_default", "_random", "_targets", "_wall", "_words", "given_up", "heard")
+    __slots__ = (
+        "_agenda",
+        "_default",
+        "_number",
+        "_random",
+        "_targets",
+        "_wall",
+        "_words",
+        "given_up",
+        "heard",
+    )
 
     def __init__(
         self,
@@ -100,6 +113,10 @@ class Notifier:
         self._random = random
         self._wall = wall
         self._words: dict[tuple[bytes, Target], _Word] = {}
+        self._agenda: list[tuple[float, int, _Word]] = []
+        """A heap of words by when they are sent next; some are not to be sent any more."""
+        self._number = 0
+        """Of entries so far: those of one time come in their order."""
         self.heard = 0
         """Words that were acknowledged."""
         self.given_up = 0
@@ -113,21 +130,35 @@ class Notifier:
                 self.given_up += 1
                 continue
             identifier = self._random.getrandbits(16).to_bytes(2, "big")
-            self._words[key] = _Word(target, zone.origin, _message(zone, identifier), now)
+            word = self._words[key] = _Word(target, zone.origin, _message(zone, identifier), now)
+            self._plan(word)
+        if len(self._agenda) > len(self._words) + STALE:
+            self._agenda = [entry for entry in self._agenda if self._counts(entry[2])]
+            heapify(self._agenda)
+
+    def _plan(self, word: _Word) -> None:
+        self._number += 1
+        heappush(self._agenda, (word.at, self._number, word))
+
+    def _counts(self, word: _Word) -> bool:
+        """Whether a word is still to be sent: not answered, nor replaced by a newer one."""
+        return self._words.get((word.name, word.target)) is word
 
     def deadline(self) -> float:
         """When `due` has something to give; infinity if never."""
-        return min((word.at for word in self._words.values()), default=math.inf)
+        agenda = self._agenda
+        while agenda and not self._counts(agenda[0][2]):
+            heappop(agenda)
+        return agenda[0][0] if agenda else math.inf
 
     def due(self, now: float) -> list[tuple[Target, bytes]]:
         """The messages to send now."""
         out: list[tuple[Target, bytes]] = []
-        for key, word in list(self._words.items()):
-            if word.at > now:
-                continue
+        while self.deadline() <= now:
+            word = heappop(self._agenda)[2]
             if word.tries >= TRIES:
                 self.given_up += 1
-                del self._words[key]
+                del self._words[word.name, word.target]
                 continue
             message = word.message
             if word.target.key is not None:
@@ -136,6 +167,7 @@ class Notifier:
             word.tries += 1
             word.at = now + word.pause * (1 + JITTER * self._random.random())
             word.pause *= 2
+            self._plan(word)
         return out
 
     def received(self, message: bytes, source: tuple[str, int]) -> bool:
@@ -146,10 +178,10 @@ class Notifier:
             name = message[HEADER_LEN : names.end_of(message, HEADER_LEN)].lower()
         except WireError:
             return False
-        for key, word in self._words.items():
-            target = word.target
+        for target in self._targets.get(name, self._default):
+            word = self._words.get((name, target))
             if (
-                word.name == name
+                word is not None
                 and word.identifier == message[:2]
                 and word.tries
                 and (target.address, target.port) == source[:2]
@@ -157,7 +189,7 @@ class Notifier:
             ):
                 # RFC 1996 §4.7: any answer ends it; one that is no acknowledgement will not
                 # become one by repetition.
-                del self._words[key]
+                del self._words[name, target]
                 if message[3] & 15 == NOERROR:
                     self.heard += 1
                 else:

@@ -170,3 +170,50 @@ def test_the_endpoint_sends_repeats_and_stops(loop: FakeLoop) -> None:
     loop.advance(1000)
     assert len(messages) == 1
     protocol.connection_lost(None)
+
+
+def test_many_zones_are_told_of_in_as_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a start all of them at once, and again one by one while a secondary is not there."""
+    looks = 0
+    at = notify_module._Word.__dict__["at"]
+
+    class Watched(notify_module._Word):
+        __slots__ = ()
+
+        @property  # type: ignore[override]
+        def at(self) -> float:
+            nonlocal looks
+            looks += 1
+            value: float = at.__get__(self)
+            return value
+
+        @at.setter
+        def at(self, value: float) -> None:
+            at.__set__(self, value)
+
+    monkeypatch.setattr(notify_module, "_Word", Watched)
+    one = notifier(ONE)
+    zones = [zone(origin=f"z{number}.test.") for number in range(1000)]
+    for some in zones:
+        one.changed(some, 0.0)
+        assert len(one.due(0.0)) == 1
+        one.deadline()
+    sent = len(zones)
+    while (now := one.deadline()) < math.inf:
+        sent += len(one.due(now))
+    assert sent == TRIES * len(zones)
+    assert one.given_up == len(zones)
+    assert looks < 20 * TRIES * len(zones)
+
+
+def test_what_is_out_of_date_is_forgotten() -> None:
+    """A zone may be changed a thousand times before its word's time has come."""
+    one = notifier(ONE)
+    for number in range(5000):
+        one.changed(zone(), 0.0)
+        assert len(one.due(0.0)) == 1
+        assert len(one._agenda) <= 1 + notify_module.STALE
+        if number % 1000 == 999:
+            assert one.deadline() >= FIRST
+    one.changed(zone(), 1.0)
+    assert one.deadline() == 1.0
