@@ -76,7 +76,8 @@ class HttpProtocol(asyncio.Protocol):
         # Of a large answer, not written yet.  A list, because an empty deque weighs 760 octets.
         self._outgoing: list[bytes | memoryview | Stretch] = []
         self._fetching = False  # a thread reads the next slice of a file
-        self._fed = 0  # octets of answers given to the transport since `_since`, less its buffer
+        # Octets that the transport had to send at `_since`, and was given since; -1: not looked at.
+        self._fed = -1
         self._paused = False  # the transport wants no more
         self._stopped_reading = False
         self._end = OPEN
@@ -145,10 +146,13 @@ class HttpProtocol(asyncio.Protocol):
         """Stop answering until the peer takes what it has."""
         self._paused = True
         self._boundary = False
+        self._fed = -1  # the transport is in the middle of a write: `_stalls` looks at it
 
     def resume_writing(self) -> None:
         """Go on where `pause_writing` stopped."""
         self._paused = False
+        self._since = self._server.now
+        self._fed = self._transport.get_write_buffer_size()
         self._go_on()
 
     def _go_on(self) -> None:
@@ -169,17 +173,11 @@ class HttpProtocol(asyncio.Protocol):
         limits = self._server.limits
         waited = now - self._since
         if self._end >= LINGERING:
-            if waited > limits.linger_seconds + (limits.stall_seconds if self._paused else 0):
-                self._transport.abort()
+            self._linger(now)
         elif self._outgoing or self._paused:
-            if waited > limits.stall_seconds:
-                taken = self._fed - self._transport.get_write_buffer_size()
-                if taken < limits.min_rate * waited and not self._fetching:
-                    self._server.timeouts += 1
-                    self._transport.abort()
-                else:
-                    self._since = now
-                    self._fed = self._transport.get_write_buffer_size()
+            if self._stalls(now):
+                self._server.timeouts += 1
+                self._transport.abort()
         elif self._inbound is not None:
             if waited > limits.body_seconds:
                 self._server.timeouts += 1
@@ -190,6 +188,30 @@ class HttpProtocol(asyncio.Protocol):
                 self._say(plain(408), b"")
         elif waited > limits.idle_seconds:
             self._close()
+
+    def _stalls(self, now: float) -> bool:
+        """Say whether the peer takes less than `min_rate`, by what the transport still has."""
+        limits = self._server.limits
+        waiting = self._transport.get_write_buffer_size()
+        waited = now - self._since
+        if self._fed >= 0:
+            if waited <= limits.stall_seconds:
+                return False
+            if self._fed - waiting < limits.min_rate * waited and not self._fetching:
+                return True
+        self._since, self._fed = now, waiting
+        return False
+
+    def _linger(self, now: float) -> None:
+        """Let the peer take all that was written, and then have a moment to close."""
+        if self._transport.get_write_buffer_size():
+            if self._stalls(now):
+                self._server.timeouts += 1
+                self._transport.abort()
+        elif self._fed > 0:
+            self._since, self._fed = now, 0  # it has the last of it
+        elif now - self._since > self._server.limits.linger_seconds:
+            self._transport.abort()
 
     def waiting_since(self) -> float | None:
         """Return since when nothing is under way but a request to come; None: something is."""
@@ -529,7 +551,7 @@ class HttpProtocol(asyncio.Protocol):
         """
         self._boundary = False
         self._buffer = b""
-        self._since = self._server.now
+        self._since, self._fed = self._server.now, -1
         if self._end == LAST and not self._eof and self._transport.can_write_eof():
             self._end = LINGERING
             if self._stopped_reading:

@@ -101,6 +101,7 @@ class Http2Protocol(asyncio.Protocol):
         self._ended = False
         self._lingered = 0  # octets that came after that
         self._since = server.now  # when the present wait began
+        self._left = -1  # octets that the transport had to send then; -1: not looked at
         self._partial: float | None = None  # when a frame or a block began that has no end yet
         # A browser cancels a page full of images at once; a rapid reset never stops.
         self._resets = Budget(burst=200, rate=20, now=server.now)
@@ -314,6 +315,7 @@ class Http2Protocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Send and read nothing more until the peer takes what it has."""
         self._paused = True
+        self._left = -1  # the transport is in the middle of a write: `_stalls` looks at it
         if self._reading:
             self._reading = False
             self._transport.pause_reading()
@@ -322,6 +324,7 @@ class Http2Protocol(asyncio.Protocol):
         """Go on where `pause_writing` stopped."""
         self._paused = False
         if not self._ended:
+            self._finished()
             if self._tail:
                 self.data_received(b"")
             else:
@@ -337,14 +340,11 @@ class Http2Protocol(asyncio.Protocol):
         limits = self._server.limits
         waited = now - self._since
         if self._ended:
-            if waited > limits.linger_seconds:
-                self._transport.abort()
+            self._linger(now)
         elif self._streams or self._paused:
-            if waited > limits.stall_seconds:
-                if self._out.progress < limits.min_rate * waited and not self._out.fetching:
-                    self._server.timeouts += 1
-                    self._transport.abort()
-                self._since, self._out.progress = now, 0
+            if self._stalls(now):
+                self._server.timeouts += 1
+                self._transport.abort()
         elif (self._bodies and waited > limits.body_seconds) or (
             self._partial is not None and now - self._partial > limits.head_seconds
         ):
@@ -359,6 +359,35 @@ class Http2Protocol(asyncio.Protocol):
             self._pump()
         elif waited > limits.idle_seconds:
             self._goaway(h2.errors.ErrorCodes.NO_ERROR)
+
+    def _stalls(self, now: float) -> bool:
+        """Say whether the peer takes less than `min_rate`.
+
+        While the transport is full, or has been given all, what counts is what it gets rid of.
+        """
+        limits, out = self._server.limits, self._out
+        full = self._paused or self._ended
+        waiting = self._transport.get_write_buffer_size() if full else 0
+        waited = now - self._since
+        if self._left >= 0 or not full:
+            if waited <= limits.stall_seconds:
+                return False
+            taken = out.progress + (self._left - waiting if full else 0)
+            if taken < limits.min_rate * waited and not out.fetching:
+                return True
+        self._since, self._left, out.progress = now, waiting, 0
+        return False
+
+    def _linger(self, now: float) -> None:
+        """Let the peer take all that was written, and then have a moment to close."""
+        if self._transport.get_write_buffer_size():
+            if self._stalls(now):
+                self._server.timeouts += 1
+                self._transport.abort()
+        elif self._left > 0:
+            self._since, self._left = now, 0  # it has the last of it
+        elif now - self._since > self._server.limits.linger_seconds:
+            self._transport.abort()
 
     def waiting_since(self) -> float | None:
         """Return since when nothing is under way but a request to come; None: something is."""
@@ -538,7 +567,8 @@ class Http2Protocol(asyncio.Protocol):
         """Write what is left, close, and give the peer a moment to read it."""
         self._ended = True
         self._streams.clear()
-        self._since = self._server.now
+        self._since, self._left = self._server.now, -1
+        self._out.progress = 0
         self._flush()
         if self._transport.can_write_eof():
             self._transport.write_eof()

@@ -204,6 +204,21 @@ class Client:
         return Reply(self.send("\r\n".join(lines).encode("latin-1")), method)
 
 
+def take_slowly(client: Client, rate: int, seconds: int, low: int = 1000) -> None:
+    """Let the peer take so many octets a second; the transport resumes at its low-water mark."""
+    transport = client.transport
+    for _ in range(seconds):
+        client.loop.advance(1)
+        if transport.closed:
+            return
+        paused = transport.waiting > transport.room
+        transport.waiting = max(transport.waiting - rate, 0)
+        if paused and transport.waiting <= low:
+            transport.protocol.resume_writing()
+        elif paused:
+            transport.room = min(transport.room, transport.waiting - 1)
+
+
 def make_server(
     site: Hosting | None = None,
     *,

@@ -23,6 +23,7 @@ from tests.http.fakes import (
     make_server,
     make_site,
     replies,
+    take_slowly,
 )
 
 GET = b"GET /about HTTP/1.1\r\nHost: example.org\r\n\r\n"
@@ -298,12 +299,44 @@ def test_a_reader_that_takes_crumbs_is_cut_off_and_a_slow_one_is_not() -> None:
         assert client.transport.aborted != survives
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_a_slow_reader_gets_an_answer_that_was_written_at_once(last: bool) -> None:
+    """What is measured is what the peer takes, not what the transport is given."""
+    site = make_site({b"/mid": document(bytes(200_000), "mid.bin")})
+    head = GET.replace(b"/about", b"/mid")
+    if last:
+        head = head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    for rate, survives in ((2_000, True), (100, False)):
+        client = Client(site=site, room=64 * 1024)
+        client.send(head)
+        take_slowly(client, rate, 95)
+        assert client.transport.aborted != survives
+        if survives:
+            take_slowly(client, rate, 8)
+            assert client.transport.waiting == 0
+            assert client.transport.eof_written == last
+
+
+def test_a_slow_reader_gets_the_whole_of_a_last_answer() -> None:
+    """RFC 9112 §9.6: the moment to close begins when the peer has the last of it."""
+    client = Client(site=make_site({b"/mid": document(bytes(60_000), "mid.bin")}), room=64 * 1024)
+    client.send(b"GET /mid HTTP/1.0\r\n\r\n")
+    assert client.transport.eof_written
+    take_slowly(client, 5_000, 13)
+    assert client.transport.waiting == 0
+    assert not client.transport.closed
+    client.loop.advance(8)
+    assert client.transport.aborted
+    assert client.server.counters()["timeouts"] == 0
+
+
 def test_a_peer_that_does_not_close_is_closed() -> None:
     """RFC 9112 §9.6: after the last answer the peer gets time to read it, not for ever."""
     client = Client()
     client.send(b"rubbish\n\n")
     assert client.transport.eof_written
     assert not client.transport.closed
+    client.transport.take()
     client.loop.advance(8)
     assert client.transport.aborted
     client = Client()

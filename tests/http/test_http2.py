@@ -26,10 +26,16 @@ from hypothesis import strategies as st
 
 from appliance.http.priority import Priority, parse_priority
 from appliance.http.server import Limits
-from tests.http.fakes import ABOUT, TEXT, Client, document, make_site
+from tests.http.fakes import ABOUT, TEXT, Client, document, make_site, take_slowly
 
 BIG = bytes(range(256)) * 2000  # 512,000 octets
-SITE = make_site({b"/big": document(BIG, "big"), b"/other": document(BIG[::-1], "big")})
+SITE = make_site(
+    {
+        b"/big": document(BIG, "big"),
+        b"/other": document(BIG[::-1], "big"),
+        b"/half": document(BIG[:130_000], "big"),
+    }
+)
 
 
 class H2Client:
@@ -513,6 +519,36 @@ def test_drain_says_so_and_finishes() -> None:
     assert client.client.transport.ended
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_slow_reader_is_judged_by_what_it_takes(known: bool) -> None:
+    """A transport that is full is given nothing for a while, however well its peer reads."""
+    for rate, survives in ((2_000, True), (100, False)):
+        client = H2Client(window=10_000_000, room=200_000)
+        client.h2.increment_flow_control_window(10_000_000)
+        client.exchange()
+        for _ in range(3 if known else 1):  # from the second on by the fast lane
+            client.ask("/half")
+        client.ask("/big")
+        client.exchange()
+        assert client.client.transport.waiting > 200_000
+        take_slowly(client.client, rate, 150, low=50_000)
+        assert client.client.transport.aborted != survives
+
+
+def test_a_slow_reader_gets_all_that_was_written_before_the_end() -> None:
+    client = H2Client(window=10_000_000)
+    client.h2.increment_flow_control_window(10_000_000)
+    client.ask("/half")
+    client.exchange()
+    client.client.server.drain()
+    assert client.client.transport.eof_written
+    take_slowly(client.client, 5_000, 29)
+    assert client.client.transport.waiting == 0
+    assert not client.client.transport.closed
+    client.client.loop.advance(8)
+    assert client.client.transport.aborted
+
+
 def test_an_idle_connection_is_closed_with_goaway() -> None:
     client = H2Client()
     client.fetch("/about")
@@ -522,6 +558,7 @@ def test_an_idle_connection_is_closed_with_goaway() -> None:
     client.exchange()
     assert client.goaway == 0
     assert client.client.transport.ended
+    client.client.transport.take()
     client.client.loop.advance(10)
     assert client.client.transport.closed
 
