@@ -34,7 +34,7 @@ RECORDS: Final = 20
 """Records that come one by one; the rest follows whole."""
 OVER: Final = 60.0
 """Seconds after which a connection that says no more is gone: the handshake's deadline (10 s), or
-close() (stall and linger, 35 s), and what TCP needs to end."""
+close() (stall and two lingers, 40 s), and what TCP needs to end."""
 LARGEST: Final = mutate_tls.RECORD + 256
 """Octets of a protected record (RFC 8446 §5.2)."""
 

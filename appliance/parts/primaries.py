@@ -19,8 +19,8 @@ from OpenSSL import SSL
 
 from appliance.tls.client import Judge, client_connection, client_context, pinned, speaks
 from appliance.tls.errors import TlsError
+from appliance.tls.limits import Limits
 from appliance.tls.protocol import ClientStream
-from appliance.tls.stream import Limits
 
 if TYPE_CHECKING:
     from appliance.dns.secondary import Primary, Trust

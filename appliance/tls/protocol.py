@@ -29,7 +29,8 @@ from appliance.tls.hello import (
     is_http,
     read_hello,
 )
-from appliance.tls.stream import HANDSHAKE, HELLO, LIMITS, Limits, TlsStream
+from appliance.tls.limits import LIMITS, Limits
+from appliance.tls.stream import HANDSHAKE, HELLO, TlsStream
 
 HTTP_ANSWER: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
@@ -62,7 +63,6 @@ class Deadlines(dict["ServerStream", float]):
             self._timer = loop.call_later(self._seconds, self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
         while self:
             stream, since = next(iter(self.items()))
             left = since + self._seconds - loop.time()
@@ -70,7 +70,8 @@ class Deadlines(dict["ServerStream", float]):
                 self._timer = loop.call_later(left, self._look, loop)
                 return
             del self[stream]
-            stream.too_late()
+            stream.too_late()  # which may begin anew
+        self._timer = None
 
 
 class TlsServer:

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from OpenSSL import SSL
 
 from appliance.tls.engine import INFORMATION, Engine
 from appliance.tls.errors import TlsError
+from appliance.tls.limits import Limits
 from appliance.tls.outgoing import REST, SMALL_RECORD, Outgoing
 
 WRITE_HIGH: Final = 256 * 1024
@@ -33,21 +33,6 @@ MAX_LINGER: Final = 1024 * 1024
 
 # Where a connection stands.
 HELLO, HANDSHAKE, OPEN, CLOSING, LINGERING, CLOSED = range(6)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long and how many; times in seconds."""
-
-    handshake_seconds: float = 10.0  # from the connection to the end of the handshake
-    linger_seconds: float = 5.0  # for the peer to close after we have
-    stall_seconds: float = 30.0  # for a peer to take what was written before close()
-    handshakes: int = 2000  # under way at once: each costs 60 KB and 0.3 ms of CPU
-    patience: float = 1.0  # an older handshake may be ended for a new one, at the limit
-    hellos: int = 16 * 1024 * 1024  # octets of unfinished hellos at once; small ones always may
-
-
-LIMITS: Final = Limits()
 
 
 class TlsStream(asyncio.Protocol):
@@ -68,6 +53,7 @@ class TlsStream(asyncio.Protocol):
         "_half_closed",
         "_held",
         "_lacking",
+        "_left",
         "_limits",
         "_loop",
         "_lower",
@@ -100,6 +86,7 @@ class TlsStream(asyncio.Protocol):
         self._lacking = 0  # octets until a record begins; -1: not known
         self._half_closed = False  # our close_notify is out, and the peer may go on
         self._discarded = 0
+        self._left = 0  # octets that waited here and below when last the end was looked for
         self._error: BaseException | None = None
         self._told = False  # connection_lost() was called
         self._timer: asyncio.TimerHandle | None = None
@@ -469,6 +456,7 @@ class TlsStream(asyncio.Protocol):
             self._reading_paused = False
             self._lower.resume_reading()  # or the peer's end would never be seen
         if self._queued():
+            self._left = self.get_write_buffer_size()
             self._set_timer(self._limits.stall_seconds)
         else:
             self._finish()
@@ -506,6 +494,7 @@ class TlsStream(asyncio.Protocol):
         """
         self._engine = None  # nothing is read or written any more
         self._cancel_timer()
+        self._left = self.get_write_buffer_size()
         self._await_end()
 
     def _await_end(self) -> None:
@@ -564,9 +553,22 @@ class TlsStream(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
 
+    def _takes(self, seconds: float) -> bool:
+        """Whether the peer has taken enough of what waited `seconds` ago, to be waited for."""
+        before, self._left = self._left, self.get_write_buffer_size()
+        if not self._left:
+            return before > 0  # it has the last of it, and a moment to close
+        return before - self._left >= self._limits.min_rate * seconds
+
     def too_late(self) -> None:
         """What was waited for has not come: the connection is reset."""
         self._timer = None
+        if self._state == LINGERING and self._takes(self._limits.linger_seconds):
+            self._await_end()
+            return
+        if self._state == CLOSING and self._takes(self._limits.stall_seconds):
+            self._set_timer(self._limits.stall_seconds)
+            return
         if self._state in (HELLO, HANDSHAKE):
             self._refused("handshake took too long")
             self._error = TimeoutError("the TLS handshake took too long")

@@ -14,8 +14,8 @@ from OpenSSL import SSL
 from appliance.tls.authority import Authority
 from appliance.tls.contexts import Contexts
 from appliance.tls.credential import Credential
+from appliance.tls.limits import LIMITS, Limits
 from appliance.tls.protocol import ServerStream, TlsServer
-from appliance.tls.stream import LIMITS, Limits
 
 NOW = dt.datetime(2026, 5, 4, 12, 0, tzinfo=dt.UTC)
 NAMES = ("example.org", "*.example.org", "localhost", "127.0.0.1")

@@ -11,9 +11,10 @@ from appliance.tls.authority import self_signed
 from appliance.tls.contexts import TICKET_SECONDS, Contexts, Tickets
 from appliance.tls.errors import TlsError
 from appliance.tls.hello import MAX_HELLO
+from appliance.tls.limits import Limits
 from appliance.tls.outgoing import REST, SMALL_RECORD, SMALL_UNTIL
 from appliance.tls.protocol import HTTP_TEXT, ServerStream
-from appliance.tls.stream import MAX_LINGER, Limits
+from appliance.tls.stream import MAX_LINGER
 from tests.tls.rig import CREDENTIAL, NOW, App, Rig, client_context, contexts
 
 ALERT = 21
@@ -266,6 +267,54 @@ def test_a_peer_that_does_not_close_is_not_waited_for(rig: Rig) -> None:
     rig.loop.advance(4.9)
     assert not rig.below.aborted
     rig.loop.advance(0.2)
+    assert rig.below.aborted
+
+
+@pytest.mark.parametrize("tls12", [False, True])
+def test_a_peer_that_reads_slowly_gets_all_before_the_end(rig: Rig, tls12: bool) -> None:
+    """RFC 9112 §9.6: the moment to close begins when the peer has the last of it."""
+    app = rig.shake(tls12=tls12).app
+    app.transport.write(bytes(200_000))
+    app.transport.close()
+    assert rig.below.eof_written
+    for _ in range(14):
+        rig.loop.advance(4.9)
+        assert not rig.below.aborted
+        del rig.below.sent[:16_000]
+    assert not rig.below.sent
+    rig.loop.advance(10.1)
+    assert rig.below.aborted
+    assert rig.server.lingering == {}
+
+
+def test_those_who_read_slowly_share_a_timer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is waited for anew stands behind those that began meanwhile."""
+    other = Rig(monkeypatch, server=rig.server, loop=rig.loop)
+    rig.shake().app.transport.write(bytes(100_000))
+    rig.app.transport.close()
+    rig.loop.advance(1)
+    other.shake().app.transport.close()
+    del rig.below.sent[:50_000]
+    rig.loop.advance(4.1)
+    assert list(rig.server.lingering) == [other.stream, rig.stream]
+    rig.loop.advance(1)
+    assert other.below.aborted
+    assert not rig.below.aborted
+    rig.loop.advance(4)
+    assert rig.below.aborted
+
+
+def test_a_reader_of_what_waits_is_judged_by_what_it_takes(rig: Rig) -> None:
+    app = rig.shake().app
+    rig.below.room = 20_000
+    app.transport.write(bytes(500_000))
+    app.transport.close()
+    rig.below.take()
+    for _ in range(4):
+        rig.loop.advance(25)
+        assert not rig.below.aborted
+        rig.below.take()
+    rig.loop.advance(61)
     assert rig.below.aborted
 
 
