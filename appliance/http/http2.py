@@ -90,6 +90,7 @@ class Http2Protocol(asyncio.Protocol):
         self._bodies: dict[int, Body] = {}  # requests whose content is waited for
         self._tail = b""  # the beginning of a frame
         self._preface = PREFACE  # octets of the preface to come
+        self._greeted = False  # the first frame was SETTINGS
         self._block = False  # a header block has not ended: only CONTINUATION may come
         self._lane = False  # h2 has seen a request, so the connection is open
         self._site: object = None  # what the decoder's blocks were decided about
@@ -97,7 +98,7 @@ class Http2Protocol(asyncio.Protocol):
         self._sending: list[bytes] = []  # frames of the fast lane, not written yet
         self._paused = False
         self._reading = True
-        self._draining = False
+        self._draining = server.draining  # its handshake took longer than the server was wanted
         self._ended = False
         self._lingered = 0  # octets that came after that
         self._since = server.now  # when the present wait began
@@ -218,6 +219,8 @@ class Http2Protocol(asyncio.Protocol):
             self._paused
             or self._streams
             or self._draining
+            # RFC 7541 §4.2: h2 has to say first that the table of what we send is another size.
+            or self._h2.encoder.header_table.resized
             or not (ready.urgent or length <= FRAME)
             or length > self._h2.outbound_flow_control_window
             or length > self._h2.remote_settings.initial_window_size
@@ -247,6 +250,12 @@ class Http2Protocol(asyncio.Protocol):
         number = int.from_bytes(data[at + 5 : at + 9]) & 0x7FFFFFFF
         calm = True
         now = self._server.now
+        if not self._greeted:
+            # RFC 9113 §3.4: the preface ends with SETTINGS, which cannot be an acknowledgement.
+            if kind != SETTINGS or flags & ACK:
+                self._goaway(h2.errors.ErrorCodes.PROTOCOL_ERROR)
+                return False
+            self._greeted = True
         if kind == RST_STREAM and (number in self._streams or number in self._gone):
             calm = self._resets.spend(now)
         elif kind == DATA:
@@ -261,7 +270,7 @@ class Http2Protocol(asyncio.Protocol):
         if not calm:
             self._goaway(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
             return False
-        if kind == GOAWAY and not number and stop - at >= 17:
+        if kind == GOAWAY and not number and stop - at >= 17 and not self._block:
             # The peer's own goodbye (§6.8).  h2 would send nothing after it; here what was asked
             # for is still sent.
             self._draining = True
@@ -426,7 +435,9 @@ class Http2Protocol(asyncio.Protocol):
         elif isinstance(event, h2.events.StreamReset):
             self._forget(event.stream_id)
         elif isinstance(event, h2.events.UnknownFrameReceived):
-            self._out.prioritise(event)
+            fault = self._out.prioritise(event)
+            if fault is not None:
+                self._goaway(fault)
 
     def _content(self, event: h2.events.DataReceived) -> None:
         """Take content; of what nobody waits for only the connection's window is given back."""

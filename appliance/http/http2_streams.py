@@ -70,13 +70,21 @@ class Outgoing:
         """Whether a file is being waited for."""
         return any(stream.fetching for stream in self.streams.values())
 
-    def prioritise(self, event: h2.events.UnknownFrameReceived) -> None:
-        """Go by a PRIORITY_UPDATE; any other frame is none of ours."""
+    def prioritise(self, event: h2.events.UnknownFrameReceived) -> h2.errors.ErrorCodes | None:
+        """Go by a PRIORITY_UPDATE; any other frame is none of ours.
+
+        Returns what is wrong with it, if that ends the connection.
+        """
         frame = event.frame
+        if getattr(frame, "type", None) != PRIORITY_UPDATE:
+            return None
         body = bytes(getattr(frame, "body", b""))
-        if getattr(frame, "type", None) != PRIORITY_UPDATE or len(body) < 4:
-            return
+        if len(body) < 4:
+            return h2.errors.ErrorCodes.FRAME_SIZE_ERROR  # RFC 9113 §4.2
         number = int.from_bytes(body[:4]) & 0x7FFFFFFF
+        # RFC 9218 §7.1: it comes on stream 0, and is about another one.
+        if getattr(frame, "stream_id", 0) or not number:
+            return h2.errors.ErrorCodes.PROTOCOL_ERROR
         priority = parse_priority(body[4:])
         if stream := self.streams.get(number):
             stream.priority = priority
@@ -84,6 +92,7 @@ class Outgoing:
             if len(self.early) >= self._server.limits.streams:
                 self.early.clear()  # of streams that were never opened, or are over
             self.early[number] = priority
+        return None
 
     def next(self) -> Stream | None:
         """Return the stream whose turn it is, of those whose windows are open."""

@@ -16,6 +16,7 @@ from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
     Frame,
+    GoAwayFrame,
     HeadersFrame,
     PingFrame,
     RstStreamFrame,
@@ -608,3 +609,84 @@ def test_reset_frames_of_unknown_streams_are_an_error() -> None:
     client = H2Client()
     client.raw(RstStreamFrame(7))
     assert client.client.transport.ended
+
+
+# -- what is no HTTP/2 ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [PingFrame(0), SettingsFrame(0, flags=["ACK"]), None])
+def test_rfc9113_3_4_the_preface_ends_with_settings(first: Frame | None) -> None:
+    """RFC 9113 §3.4: an invalid preface MUST be a connection error of type PROTOCOL_ERROR."""
+    client = H2Client(start=False)
+    client.h2.initiate_connection()
+    preface = client.h2.data_to_send()[:24]
+    if first is None:
+        client.ask("/about")
+        octets = client.h2.data_to_send()
+    else:
+        octets = first.serialize()
+    client.client.protocol.data_received(preface + octets)
+    client.exchange()
+    assert client.goaway == h2.errors.ErrorCodes.PROTOCOL_ERROR
+    assert client.headers == {}
+
+
+def test_rfc7541_4_2_a_known_answer_waits_for_the_size_of_the_table() -> None:
+    """RFC 7541 §4.2: the first block after the acknowledgement MUST begin with the new size."""
+    client = H2Client()
+    for _ in range(3):
+        client.fetch("/about")
+    for size in (0, 100):
+        client.h2.update_settings({h2.settings.SettingCodes.HEADER_TABLE_SIZE: size})
+        client.exchange()
+        for first in (True, False):
+            client.ask("/about")
+            octets = client.client.send(client.h2.data_to_send())
+            assert octets[3] == 1
+            assert (octets[9] >> 5 == 1) == first  # §6.3: 001 and five bits of the size
+            client.exchange()
+
+
+@pytest.mark.parametrize("kind", [GoAwayFrame, PingFrame])
+def test_rfc9113_6_10_nothing_comes_within_a_header_block(kind: type[Frame]) -> None:
+    client = H2Client()
+    number = client.ask("/about")
+    octets = client.h2.data_to_send()
+    block = octets[9:]
+    client.raw(
+        HeadersFrame(number, block[:3], flags=["END_STREAM"]),
+        kind(0),
+        ContinuationFrame(number, block[3:], flags=["END_HEADERS"]),
+    )
+    assert client.goaway == h2.errors.ErrorCodes.PROTOCOL_ERROR
+    assert client.headers == {}
+
+
+@pytest.mark.parametrize(
+    ("stream", "body", "code"),
+    [(1, b"\0\0\0\1u=1", "PROTOCOL_ERROR"), (0, b"\0\0\0\0u=1", "PROTOCOL_ERROR"),
+     (0, b"\0\0\1", "FRAME_SIZE_ERROR")],
+)  # fmt: skip
+def test_rfc9218_7_1_a_priority_update_is_about_a_stream(
+    stream: int, body: bytes, code: str
+) -> None:
+    """RFC 9218 §7.1: MUST be on stream 0 and about another; RFC 9113 §4.2: long enough."""
+    client = H2Client()
+    client.client.protocol.data_received(
+        len(body).to_bytes(3) + b"\x10\0" + stream.to_bytes(4) + body
+    )
+    client.exchange()
+    assert client.goaway == h2.errors.ErrorCodes[code]
+
+
+def test_a_connection_that_comes_after_the_drain_is_answered_once() -> None:
+    """RFC 9113 §6.8: who opens a connection while the server ends is told so."""
+    client = H2Client(start=False)
+    client.client.server.draining = True
+    successor = H2Client(start=False, server=client.client.server)
+    successor.h2.initiate_connection()
+    number = successor.ask("/about")
+    successor.exchange()
+    assert successor.bodies[number] == ABOUT
+    assert successor.goaway == 0
+    assert successor.client.transport.ended
