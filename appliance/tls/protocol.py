@@ -10,6 +10,7 @@ Imports asyncio, pyOpenSSL and this package.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -33,7 +34,7 @@ from appliance.tls.limits import LIMITS, Limits
 from appliance.tls.stream import HANDSHAKE, HELLO, TlsStream
 
 HTTP_ANSWER: Final = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"HTTP/1.1 400 Bad Request\r\nDate: %s\r\nContent-Type: text/plain; charset=utf-8\r\n"
     b"Content-Length: %d\r\nConnection: close\r\n\r\n%s"
 )
 HTTP_TEXT: Final = (
@@ -221,7 +222,9 @@ class ServerStream(TlsStream):
             self._server.gathered += len(data)
             return
         self._server.counters.http += 1
-        self._lower_write(HTTP_ANSWER % (len(HTTP_TEXT), HTTP_TEXT))
+        # RFC 9110 §6.6.1: who has a clock says in every 4xx what it shows.
+        date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode()
+        self._lower_write(HTTP_ANSWER % (date, len(HTTP_TEXT), HTTP_TEXT))
         self._give_up()
 
     def _established(self) -> asyncio.BaseProtocol:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from copy import copy
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -482,6 +484,10 @@ def test_plain_http_is_told_so(rig: Rig, method: bytes, size: int) -> None:
         rig.give(method[at : at + size])
     assert rig.below.sent.startswith(b"HTTP/1.1 400 ")
     assert rig.below.sent.endswith(HTTP_TEXT)
+    # RFC 9110 §6.6.1: who has a clock MUST say in every 4xx what it shows.
+    date = rig.below.sent.partition(b"\r\nDate: ")[2].partition(b"\r\n")[0].decode()
+    told = parsedate_to_datetime(date)
+    assert abs(dt.datetime.now(dt.UTC) - told) < dt.timedelta(minutes=1)
     assert rig.below.eof_written
     assert rig.server.counters.http == 1
     assert rig.server.handshaking == {}
