@@ -93,7 +93,7 @@ class Http2Protocol(asyncio.Protocol):
         self._greeted = False  # the first frame was SETTINGS
         self._block = False  # a header block has not ended: only CONTINUATION may come
         self._lane = False  # h2 has seen a request, so the connection is open
-        self._site: object = None  # what the decoder's blocks were decided about
+        self._ready: object = None  # where the decoder's blocks were found
         self._gone: dict[int, None] = {}  # streams of the fast lane, the latest MAX_CLOSED
         self._sending: list[bytes] = []  # frames of the fast lane, not written yet
         self._paused = False
@@ -191,10 +191,10 @@ class Http2Protocol(asyncio.Protocol):
             if start > stop or int.from_bytes(data[at + 9 : at + 13]) & 0x7FFFFFFF == number:
                 return False
         server, decoder = self._server, self._decoder
-        site = server.renew()
-        if site is not self._site:
+        server.renew()
+        if server.ready is not self._ready:
             decoder.blocks.clear()
-            self._site = site
+            self._ready = server.ready
         block = data[start:stop]
         ready = decoder.blocks.get(block)
         if ready is None:

@@ -22,6 +22,7 @@ from appliance.http.message import STATUS_LINES, Answer, Request, plain
 from appliance.http.preconditions import http_date
 from appliance.http.semantics import Hosting, decide
 from appliance.http.tally import Tally, target_of
+from appliance.http.target import origin_form
 
 if TYPE_CHECKING:
     from appliance.http.lane import Fields, Ready
@@ -150,7 +151,6 @@ class HttpServer:
         self._extra = b"Strict-Transport-Security: %s\r\n" % hsts.encode() if wanted else b""
         self._hooks: dict[bytes, Hook] = {}
         self._prefixes: list[tuple[bytes, Hook]] = []
-        self.hook_up(hooks or {})
         self._date = b""
         self._wall = 0.0  # seconds since the epoch at the last tick
         self._timer: asyncio.TimerHandle | None = None
@@ -165,6 +165,7 @@ class HttpServer:
         self.timeouts = 0  # heads, bodies and readers that were too slow
         self.memo_hits = 0
         self.files_changed = 0  # downloads broken off because the file is another one now
+        self.hook_up(hooks or {})
 
     # -- connections --------------------------------------------------------------------------
 
@@ -266,12 +267,13 @@ class HttpServer:
         """Ask these from now on, and no others."""
         self._hooks = {path: hook for path, hook in hooks.items() if path[-1:] != b"/"}
         self._prefixes = [(path, hook) for path, hook in hooks.items() if path[-1:] == b"/"]
+        self._forget()
 
     def hook(self, target: bytes) -> Hook | None:
         """Return who answers a target before the site does."""
         if not self._hooks and not self._prefixes:
             return None
-        path = target.partition(b"?")[0]
+        path = origin_form(target).partition(b"?")[0]
         hook = self._hooks.get(path)
         if hook is None:
             for prefix, candidate in self._prefixes:
@@ -281,8 +283,10 @@ class HttpServer:
 
     def ask(self, hook: Hook, request: Request, body: bytes, address: str) -> Answer:
         """Let a hook answer, or else the site; a hook that fails costs its peer a 500."""
+        origin = origin_form(request.target)
+        asked = request if origin is request.target else request._replace(target=origin)
         try:
-            answer = hook(request, body, address)
+            answer = hook(asked, body, address)
         except Exception:
             logger.exception("a hook failed on %r", request.target[:200])
             return plain(500)
@@ -294,14 +298,18 @@ class HttpServer:
         """Return the site of now, forgetting everything that was decided about another one."""
         current = self.holder.current
         if current is not self.site:
-            self._fold()
-            self.memo.clear()
-            self.last_memo.clear()
-            self.wires.clear()
-            self.ready = {}
-            self._forget_finished()
+            self._forget()
             self.site = current
         return current
+
+    def _forget(self) -> None:
+        """Forget what was decided, after it was counted."""
+        self._fold()
+        self.memo.clear()
+        self.last_memo.clear()
+        self.wires.clear()
+        self.ready = {}
+        self._forget_finished()
 
     def head(self, answer: Answer, *, close: bool, stay: bool = False) -> bytes:
         """Return the octets of a whole response head; `stay` tells HTTP/1.0 that it may go on."""

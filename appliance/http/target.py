@@ -93,6 +93,14 @@ def _collapse(path: bytes) -> tuple[bytes, bool]:
     return collapsed, collapsed == path
 
 
+def origin_form(target: bytes) -> bytes:
+    """Return path and query of a target in absolute-form, any other as it is (RFC 9112 §3.2.2)."""
+    match = _ABSOLUTE.fullmatch(target) if target[:1] != b"/" else None
+    if match is None or not is_authority(match[2]):
+        return target
+    return match[3] if match[3][:1] == b"/" else b"/" + match[3]
+
+
 def location(path: bytes) -> bytes:
     """Encode a decoded path for Location: an absolute path, so no host or port can leak."""
     return quote_from_bytes(path, safe="/~!$&'()*+,;=:@").encode()

@@ -37,6 +37,34 @@ def test_a_body_reaches_the_hook_and_the_next_request_its_site() -> None:
     assert Reply(client.send(b"Host: a\r\n\r\n")).status == 200
 
 
+def test_rfc9112_3_2_2_a_hook_is_found_by_an_absolute_target() -> None:
+    """RFC 9112 §3.2.2: a server MUST accept the absolute-form in requests."""
+    client = Client(hooks=HOOKS)
+    for target, form in (
+        ("http://a/dns-query?x=/", b"/dns-query?x=/"),
+        ("HTTP://a:80/.well-known/acme-challenge/t", b"/.well-known/acme-challenge/t"),
+    ):
+        seen.clear()
+        assert client.ask(f"GET {target}").status == 200
+        assert seen == [(b"GET", form, b"", "192.0.2.1")]
+    seen.clear()
+    assert client.ask("GET http://u@a/dns-query").status == 400
+    assert client.ask("GET http://a").status == 200
+    assert seen == []
+
+
+def test_what_was_decided_before_a_hook_came_is_forgotten() -> None:
+    client, h2 = Client(), H2Client()
+    for _ in range(3):
+        assert client.ask("GET /dns-query").status == 404
+        assert h2.fetch("/dns-query")[0][":status"] == "404"
+    for server in (client.server, h2.client.server):
+        server.hook_up(HOOKS)
+    assert client.ask("GET /dns-query").status == 200
+    assert h2.fetch("/dns-query")[0][":status"] == "200"
+    assert client.server.counters()["status_404"] == 3
+
+
 def test_rfc9112_a_chunked_body_in_pieces() -> None:
     client = Client(hooks=HOOKS)
     octets = POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
