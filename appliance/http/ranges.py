@@ -24,7 +24,7 @@ def _number(digits: bytes) -> int:
 
 
 def select(field: bytes, size: int) -> list[tuple[int, int]] | None:
-    """Return the half-open ranges to send, merged and ascending.
+    """Return the half-open ranges to send, merged, in the order they were asked for in.
 
     None: the field is to be ignored (unknown unit, malformed, or too many).
     []: none can be satisfied, which is a 416.
@@ -65,9 +65,13 @@ def select(field: bytes, size: int) -> list[tuple[int, int]] | None:
 
 def _merge(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     merged: list[tuple[int, int]] = []
-    for start, stop in sorted(ranges):
+    places: list[int] = []  # of the first one asked for, of those that became one
+    for start, stop, place in sorted((*pair, place) for place, pair in enumerate(ranges)):
         if merged and start <= merged[-1][1] + GAP:
             merged[-1] = (merged[-1][0], max(merged[-1][1], stop))
+            places[-1] = min(places[-1], place)
         else:
             merged.append((start, stop))
-    return merged
+            places.append(place)
+    # RFC 9110 §15.3.7.2: the order of the request, which knows what it wants first.
+    return [pair for _, pair in sorted(zip(places, merged, strict=True))]

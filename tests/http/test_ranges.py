@@ -24,7 +24,9 @@ from appliance.http.ranges import GAP, MAX_RANGES, select
         (b"bytes=,0-0,,", [(0, 1)]),
         (b"bytes=500-700,601-999", [(500, 1000)]),  # overlap
         (b"bytes=500-600,601-999", [(500, 1000)]),  # touch
-        (b"bytes=9000-,0-99", [(0, 100), (9000, 10000)]),
+        (b"bytes=9000-,0-99", [(9000, 10000), (0, 100)]),
+        (b"bytes=9000-,0-99,8950-8999", [(8950, 10000), (0, 100)]),
+        (b"bytes=500-599,-100,0-99,580-700", [(500, 701), (9900, 10000), (0, 100)]),
         (b"bytes=-20000", [(0, 10000)]),
         (b"bytes=9999-99999999999999999999999999", [(9999, 10000)]),
         (b"bytes=-0", []),
@@ -48,7 +50,10 @@ from appliance.http.ranges import GAP, MAX_RANGES, select
     ],
 )
 def test_rfc9110_ranges(field: bytes, wanted: list[tuple[int, int]] | None) -> None:
-    """RFC 9110 §14.1, §14.2: the RFC's examples, the edges, and what is to be ignored."""
+    """RFC 9110 §14.1, §14.2: the RFC's examples, the edges, and what is to be ignored.
+
+    §15.3.7.2: parts SHOULD come in the order of the request.
+    """
     assert select(field, 10000) == wanted
 
 
@@ -103,7 +108,14 @@ def test_rfc9110_ranges_against_positions_spelled_out(specs: list[bytes], size: 
         for start, stop in got:
             assert start in wanted
             assert stop - 1 in wanted
-        assert all(a[1] + GAP < b[0] for a, b in itertools.pairwise(got))
+        assert all(a[1] + GAP < b[0] for a, b in itertools.pairwise(sorted(got)))
+        # §15.3.7.2: by the first of the ranges asked for that lies in it.
+        alone = [select(b"bytes=" + spec, size) or [(-1, -1)] for spec in specs]
+        firsts = [
+            next(at for at, [(first, last)] in enumerate(alone) if start <= first < last <= stop)
+            for start, stop in got
+        ]
+        assert firsts == sorted(firsts)
 
 
 @given(st.binary(max_size=40), st.integers(0, 100))
