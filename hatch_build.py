@@ -24,7 +24,7 @@ COMPILED = (
     "rack", "prr", "plpmtud", "sack", "repair", "reassembly", "sendq", "isn", "syn_cookie",
     "syn_budget", "fast_open", "wire/tcp", "agenda", "path", "path6", "tcb", "tcp_output",
     "tcp_timers", "tcp", "syn_queue", "time_wait", "ip",
-    "udp", "ephemeral", "network", "tcp_table", "udp_table", "stack", "vif/tap", "routes",
+    "udp", "ephemeral", "upper", "network", "tcp_table", "udp_table", "stack", "vif/tap", "routes",
     "path_mtu", "transport_pause",
 )  # fmt: skip
 # The way of a plain query.

@@ -26,7 +26,7 @@ from appliance.net.wire.address import to_text
 
 if TYPE_CHECKING:
     from appliance.net.link import Link
-    from appliance.net.network import Upper
+    from appliance.net.upper import Upper
 
 _IPV4_FLOOR: Final = 552
 """Octets: no smaller path MTU is believed (Linux's ip_rt_min_pmtu; RFC 791 promises 68)."""

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import errno
 import random as random_module
-from collections.abc import Collection
 from math import inf
-from typing import Final, Protocol
+from typing import Final
 
 from appliance.net.agenda import Agenda
 from appliance.net.counters import Counters
@@ -31,6 +30,7 @@ from appliance.net.path6 import Ipv6Path, Ipv6UdpPath, Labels, label_of
 from appliance.net.path_mtu import PathMtus
 from appliance.net.pieces import Pieces
 from appliance.net.routes import Route, Routes
+from appliance.net.upper import Upper
 from appliance.net.vif.base import Vif
 from appliance.net.wire import dhcp, ethernet, icmp, icmpv6, ipv4, ipv6
 from appliance.net.wire import udp as wire_udp
@@ -46,51 +46,6 @@ MAX_NESTED: Final = 4
 second level). Else one packet could complete as many datagrams as may wait, one in the other."""
 SECRET: Final = 16
 """Octets of secrets for labels and identifications."""
-
-Packet = ipv4.Ipv4Header | ipv6.Ipv6Packet
-
-
-class Upper(Protocol):
-    """The layers above: who gets what arrives."""
-
-    def tcp_arrives(self, frame: bytes, packet: Packet, now: float, trusted: bool) -> None:
-        """A packet carries a segment; `trusted`: its checksum needs no look."""
-
-    def udp_arrives(
-        self, frame: bytes, packet: Packet, now: float, trusted: bool, broadcast: bool
-    ) -> bool:
-        """A packet carries a datagram; False: nobody receives on its port."""
-        ...
-
-    def tcp_error(
-        self, key: bytes, sequence: int, error: OSError | None, mtu: int, now: float
-    ) -> bool:
-        """ICMP speaks of a segment of ours on flow `key`: an error, or a path MTU.
-
-        False: it speaks of nothing outstanding (RFC 5927 §4).
-        """
-        ...
-
-    def udp_error(
-        self, local: bytes, port: int, remote: bytes, remote_port: int, error: OSError | None
-    ) -> bool:
-        """ICMP speaks of a datagram; False if we never sent one."""
-        ...
-
-    def path_mtus_changed(self, remotes: Collection[bytes]) -> None:
-        """Packets to `remotes` must be smaller, or may be larger again, from now on."""
-
-    def link_mtu_changed(self, link: Link, now: float) -> None:
-        """The same of packets that leave by `link`."""
-
-    def neighbor_failed(self, cache: object, hop: bytes, error: OSError) -> None:
-        """Nobody answers at the neighbour `hop` of `cache`."""
-
-    def rerouted(self, cache: object, hop: bytes) -> None:
-        """What goes by the neighbour `hop` of `cache` must find its way anew."""
-
-    def address_lost(self, address: bytes) -> None:
-        """An address is ours no longer."""
 
 
 class Network:

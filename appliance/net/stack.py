@@ -26,7 +26,7 @@ from typing import Final
 from appliance.net.checksum import ones_complement_sum
 from appliance.net.counters import Counters
 from appliance.net.link import Ipv6Settings, Link
-from appliance.net.network import CHECKED, IP_AT, Network, Packet
+from appliance.net.network import CHECKED, IP_AT, Network
 from appliance.net.path import TCP, UDP, TcpPath, UdpPath
 from appliance.net.syn_queue import Listener
 from appliance.net.tcb import Tcb, TcpSettings, TcpUser
@@ -34,6 +34,7 @@ from appliance.net.tcp import Connection
 from appliance.net.tcp_table import AUDIT_INTERVAL, Limits, TcpTable
 from appliance.net.udp import UdpSocket, UdpUser, words_of
 from appliance.net.udp_table import UdpTable
+from appliance.net.upper import Packet
 from appliance.net.vif.base import Vif
 
 # flags of virtio | destination MAC | ethertype, version+IHL, TOS | total length | fragment field |

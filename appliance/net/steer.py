@@ -27,9 +27,10 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from appliance.net.ip import Local
 from appliance.net.link import Link
-from appliance.net.network import CHECKED, ETHERNET_AT, IP_AT, Network, Packet
+from appliance.net.network import CHECKED, ETHERNET_AT, IP_AT, Network
 from appliance.net.path import TCP, UDP
 from appliance.net.routes import Route
+from appliance.net.upper import Packet
 from appliance.net.wire import arp, ethernet, icmp, icmpv6
 from appliance.net.wire.tcp import ACK, RST, SYN
 

@@ -21,7 +21,7 @@ from appliance.net.counters import Counters
 from appliance.net.ephemeral import claim, free_port
 from appliance.net.fast_open import NO_FAST_OPEN, Cookies, Opening, Servers
 from appliance.net.isn import SECRET_LENGTH, initial_sequence_number, timestamp_offset
-from appliance.net.network import Network, Packet
+from appliance.net.network import Network
 from appliance.net.path import TcpPath
 from appliance.net.seq import HALF, MASK
 from appliance.net.syn_budget import SynBudget
@@ -29,6 +29,7 @@ from appliance.net.syn_queue import HalfOpen, Listener, SynQueue
 from appliance.net.tcb import Tcb, TcpHost, TcpSettings, TcpUser, default_mss, first_hop_mtu
 from appliance.net.tcp import Connection
 from appliance.net.time_wait import TimeWait, TimeWaitQueue
+from appliance.net.upper import Packet
 from appliance.net.wire import tcp as wire_tcp
 from appliance.net.wire.address import from_text, to_text
 from appliance.net.wire.tcp import ACK, CWR, ECE, FIN, RST, SYN, TcpOptions

@@ -21,9 +21,10 @@ from itertools import islice
 from typing import Final, Protocol
 
 from appliance.net.ephemeral import claim
-from appliance.net.network import Network, Packet
+from appliance.net.network import Network
 from appliance.net.path import UDP, UdpPath
 from appliance.net.udp import Endpoint, UdpFlow, UdpPeer, UdpSocket, UdpUser
+from appliance.net.upper import Packet
 from appliance.net.wire import dhcp
 from appliance.net.wire import udp as wire_udp
 from appliance.net.wire.address import from_text, to_text
