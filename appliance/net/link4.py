@@ -132,7 +132,9 @@ class Ipv4Configuration:
             return
         self._forget_redirect(destination)
         if len(self._redirects) >= MAX_REDIRECTS:
-            self._forget_redirect(next(iter(self._redirects)))
+            oldest, hop = next(iter(self._redirects.items()))
+            self._forget_redirect(oldest)
+            self._network.rerouted(self._link, hop)
         try:
             routes.add(Route(destination, 32, self._link, gateway, origin="redirect"))
         except ValueError:

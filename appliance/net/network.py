@@ -161,7 +161,23 @@ class Network:
         # Of this link alone: routers of several have the same link-local address.
         self.upper.neighbor_failed(link.arp if len(address) == 4 else link.nd, address, error)
         for waited in frames:
-            self.errors.not_sent(waited, IP_AT, error)
+            if not self._goes_by_another(link, address, waited):
+                self.errors.not_sent(waited, IP_AT, error)
+
+    def _goes_by_another(self, link: Link, hop: bytes, waited: bytes) -> bool:
+        """Send what waited for a gateway by another of the link, if there is one."""
+        if waited[IP_AT] >> 4 == 4:
+            src, dst = waited[IP_AT + 12 : IP_AT + 16], waited[IP_AT + 16 : IP_AT + 20]
+        else:
+            src, dst = waited[IP_AT + 8 : IP_AT + 24], waited[IP_AT + 24 : IP_AT + 40]
+        found = self.next_hop(dst, src)
+        if found is None or found[0] is not link or found[1] == hop:
+            return False
+        if self.routes.is_demoted(found[1], link):
+            return False  # silent as well: nothing goes from one to the other for ever
+        cache = link.arp if len(dst) == 4 else link.nd
+        cache.enqueue(cache.lookup(found[1], self.now), waited)
+        return True
 
     def _changed(self) -> None:
         for told in self.on_change:

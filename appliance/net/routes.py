@@ -108,6 +108,11 @@ class Routes:
             routes.sort(key=lambda r: r.rank)
         return bool(news)
 
+    def is_demoted(self, gateway: bytes, link: Any) -> bool:
+        """Tell whether the routes by `gateway` are a last resort."""
+        routes = self._by_family[len(gateway)]
+        return any(r.demoted for r in routes if r.gateway == gateway and r.link is link)
+
     def lookup(self, destination: bytes, link: Any = None) -> Route | None:
         """The route to `destination`, on `link` if one is named; None: there is no way."""
         value = int.from_bytes(destination)

@@ -386,7 +386,18 @@ class UdpTable:
         """Find the way anew to whoever was reached by the neighbour `hop` of `cache`."""
 
         def gone(path: UdpPath) -> bool:
-            return path.neighbor.address == hop and path.neighbor.cache is cache
+            """Whether it has another link now; on the same one it only turns to another."""
+            neighbor = path.neighbor
+            if neighbor.address != hop or neighbor.cache is not cache:
+                return False
+            found = self._network.next_hop(path.remote, path.local)
+            if found is None or found[0] is not neighbor.cache.link:
+                return True
+            if found[1] != hop:
+                way = self._network.way(path.remote, path.local)
+                if way is not None:
+                    path.neighbor = way[1]
+            return False
 
         self._forget(gone)
 

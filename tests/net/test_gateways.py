@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
-from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import (
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
@@ -19,6 +21,7 @@ from appliance.net.wire import ethernet
 from appliance.net.wire.address import from_text, to_text
 from tests.net.tcp.harness import User
 from tests.net.test_links import OTHER, Ports
+from tests.net.test_network6 import Inbox
 
 FAR = {4: "192.0.2.7", 6: "2001:db8:ffff::7"}
 OURS = {4: "10.0.0.2", 6: "2001:db8::2"}
@@ -65,6 +68,19 @@ def test_what_a_dead_gateway_does_not_take_goes_by_another(family: int) -> None:
     """RFC 1122 §3.3.1.4, §3.3.1.6 (MUST choose an alternate); RFC 4861 §6.3.6."""
     ports = host(family, FIRST[family], SECOND[family])
     assert ping(ports, family) == []
+    ports.run(2.9)
+    hears(ports, family)
+    ports.taken(0)
+    ports.run(0.2)
+    # The reply that waited for it, too.
+    (reply,) = [p for p in ports.taken(0) if ICMP in p or ICMPv6EchoReply in p]
+    assert reply.dst == OTHER
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_handshake_goes_on_by_another_gateway(family: int) -> None:
+    """RFC 1122 §3.3.1.4: nobody has to begin anew."""
+    ports = host(family, FIRST[family], SECOND[family])
     user = User({})
     user.connection = ports.host.tcp_connect(
         FAR[family], 80, user, local_port=4000, settings=TcpSettings()
@@ -111,6 +127,22 @@ def test_gateways_that_are_all_silent_take_turns(family: int) -> None:
         ping(ports, family)
         ports.run(4.0)
     assert first == [FIRST[family], SECOND[family]] * 2 + [FIRST[family]]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_who_sends_hears_when_no_gateway_answers(family: int) -> None:
+    """RFC 1122 §3.3.1.4, §4.1.3.3: what waits goes on to the next one once, and no further."""
+    ports = host(family, FIRST[family], SECOND[family])
+    cache = ports.link(0).arp if family == 4 else ports.link(0).nd
+    cache._forget(cache.lookup(from_text(SECOND[family]), ports.now))
+    inbox = Inbox()
+    ports.host.udp_bind("", 9, inbox).send(b"x", (FAR[family], 9))
+    ports.host.flush(ports.now)
+    ports.run(4.0)
+    assert inbox.errors == []
+    ports.run(4.0)
+    assert [error.errno for error in inbox.errors] == [errno.EHOSTUNREACH]
+    assert [p for p in ports.taken(0) if UDP in p] == []
 
 
 @pytest.mark.parametrize("family", [4, 6])
