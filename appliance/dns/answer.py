@@ -38,7 +38,7 @@ from appliance.dns.edns import EXTENDED, Extensions, extended_error, opt_record
 from appliance.dns.errors import LocalError
 from appliance.dns.lookup import Answer, Lookup, Trace, Zones
 from appliance.dns.message import DO, Query
-from appliance.dns.places import UNSHAPED, Places
+from appliance.dns.places import Places
 from appliance.dns.prepared import COMMON, EAGER, Prepared, Rendered, prepare, refused, render_all
 from appliance.dns.quick import Quick
 from appliance.dns.respond import Responder, Services
@@ -319,19 +319,19 @@ class Catalog:
 
     def remove(self, origin: bytes) -> None:
         """Serve a zone no more; names in it are refused."""
-        self.zones.absent.discard(origin)
         self._exchange(origin, None)
 
     def expire(self, origin: bytes) -> None:
         """Have no data for a zone that is ours to serve: SERVFAIL until `replace` brings some."""
         self._exchange(origin, None)
         self.zones.absent.add(origin)
-        self._places.table[origin] = UNSHAPED
+        self._places.hide(origin)
 
     def render_zone(self, zone: Zone) -> Rendered:
         """What `replace` may be given; touches nothing, so another thread may do it."""
         zones = Zones(one for one in self.zones.by_origin.values() if one.origin != zone.origin)
         zones.by_origin[zone.origin] = zone
+        zones.absent = self.zones.absent - {zone.origin}
         link(zone)
         rendered = Rendered(self.counters.tallies)
         rendered.zone(zone, Lookup(zones, minimal=self._lookup.minimal), self._eager)
@@ -340,9 +340,8 @@ class Catalog:
     def _exchange(self, origin: bytes, zone: Zone | None) -> None:
         self._forget()
         old = self.zones.by_origin.pop(origin, None)
-        if origin in self.zones.absent:
-            self.zones.absent.discard(origin)
-            self._places.table.pop(origin, None)
+        absent = origin in self.zones.absent
+        self.zones.absent.discard(origin)
         if zone is not None:
             link(zone)
             self.zones.by_origin[origin] = zone
@@ -350,9 +349,14 @@ class Catalog:
             self._drop(old, old.nodes)
         if old is None or zone is None:
             # What stands at and below its name in the zones around it comes to light or is hidden.
-            for other in self.zones.by_origin.values():
-                if names.is_below(origin, other.origin):
+            above = origin
+            while above != names.ROOT:
+                above = names.parent(above)
+                other = self.zones.by_origin.get(above)
+                if other is not None:
                     self._drop(other, [n for n in other.nodes if names.is_below(n, origin)])
+        if absent:
+            self._places.show(origin)
         self._places.replaced(old, zone)
 
     def _forget(self) -> None:

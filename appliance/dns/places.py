@@ -10,7 +10,7 @@ look-ups a query, and as many renderings as it has lengths. Imports `consts`, `l
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from appliance.dns import names
@@ -25,7 +25,7 @@ UNSHAPED: Final = 0
 class Places:
     """Closest enclosers and what they mean; built with the catalog."""
 
-    __slots__ = ("_nested", "_numbers", "_zones", "table")
+    __slots__ = ("_below", "_nested", "_numbers", "_zones", "table")
 
     def __init__(self, zones: Zones) -> None:
         """Walk all nodes of all zones once."""
@@ -35,18 +35,23 @@ class Places:
         """By name, whether it is a zone's, and whether the type matters."""
         self._zones = zones
         self._nested: set[bytes] = set()
-        self._nest()
+        self._below: dict[bytes, set[bytes]] = {}
+        """By name, the origins of zones below it, of which there may be 100,000 side by side."""
+        for origin in zones.by_origin:
+            for above in _above(origin):
+                self._below.setdefault(above, set()).add(origin)
+            self._nest(origin)
         for zone in zones.by_origin.values():
             self.put(zone, zone.nodes)
 
-    def _nest(self) -> None:
+    def _nest(self, origin: bytes) -> None:
         # A name belongs to the deepest zone above it; nodes under another zone's apex are hidden.
         zones = self._zones
-        self._nested = {
-            origin
-            for origin in zones.by_origin
-            if origin[0] and zones.find(origin[1 + origin[0] :]) is not None
-        }
+        inside = origin != names.ROOT and zones.find(names.parent(origin)) is not None
+        if inside and origin in zones.by_origin:
+            self._nested.add(origin)
+        else:
+            self._nested.discard(origin)
 
     def put(self, zone: Zone, some: Iterable[bytes]) -> None:
         """Look at some names of a zone anew, which may have come, changed or gone."""
@@ -54,29 +59,77 @@ class Places:
         for name in some:
             if self._nested and zones.find(name) is not zone:
                 continue
+            if zones.absent and zones.is_absent(name, zone):
+                continue
             node = nodes.get(name)
             if node is None:
                 table.pop(name, None)
             else:
                 table[name] = self._place(zone, node)
 
+    def hide(self, origin: bytes) -> None:
+        """A zone is without data: nothing is known at and below its name, whatever is around it."""
+        self._clear(origin)
+        self.table[origin] = UNSHAPED
+
+    def _clear(self, origin: bytes) -> None:
+        """Forget what zones around one have at and below its name."""
+        for above in _above(origin):
+            zone = self._zones.by_origin.get(above)
+            for name in zone.nodes if zone is not None else ():
+                if names.is_below(name, origin) and not self._is_inner(name, origin):
+                    self.table.pop(name, None)
+
+    def show(self, origin: bytes) -> None:
+        """It is not any more: the zone around it, if there is one, says what is there."""
+        self.table.pop(origin, None)
+        zone = self._zones.find(origin)
+        if zone is not None and zone.origin != origin:
+            self.put(zone, [name for name in zone.nodes if names.is_below(name, origin)])
+
     def replaced(self, old: Zone | None, new: Zone | None) -> None:
         """A zone has come, gone or changed as a whole; the set of zones has it already."""
-        self._nest()
-        for name in old.nodes if old is not None else ():
-            self.table.pop(name, None)
-        if new is not None:
-            self.put(new, new.nodes)
         changed = old if old is not None else new
-        if changed is None or (old is not None and new is not None):
+        if changed is None:
             return
-        # Names of a zone that came or went may lie in the zones around it.
-        for zone in self._zones.by_origin.values():
-            if zone is not new and (
-                names.is_below(changed.origin, zone.origin)
-                or names.is_below(zone.origin, changed.origin)
-            ):
-                self.put(zone, zone.nodes)
+        origin, around = changed.origin, []
+        if old is None or new is None:
+            # Names of a zone that came or went may lie in the zones around it.
+            around = self._around(origin)
+            for one in (origin, *around):
+                self._nest(one)
+            for above in _above(origin):
+                if new is not None:
+                    self._below.setdefault(above, set()).add(origin)
+                else:
+                    self._below[above].discard(origin)
+                    if not self._below[above]:
+                        del self._below[above]
+        alone = origin not in self._below and not self._zones.absent
+        for name in old.nodes if old is not None else ():
+            if alone or not self._is_inner(name, origin):
+                self.table.pop(name, None)
+        if new is not None:
+            if old is None:
+                self._clear(origin)
+            self.put(new, new.nodes)
+        for one in around:
+            zone = self._zones.by_origin[one]
+            self.put(zone, zone.nodes)
+
+    def _is_inner(self, name: bytes, origin: bytes) -> bool:
+        """Whether a name is of a zone further down than one, with or without data."""
+        zones = self._zones
+        while len(name) > len(origin):
+            if name in zones.by_origin or name in zones.absent:
+                return True
+            name = names.parent(name)
+        return False
+
+    def _around(self, origin: bytes) -> list[bytes]:
+        """The origins of other zones above and below one."""
+        known = self._zones.by_origin
+        return [*(one for one in _above(origin) if one in known), *self._below.get(origin, ())]
 
     def _place(self, zone: Zone, node: Node) -> int:
         if zone.signed and NSEC3 in node.rrsets and node is not zone.apex:
@@ -105,3 +158,10 @@ class Places:
         else:
             place = self._number(what.origin, True, False)
         return place << 24 | length << 16 | (qtype if place & 1 else 0)
+
+
+def _above(origin: bytes) -> Iterator[bytes]:
+    """The names above one, up to the root."""
+    while origin != names.ROOT:
+        origin = names.parent(origin)
+        yield origin

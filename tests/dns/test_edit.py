@@ -8,9 +8,10 @@ from random import Random
 import dns.rdata
 import pytest
 
-from appliance.dns import Catalog, LocalError, Zone
+from appliance.dns import Catalog, LocalError, Zone, names
 from appliance.dns.consts import NSEC, RRSIG, SOA, A
 from appliance.dns.edit import Edited, apply, apply_all
+from appliance.dns.lookup import Lookup
 from appliance.dns.serial import Difference, difference, soa_record, with_serial
 from tests.dns.util import Reply, question, zone
 
@@ -293,3 +294,122 @@ def test_a_difference_of_another_version_is_refused() -> None:
     with pytest.raises(LocalError):
         apply(edited.zone, change)  # the record that must go is not there
     assert apply(edited.zone, change, lenient=True).zone.records == two.records
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_zones_of_any_depth_that_come_and_go(seed: int) -> None:
+    """The root's and those between, too: whatever came before, answers are as if it were new."""
+    random = Random(seed)
+    origins = [".", "test.", "a.test.", "b.a.test.", "c.b.a.test.", "x.test.", "x.y.test."]
+    zones = {
+        origin: zone("q A 192.0.2.1\n*.w A 192.0.2.2\nb.a A 192.0.2.3\nx NS ns1\n", origin=origin)
+        for origin in origins
+    }
+    asked = [
+        question(f"{label}.{origin}".replace("..", "."), "A")
+        for origin in origins
+        for label in ("q", "n.w", "none", "a", "n.b.a", "b", "n.x", "x.y")
+    ]
+    catalog, there, absent = Catalog([]), {}, set[str]()
+    for _ in range(30):
+        origin = random.choice(origins)
+        one = zones[origin]
+        absent.discard(origin)
+        action = random.choice(["come", "come", "go", "expire"])
+        if action == "come":
+            catalog.replace(one, catalog.render_zone(one) if random.random() < 0.5 else None)
+            there[origin] = one
+        elif action == "go":
+            catalog.remove(one.origin)
+            there.pop(origin, None)
+        else:
+            catalog.expire(one.origin)
+            there.pop(origin, None)
+            absent.add(origin)
+        fresh = Catalog(there.values())
+        for other in absent:
+            fresh.expire(zones[other].origin)
+        assert places(catalog) == places(fresh)
+        assert catalog._places._nested == fresh._places._nested
+        assert catalog._places._below == fresh._places._below
+        lookup = Lookup(catalog.zones)
+        for query in asked:
+            answer = catalog.answer(query)
+            assert answer == fresh.answer(query)
+            wanted = lookup.resolve(query[12 : query.index(b"\0", 12) + 1], A).rcode
+            assert answer is not None
+            assert answer[3] & 15 == wanted
+
+
+def places(catalog: Catalog) -> dict[bytes, object]:
+    """What each name of its table means."""
+    meant = {number: key for key, number in catalog._places._numbers.items()}
+    return {name: meant.get(place) for name, place in catalog._places.table.items()}
+
+
+def asked_in_turn(catalog: Catalog, *questions: str) -> list[str]:
+    """Response codes and whose SOA comes along, of a row of questions."""
+    out = []
+    for one in questions:
+        reply = Reply(catalog.answer(question(*one.split())))
+        out.append(f"{reply.rcode} {' '.join(line.split()[0] for line in reply.authority)}")
+    return out
+
+
+def test_rfc1034_4_3_2_a_zone_within_one_that_is_replaced_keeps_its_names() -> None:
+    """A name of the same length that does not exist is asked for first, and is remembered."""
+    delegation = "sub NS ns.sub\nns.sub A 192.0.2.1\n"
+    inner = zone("ns A 192.0.2.1\n", origin="sub.test.")
+    catalog = Catalog([zone(delegation, origin="test."), inner])
+    catalog.replace(zone(delegation + "new A 192.0.2.7\n", origin="test."))
+    assert asked_in_turn(
+        catalog, "xxx.test. TXT", "sub.test. TXT", "xx.xxx.test. AAAA", "ns.sub.test. AAAA"
+    ) == ["NXDOMAIN test.", "NOERROR sub.test.", "NXDOMAIN test.", "NOERROR sub.test."]
+
+
+def test_rfc1034_4_3_2_what_a_zone_within_another_hides_is_hidden() -> None:
+    """Of the outer zone there may be names that the inner one does not have."""
+    outer = zone("n.sub A 192.0.2.1\n", origin="test.")
+    catalog = Catalog([outer])
+    catalog.replace(zone(origin="sub.test."))
+    assert asked_in_turn(catalog, "qqqqqqq.test. A", "q.n.sub.test. A") == [
+        "NXDOMAIN test.",
+        "NXDOMAIN sub.test.",
+    ]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_rfc1035_4_3_5_nothing_of_an_expired_zone_is_answered_by_one_around_it(
+    again: bool,
+) -> None:
+    outer = zone("n.sub A 192.0.2.1\n", origin="test.")
+    catalog = Catalog([outer])
+    catalog.expire(b"\3sub\4test\0")
+    if again:
+        catalog.replace(outer, catalog.render_zone(outer))
+    asked = ("qqqqqqq.test. A", "q.n.sub.test. A", "n.sub.test. A", "sub.test. A")
+    assert asked_in_turn(catalog, *asked) == ["NXDOMAIN test.", *["SERVFAIL "] * 3]
+    catalog.remove(b"\3sub\4test\0")
+    assert asked_in_turn(catalog, *asked) == [
+        "NXDOMAIN test.",
+        "NXDOMAIN test.",
+        "NOERROR ",
+        "NOERROR test.",
+    ]
+
+
+def test_a_zone_that_comes_looks_at_those_around_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    is_below = names.is_below
+
+    def looked(name: bytes, other: bytes) -> bool:
+        nonlocal looks
+        looks += 1
+        return is_below(name, other)
+
+    zones = [zone(origin=f"z{number}.test.") for number in range(200)]
+    catalog = Catalog([zone(origin="test."), zone(origin="z7.example.")])
+    monkeypatch.setattr(names, "is_below", looked)
+    for one in zones:
+        catalog.replace(one)
+    assert looks < 10 * len(zones)
