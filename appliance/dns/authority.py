@@ -19,6 +19,7 @@ from random import Random
 from typing import Any, Final
 
 from appliance.dns import members, names
+from appliance.dns.agenda import Agenda
 from appliance.dns.answer import Catalog
 from appliance.dns.consts import DEFAULT_UDP, OPCODE_NOTIFY, OPCODE_UPDATE
 from appliance.dns.counters import Counters
@@ -95,6 +96,8 @@ class Authority:
         self.kept: dict[bytes, Kept] = {}
         """Zones that we are primary of, by origin."""
         self.secondaries: dict[bytes, Secondary] = {}
+        self.agenda = Agenda()
+        """Which of them has something to do next."""
         self.listed: dict[bytes, tuple[bytes, Member]] = {}
         """Members of catalogs, by origin: the catalog that brought them, and what it says."""
         self.forgotten: Callable[[bytes], None] = lambda _origin: None
@@ -178,11 +181,16 @@ class Authority:
         if heard is not None:
             secondary = self.secondaries[heard.zone]
             secondary.notified(self.clock(), heard.address, heard.serial)
-            self.stirred()
+            self.stir(secondary)
         return answer
 
+    def stir(self, secondary: Secondary) -> None:
+        """It may have something to do earlier than it said."""
+        self.agenda.plan(secondary)
+        self.stirred()
+
     stirred: Callable[[], None] = staticmethod(lambda: None)
-    """Called when a secondary may have something to do earlier than it said."""
+    """Called when the agenda may have become an earlier one."""
 
     def _may_notify(self, origin: bytes, address: str, key: bytes | None) -> bool | None:
         """None: the zone is not one that anybody could tell us of."""
@@ -218,7 +226,7 @@ class Authority:
                 line = zone.soa.where & 0xFFFFFFFF
                 message = f"{zone.name} has a file here and a primary elsewhere; the file counts"
                 problems.append(Problem(zone.files[0], line, "warning", message))
-                del self.secondaries[zone.origin]
+                self.agenda.forget(self.secondaries.pop(zone.origin))
             self.kept[zone.origin] = self._restore(zone, problems)
         if catalog is None:
             self.current = self._catalog(kept.zone for kept in self.kept.values())
@@ -354,7 +362,9 @@ class Authority:
         for origin, zone in fresh.items():
             kept = self.kept.get(origin)
             if kept is None:
-                self.secondaries.pop(origin, None)
+                secondary = self.secondaries.pop(origin, None)
+                if secondary is not None:
+                    self.agenda.forget(secondary)
                 self.listed.pop(origin, None)
                 kept = self.kept[origin] = self._restore(zone, problems)
                 same = kept.zone is zone  # as it was rendered
@@ -428,7 +438,8 @@ class Authority:
     # Secondaries.
 
     def _follow(self, origin: bytes, primaries: tuple[Primary, ...]) -> None:
-        self.secondaries[origin] = Secondary(origin, primaries, random=self._random)
+        secondary = self.secondaries[origin] = Secondary(origin, primaries, random=self._random)
+        self.agenda.plan(secondary)
         self.current.expire(origin)
 
     def follow(self, secondary: Secondary, zone: Zone, age: float = 0.0) -> None:
@@ -438,7 +449,8 @@ class Authority:
         """
         now = self.clock()
         secondary.have(zone, now, age)
-        if not self._expire(zone.origin, secondary, now):
+        self.agenda.plan(secondary)
+        if not self.expire(secondary, now):
             self._put(zone, None)
         self._listing(zone)
 
@@ -473,19 +485,14 @@ class Authority:
         self._listing(zone)
         return True
 
-    def check_expired(self) -> None:
-        """Stop answering from zones that nobody has confirmed for too long."""
-        now = self.clock()
-        for origin, secondary in self.secondaries.items():
-            self._expire(origin, secondary, now)
-
-    def _expire(self, origin: bytes, secondary: Secondary, now: float) -> bool:
+    def expire(self, secondary: Secondary, now: float) -> bool:
+        """Stop answering from a zone if nobody has confirmed it for too long."""
         if not secondary.expired(now):
             return False
         self.counters.zones_expired += 1
-        self.current.expire(origin)
+        self.current.expire(secondary.origin)
         why = secondary.problem or "it was on the disk for too long"
-        self.say(f"error: {names.to_text(origin)} has expired: {why}")
+        self.say(f"error: {names.to_text(secondary.origin)} has expired: {why}")
         return True
 
     # Catalog zones.
@@ -532,7 +539,7 @@ class Authority:
     def _unlist(self, origin: bytes) -> None:
         """RFC 9432 §5.3, §5.6: a zone is removed with all its state."""
         del self.listed[origin]
-        del self.secondaries[origin]
+        self.agenda.forget(self.secondaries.pop(origin))
         self.options.transfers.histories.pop(origin, None)
         self.current.remove(origin)
         self.forgotten(origin)

@@ -65,6 +65,8 @@ class Secondary:
         self.zone: Zone | None = None
         self.busy = False
         """A conversation, or what has come of it, is under way to the disk; one at a time."""
+        self.queued = False
+        """It is due, and waits until there is room for a conversation."""
         self.failures = 0
         """Primaries in a row that were of no use."""
         self.problem = ""
@@ -142,14 +144,20 @@ class Secondary:
 
     def deadline(self) -> float:
         """When `due` or `expired` has something to say."""
-        return min(self._expires, math.inf if self.busy else self._at)
+        return min(self._expires, math.inf if self.busy or self.queued else self._at)
 
-    def due(self, now: float) -> Primary | None:
-        """The primary to talk to now; it is followed by what came of it, and by `finished`."""
-        if self.busy or now < self._at:
-            return None
+    def is_due(self, now: float) -> bool:
+        """Whether a primary is to be talked to."""
+        return not self.busy and now >= self._at
+
+    def begin(self) -> Primary:
+        """The primary to talk to; it is followed by what came of it, and by `finished`."""
         self.busy = True
         return self.primaries[self._next]
+
+    def due(self, now: float) -> Primary | None:
+        """`begin`, if it is due."""
+        return self.begin() if self.is_due(now) else None
 
     def ask_now(self, now: float) -> None:
         """Do not wait for the timers: a person wants to know."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
@@ -94,6 +95,8 @@ class Service:
         self._copies: dict[bytes, Copy] = {}
         self._saving: dict[bytes, asyncio.Future[None]] = {}
         self._talking = 0
+        self._due: deque[Secondary] = deque()
+        """Secondaries that wait for room for a conversation."""
         self._conversations = Conversations(self._reach)
         self._reloading = asyncio.Lock()
         self._ended = False
@@ -302,20 +305,24 @@ class Service:
         loop = asyncio.get_running_loop()
         authority = self.authority
         now = authority.clock()
-        authority.check_expired()
-        for secondary in list(authority.secondaries.values()):
-            if self._talking >= CONVERSATIONS:
-                break
-            primary = secondary.due(now)
-            if primary is not None:
+        for secondary in authority.agenda.due(now):
+            authority.expire(secondary, now)
+            if not (secondary.queued or secondary.busy) and secondary.is_due(now):
+                secondary.queued = True
+                self._due.append(secondary)
+            authority.agenda.plan(secondary)
+        while self._due and self._talking < CONVERSATIONS:
+            secondary = self._due.popleft()
+            secondary.queued = False
+            if authority.secondaries.get(secondary.origin) is secondary:
                 self._talking += 1
-                self._spawn(self._talk(secondary, primary))
-        deadlines = [one.deadline() for one in authority.secondaries.values()]
-        deadline = min(deadlines, default=math.inf)
+                self._spawn(self._talk(secondary, secondary.begin()))
+                authority.agenda.plan(secondary)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if deadline < math.inf and self._talking < CONVERSATIONS:
+        deadline = authority.agenda.deadline()
+        if deadline < math.inf:
             self._timer = loop.call_later(max(deadline - now, 0.001), self._stir)
 
     async def _talk(self, secondary: Secondary, primary: Primary) -> None:
@@ -347,6 +354,8 @@ class Service:
         finally:
             secondary.finished(authority.clock())
             self._talking -= 1
+            if authority.secondaries.get(secondary.origin) is secondary:
+                authority.agenda.plan(secondary)
             self._stir()
 
     async def _what_is_new(
@@ -485,6 +494,7 @@ class Service:
             authority.follow(secondary, zone, max(0.0, authority.wall() - found.confirmed))
             # NOTIFY went to nobody meanwhile, and a crash may have taken the last version.
             secondary.ask_now(authority.clock())
+            authority.stir(secondary)
             for change in found.changes:
                 authority.options.transfers.changed(change)
 

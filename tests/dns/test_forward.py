@@ -475,7 +475,7 @@ def test_an_update_by_way_of_us(program: str, tmp_path: Path) -> None:
         async def there() -> bool:
             for one in server.secondaries.values():
                 one.ask_now(server.clock())
-            server.stirred()
+                server.stir(one)
             return has(b"\3ns1")
 
         async def both() -> bool:

@@ -517,7 +517,7 @@ def test_one_version_after_another_goes_to_the_disk(
         await disk.begun()
         for _ in range(3):
             follower.notified(server.clock(), ONE.address, None)
-            service._stir()
+            server.stir(follower)
             await asyncio.sleep(0.005)
         assert (service.talks, disk.writes) == (1, 1)
         disk.go_on.set()
