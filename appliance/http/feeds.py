@@ -2,7 +2,7 @@
 
 RFC 4287 for the feeds, sitemaps.org's protocol 0.9 for the sitemap.  An entry's id is a tag URI
 (RFC 4151) of host, date and path, so it stays the same through reloads, moves to another port,
-and a change between http and https.  Imports the standard library and `pages`.
+and a change between http and https.  Imports the standard library, `pages` and `target`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from urllib.parse import urljoin, urlsplit
 
 from appliance.http.pages import Page
+from appliance.http.target import location
 
 ATOM = "http://www.w3.org/2005/Atom"
 SITEMAP = "http://www.sitemaps.org/schemas/sitemap/0.9"
@@ -41,7 +42,8 @@ def atom(pages: Sequence[Page], *, title: str, author: str, base_url: str, secti
     """Make the Atom feed of a section from its dated pages, newest first."""
     dated = [page for page in pages if page.date is not None]
     dated.sort(key=lambda page: (page.date, page.url), reverse=True)
-    home = urljoin(base_url, f"/{section}/")
+    place = location(f"/{section}/".encode()).decode()
+    home = urljoin(base_url, place)
     feed = ET.Element(f"{{{ATOM}}}feed")
 
     def add(parent: ET.Element, name: str, text: str = "", **attributes: str) -> ET.Element:
@@ -50,8 +52,8 @@ def atom(pages: Sequence[Page], *, title: str, author: str, base_url: str, secti
         return element
 
     add(feed, "title", title)
-    add(feed, "id", f"tag:{urlsplit(base_url).hostname or 'localhost'},2013-12-01:/{section}/")
-    add(feed, "link", rel="self", href=urljoin(base_url, f"/{section}/atom.xml"))
+    add(feed, "id", f"tag:{urlsplit(base_url).hostname or 'localhost'},2013-12-01:{place}")
+    add(feed, "link", rel="self", href=f"{home}atom.xml")
     add(feed, "link", rel="alternate", type="text/html", href=home)
     newest = max((_changed(page) for page in dated), default=dt.date(1970, 1, 1))
     add(feed, "updated", _timestamp(newest))

@@ -27,6 +27,7 @@ from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
 from appliance.http.problem import Problem
+from appliance.http.target import location
 
 # libyaml's loader where PyYAML was built with it: ten times the speed.
 _YamlLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -42,7 +43,7 @@ class Page:
     """A page as templates see it."""
 
     title: str
-    url: str  # clean, begins with "/"
+    url: str  # clean, begins with "/", percent-encoded where a name needs it
     section: str  # first directory of the path, "" at the top
     source: str  # the file, as the user would name it
     content: Markup
@@ -54,6 +55,11 @@ class Page:
     template: str = ""
     lang: str = ""
     draft: bool = False
+
+    @property
+    def home(self) -> str:
+        """The URL of its section."""
+        return location(f"/{self.section}/".encode()).decode() if self.section else "/"
 
 
 # What front matter may say, and what each value must be.

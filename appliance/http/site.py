@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import unquote
 
 from jinja2 import TemplateError, TemplateSyntaxError
 
@@ -223,6 +224,11 @@ class _Loader:
     def _draft(self, source: Source) -> Iterator[tuple[Source, Draft]]:
         """Read a page's text, or say why not."""
         name = str(source.path)
+        try:
+            source.name.encode()
+        except UnicodeEncodeError:
+            self._problem(name, 0, "its name is not UTF-8, so that no page can link to it")
+            return
         if source.size > LARGE:
             self._problem(name, 0, f"a page of more than {LARGE} octets")
             return
@@ -383,8 +389,9 @@ class _Loader:
                 if body is not None:
                     self.cache.put(keys[page.url], body)
                 self.progress("templates", done, len(self.pages))
+            path = unquote(page.url)
             if body is None or not self._put(
-                page.url, self._document(page.url, body, "page.html"), page.source
+                path, self._document(path, body, "page.html"), page.source
             ):
                 failed.add(id(page))
         if failed:
@@ -411,7 +418,7 @@ class _Loader:
     def _feeds(self, context: SiteContext) -> None:
         for section, pages in context.sections.items():
             if section and any(page.date is not None for page in pages):
-                index = next((p for p in self.pages if p.url == f"/{section}/"), None)
+                index = next((p for p in self.pages if p.url == pages[0].home), None)
                 name = index.title if index is not None else section.title()
                 body = feeds.atom(
                     pages,
@@ -486,9 +493,10 @@ class _Loader:
 
 
 def _page_url(name: str) -> str:
-    """Turn `blog/index.md` into `/blog/` and `docs/run.md` into `/docs/run`."""
+    """Turn `blog/index.md` into `/blog/` and `docs/a b.md` into `/docs/a%20b`."""
     stem = "/" + name.removesuffix(".md")
-    return stem.removesuffix("index") if stem.endswith("/index") else stem
+    path = stem.removesuffix("index") if stem.endswith("/index") else stem
+    return location(path.encode()).decode()
 
 
 def _rank(page: Page) -> tuple[bool, int, int, str]:

@@ -115,7 +115,7 @@ class Theme:
             return ["404.html"]
         if page.url == "/":
             return ["home.html", "page.html"]
-        if page.url == f"/{page.section}/":
+        if page.url == page.home:
             return ["section.html"]
         return ["post.html" if page.date is not None else "page.html"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.http.check import check_site
 from appliance.http.largefile import LargeFile
 from appliance.http.representation import Redirect, Resource
 from appliance.http.site import LoadedSite, load_site
@@ -366,6 +367,39 @@ def test_rfc4287_feeds(make: Make) -> None:
     found = loaded.site.resources[b"/blog/atom.xml"]
     assert isinstance(found, Resource)
     assert found.content_type == b"application/atom+xml; charset=utf-8"
+
+
+def test_rfc3986_a_page_is_linked_by_its_url_whatever_its_name(make: Make, tmp_path: Path) -> None:
+    """RFC 3986 §2.1; sitemaps.org: locations are escaped as URLs."""
+    names = {"a b": "a%20b", "100%": "100%25", "what?": "what%3F", "größe": "gr%C3%B6%C3%9Fe"}
+    dated = {f"neu igkeiten#/{name}.md": page(name, date="2014-01-01") for name in names}
+    make({**dated, "neu igkeiten#/index.md": page("News"), "index.md": page()})
+    loaded = load_site(tmp_path / "site", "https://example.org/", title="Example")
+    assert loaded.problems == ()
+    assert check_site(loaded.site) == []
+    home = "https://example.org/neu%20igkeiten%23/"
+    locations = content(loaded, "/sitemap.xml")
+    feed = ET.fromstring(content(loaded, "/neu igkeiten#/atom.xml"))
+    entries = {link.get("href") for link in feed.findall(f"{ATOM}entry/{ATOM}link")}
+    assert entries == {home + url for url in names.values()}
+    for url in names.values():
+        assert f"<loc>{home}{url}</loc>" in locations
+    assert feed.findtext(f"{ATOM}title") == "News · Example"
+    text = content(loaded, "/neu igkeiten#/100%")
+    assert f'<link rel="canonical" href="{home}100%25">' in text
+
+
+def test_a_page_whose_name_is_no_text_is_told_and_left_out(tmp_path: Path) -> None:
+    for name in (b"index.md", b"\xff.md", b"\xff.txt", b"\xfe/x.md"):
+        path = os.path.join(os.fsencode(tmp_path), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Path(os.fsdecode(path)).write_text(page())
+    loaded = load_site(tmp_path, "https://example.org/")
+    assert [problem.message.partition(",")[0] for problem in loaded.problems] == [
+        "its name is not UTF-8"
+    ] * 2
+    assert b"/\xff.txt" in loaded.site.resources
+    assert b"/\xff" not in loaded.site.resources
 
 
 def test_the_sitemap_lists_every_page(make: Make) -> None:
