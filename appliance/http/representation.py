@@ -15,6 +15,7 @@ import hashlib
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import unquote_to_bytes
 
 from appliance.http.largefile import FileSlice, LargeFile
 from appliance.http.media import is_compressible
@@ -136,6 +137,11 @@ class Redirect:
     def __init__(self, location: bytes, status: int = 308) -> None:
         self.location = location  # encoded, begins with exactly one "/" unless absolute
         self.status = status
+
+    @property
+    def path(self) -> bytes:
+        """Its decoded path; that of another host is none here."""
+        return unquote_to_bytes(self.location.partition(b"#")[0].partition(b"?")[0])
 
 
 def is_coded(body: bytes, content_type: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_to_bytes
 
 from appliance.http.representation import Redirect, Resource
 from appliance.http.rules import REDIRECTS, Rule
@@ -61,7 +60,8 @@ class Site:
         for rule in self.rules:
             found = rule.resolve(path)
             if found is not None:
-                return self.follow(found)
+                # Leading a path to itself would be a circle.
+                return self.follow(found) if found.path != path else None
         return None
 
     def follow(self, found: Redirect) -> Resource | Redirect | None:
@@ -70,8 +70,7 @@ class Site:
             return found
         if found.status != 200:
             return None
-        path = unquote_to_bytes(found.location.partition(b"?")[0])
-        inner = self.resources.get(path)
+        inner = self.resources.get(found.path)
         if isinstance(inner, Redirect):  # /app/index.html, whose content is at /app/
-            inner = self.resources.get(unquote_to_bytes(inner.location))
+            inner = self.resources.get(inner.path)
         return inner if isinstance(inner, Resource) else None

@@ -474,8 +474,19 @@ class _Loader:
                 continue
             earlier.append(rule)
             if rule.forced:
-                for path in [path for path in self.resources if rule.resolve(path) is not None]:
-                    del self.resources[path]
+                self._forced_pattern(rule)
+
+    def _forced_pattern(self, rule: Rule) -> None:
+        """Take away what a pattern leads elsewhere, but not what it leads to."""
+        led = {path: rule.resolve(path) for path in self.resources}
+        kept: set[bytes] = set()
+        for found in led.values() if rule.status < 400 else ():
+            while isinstance(found, Redirect) and (path := found.path) not in kept:
+                kept.add(path)
+                found = self.resources.get(path)  # type: ignore[assignment]
+        for path, found in led.items():
+            if found is not None and path not in kept:
+                del self.resources[path]
 
     def _literal_rule(self, site: Site, rule: Rule) -> None:
         found = site.follow(rule.redirect({}))
@@ -486,6 +497,8 @@ class _Loader:
         for path in {rule.path, rule.path.rstrip(b"/") or b"/", rule.path.rstrip(b"/") + b"/"}:
             if isinstance(self.resources.get(path), Resource) and not rule.forced:
                 continue  # a file wins
+            if isinstance(found, Redirect) and found.path == path:
+                continue  # `/a/ /a`: the other spelling is what is meant
             if found is not None:
                 self.resources[path] = found
             else:

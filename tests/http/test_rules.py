@@ -98,6 +98,27 @@ def test_redirects(make: Make, target: str, status: int, where: str | None) -> N
     assert (reply.status, reply["location"]) == (status, where)
 
 
+@pytest.mark.parametrize("status", [200, 302])
+@pytest.mark.parametrize("target", ["/about", "/about.html"])
+def test_a_forced_pattern_leaves_what_it_leads_to(make: Make, status: int, target: str) -> None:
+    """A site under repair: every path shows, or leads to, one page."""
+    client = Client(site=make(_redirects=f"/* {target} {status}!\n").site)
+    for path in ("/", "/nowhere", "/assets/x.css"):
+        reply = client.ask(f"GET {path}")
+        assert reply.status == status
+        assert (reply.body == b"<p>about") == (status == 200)
+    assert client.ask("GET /about").body == b"<p>about"
+
+
+@pytest.mark.parametrize(
+    ("line", "path"), [("/none/ /none", "/none"), ("/none/* /none/x", "/none/x")]
+)
+def test_no_rule_leads_a_path_to_itself(make: Make, line: str, path: str) -> None:
+    client = Client(site=make(_redirects=line + "\n").site)
+    assert client.ask("GET /none/").status == 301
+    assert client.ask(f"GET {path}").status == 404
+
+
 def test_rewrites_show_the_other_content(make: Make) -> None:
     client = Client(site=make(_redirects=REDIRECTS).site)
     assert client.ask("GET /spa/x").body == b"<p>app"
