@@ -198,22 +198,28 @@ class HeaderRules:
 
     def apply(self, path: bytes) -> Presentation:
         """Return what is said of a path."""
-        said: dict[str, tuple[str, str | None]] = {}
+        said: dict[str, tuple[str, list[str]]] = {}
         for pattern, lines in self.rules:
             if not pattern.fullmatch(path):
                 continue
             for name, value in lines:
                 key = name.lower()
-                before = said.get(key, (name, None))[1]
-                # RFC 9110 §5.3: a field said twice is a list.
-                joined = f"{before}, {value}" if before is not None and value is not None else value
-                said[key] = (name, joined)
-        content_type = said.pop("content-type", (None, None))[1]
+                before = said.get(key, (name, []))[1]
+                said[key] = (name, [] if value is None else [*before, value])
+        # RFC 9110 §8.3: there is but one, so the last word counts.
+        content_type = said.pop("content-type", ("", []))[1][-1:]
         cache_control = said.pop("cache-control", None)
+        # RFC 9110 §5.3: a field said twice is a list, or in several lines if it is Set-Cookie.
+        lines = [
+            f"{name}: {value}\r\n"
+            for key, (name, values) in said.items()
+            for value in (values if key == "set-cookie" else [", ".join(values)])
+            if value
+        ]
         return Presentation(
-            content_type,
-            None if cache_control is None else (cache_control[1] or "").encode(),
-            "".join(f"{name}: {value}\r\n" for name, value in said.values() if value).encode(),
+            content_type[0] if content_type else None,
+            None if cache_control is None else ", ".join(cache_control[1]).encode(),
+            "".join(lines).encode(),
         )
 
 

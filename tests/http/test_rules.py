@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.http.problem import Problem
+from appliance.http.representation import Resource
 from appliance.http.rules import MAX_PATTERNS, parse_headers, parse_redirects
 from appliance.http.site import LoadedSite, load_site
 from tests.http.fakes import NOW, Client
@@ -209,6 +210,21 @@ def test_headers(make: Make) -> None:
     assert client.ask("GET /about", "If-None-Match: *")["x-page"] == "one"
     lost = client.ask("GET /lost")
     assert (lost.status, lost["x-frame-options"]) == (404, "DENY")
+
+
+def test_rfc9110_5_3_what_cannot_be_a_list(make: Make) -> None:
+    """RFC 9110 §5.3: Set-Cookie is a line for each; §8.3: there is one Content-Type."""
+    rules = (
+        "/*\n  Set-Cookie: a=1\n  Content-Type: text/plain\n"
+        "/about\n  Set-Cookie: b=2; Expires=Wed, 21 Oct 2026 07:28:00 GMT\n"
+        "  Content-Type: text/html; charset=utf-8\n"
+    )
+    said = make(_headers=rules).site.resources[b"/about"]
+    assert isinstance(said, Resource)
+    assert said.content_type == b"text/html; charset=utf-8"
+    assert said.extra == (
+        b"Set-Cookie: a=1\r\nSet-Cookie: b=2; Expires=Wed, 21 Oct 2026 07:28:00 GMT\r\n"
+    )
 
 
 @pytest.mark.parametrize(
