@@ -127,7 +127,7 @@ class HttpProtocol(asyncio.Protocol):
         self._boundary = False
         if self._end == OPEN and self._asked is not None and not self._paused:
             # RFC 9112 §8: an incomplete request may be answered so.
-            self._say(plain(400, "incomplete request content"), self._asked[2])
+            self._refuse(Refusal(400, "incomplete request content"), self._asked[2])
         if self._end <= LAST and (self._outgoing or self._paused):
             # A TLS transport cannot stay half open; its answer ends here.
             return self._transport.can_write_eof()
@@ -181,8 +181,8 @@ class HttpProtocol(asyncio.Protocol):
         elif self._inbound is not None:
             if waited > limits.body_seconds:
                 self._server.timeouts += 1
-                self._say(plain(408), b"" if self._asked is None else self._asked[2])
-        elif self._buffer:
+                self._refuse(Refusal(408, ""), b"" if self._asked is None else self._asked[2])
+        elif self._buffer and self._buffer != b"\r":
             if waited > limits.head_seconds:
                 self._server.timeouts += 1
                 self._say(plain(408), b"")
@@ -287,11 +287,12 @@ class HttpProtocol(asyncio.Protocol):
             return False
         stop = buffer.find(b"\r\n\r\n", max(start, self._scanned - 3), start + MAX_HEAD) + 4
         if stop < 4:
+            if len(buffer) == start + 1 and buffer.endswith(b"\r"):
+                return False  # half an empty line is no beginning either
             if self._scanned <= start:
                 self._since = self._server.now  # the deadline counts from the first octet
             try:
-                if len(buffer) != start + 1 or not buffer.endswith(b"\r"):
-                    incomplete(buffer, start, self._scanned)
+                incomplete(buffer, start, self._scanned)
             except Refusal as refusal:
                 self._refuse(refusal, bytes(buffer[start:]))
             self._scanned = len(buffer)

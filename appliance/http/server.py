@@ -282,15 +282,22 @@ class HttpServer:
         return hook
 
     def ask(self, hook: Hook, request: Request, body: bytes, address: str) -> Answer:
-        """Let a hook answer, or else the site; a hook that fails costs its peer a 500."""
+        """Let a hook answer, or else the site; a hook that fails costs its peer a 500.
+
+        Hooks need not know that an answer to HEAD has no content (RFC 9110 §9.3.2).
+        """
         origin = origin_form(request.target)
         asked = request if origin is request.target else request._replace(target=origin)
         try:
             answer = hook(asked, body, address)
         except Exception:
             logger.exception("a hook failed on %r", request.target[:200])
-            return plain(500)
-        return decide(self.renew(), request) if answer is None else answer
+            answer = plain(500)
+        if answer is None:
+            return decide(self.renew(), request)
+        if request.method == b"HEAD" and answer.parts:
+            return Answer(answer.status, answer.block)
+        return answer
 
     # -- answers ------------------------------------------------------------------------------
 

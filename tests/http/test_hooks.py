@@ -9,6 +9,7 @@ from appliance.http.http1 import HttpProtocol, web_protocol
 from appliance.http.http2 import Http2Protocol
 from appliance.http.message import Answer, Request
 from appliance.http.server import Limits
+from appliance.parts.doh import Doh
 from tests.http.fakes import Client, Reply, make_server
 from tests.http.test_http2 import H2Client
 
@@ -63,6 +64,19 @@ def test_what_was_decided_before_a_hook_came_is_forgotten() -> None:
     assert client.ask("GET /dns-query").status == 200
     assert h2.fetch("/dns-query")[0][":status"] == "200"
     assert client.server.counters()["status_404"] == 3
+
+
+def test_rfc9110_9_3_2_an_answer_to_head_has_no_content() -> None:
+    """RFC 9110 §9.3.2: MUST NOT, whatever hook answers; or the next answer begins elsewhere."""
+    client = Client(hooks={**HOOKS, b"/doh": Doh(lambda _query, _address: None)})
+    for path, status in (("/dns-query?fail", 500), ("/doh", 400), ("/doh?dns=" + "A" * 16, 400)):
+        reply = client.ask(f"HEAD {path}")
+        assert (reply.status, reply.rest) == (status, b"")
+        assert int(reply["content-length"] or "0") > 0
+        assert client.ask("GET /about").status == 200
+    h2 = H2Client(hooks=HOOKS)
+    headers, body = h2.fetch("/dns-query?fail", "HEAD")
+    assert (headers[":status"], body) == ("500", b"")
 
 
 def test_rfc9112_a_chunked_body_in_pieces() -> None:

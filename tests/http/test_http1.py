@@ -241,13 +241,24 @@ def test_a_head_has_ten_seconds_however_it_trickles() -> None:
 
 
 def test_empty_lines_do_not_keep_a_connection() -> None:
-    client = Client(limits=Limits(idle_seconds=20))
-    for _ in range(25):
-        if not client.transport.ended:
-            client.protocol.data_received(b"\r\n")
-            client.loop.advance(1)
-    assert client.transport.ended
-    assert client.transport.sent == b""
+    for pieces in ((b"\r\n",), (b"\r", b"\n"), (b"\r\n\r", b"\n")):
+        client = Client(limits=Limits(idle_seconds=20))
+        for number in range(25):
+            if not client.transport.ended:
+                client.protocol.data_received(pieces[number % len(pieces)])
+                client.loop.advance(1)
+        assert client.transport.ended
+        assert client.transport.sent == b""
+
+
+def test_half_an_empty_line_takes_nothing_off_a_head_s_time() -> None:
+    client = Client()
+    client.send(GET + b"\r")
+    client.loop.advance(30)
+    assert not client.transport.ended
+    client.send(b"\n" + GET[:20])
+    client.loop.advance(8)
+    assert Reply(client.send(GET[20:])).status == 200
 
 
 def test_an_idle_connection_is_closed_in_silence() -> None:
@@ -440,6 +451,21 @@ def test_rfc9112_a_half_closed_peer_still_gets_its_answers() -> None:
     big, small = replies(bytes(client.transport.sent), "GET", "GET")
     assert (big.body, small.status) == (BIG, 200)
     assert not client.transport.aborted
+
+
+def test_rfc9110_9_3_2_a_faulty_body_of_head_gets_no_content() -> None:
+    """RFC 9110 §9.3.2: the answer to HEAD MUST NOT have content, whatever it is."""
+    for ending in ("eof", "late", "bad"):
+        client = Client()
+        client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")
+        if ending == "eof":
+            client.protocol.eof_received()
+        elif ending == "late":
+            client.loop.advance(32)
+        else:
+            client.protocol.data_received(b"cdefgh")
+        reply = Reply(bytes(client.transport.sent), "HEAD")
+        assert (reply.status, reply.rest) == (408 if ending == "late" else 400, b"")
 
 
 def test_rfc9112_half_a_body_is_a_faulty_request() -> None:
