@@ -161,6 +161,20 @@ class Orders:
 
     def obtain(self, names: Sequence[str], prover: Prover, clock: Clock) -> Credential:
         """A credential for these names, with a new key. Raises AcmeError."""
+        try:
+            return self._obtain(names, prover, clock)
+        except AcmeError as exc:
+            if getattr(exc.__cause__, "code", "") != "accountDoesNotExist":
+                raise
+        # RFC 8555 §6.7: it has forgotten us; the same key gets an account again (§7.3).
+        self._client = None
+        try:
+            self._store.remove(f"{self._authority.folder}/account.json")
+        except CredentialError as exc:
+            raise AcmeError("account", str(exc)) from exc
+        return self._obtain(names, prover, clock)
+
+    def _obtain(self, names: Sequence[str], prover: Prover, clock: Clock) -> Credential:
         acme = self._open()
         assert self._network is not None
         meta = getattr(acme.directory, "meta", None)
