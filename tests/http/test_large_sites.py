@@ -184,6 +184,47 @@ def test_rfc9110_last_modified_comes_from_the_history(tmp_path: Path) -> None:
     assert found.last_modified == 1_000_000_000
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+@pytest.mark.parametrize("name", ["f", "f=g"])
+def test_a_history_runs_nothing_that_lies_in_it(tmp_path: Path, name: str) -> None:
+    """A site may be somebody else's: to look at it starts none of its programs."""
+    site, ran = tmp_path / "site", tmp_path / "ran"
+    site.mkdir()
+
+    def say(*words: str, given: str = "") -> str:
+        return subprocess.run(
+            ["git", "-C", str(site), *words], input=given, check=True, capture_output=True,
+            text=True,
+        ).stdout  # fmt: skip
+
+    say("init", "-q")
+    say("config", "user.name", "Nobody")
+    say("config", "user.email", "nobody@example.org")
+    (site / "a.txt").write_text("one")
+    say("add", ".")
+    say("commit", "-qm", "One")
+    head, _, rest = say("cat-file", "commit", "HEAD").partition("\n\n")
+    signature = "gpgsig -----BEGIN PGP SIGNATURE-----\n -----END PGP SIGNATURE-----"
+    signed = f"{head}\n{signature}\n\n{rest}"
+    commit = say("hash-object", "-t", "commit", "-w", "--stdin", given=signed)
+    say("update-ref", "HEAD", commit.strip())
+    program = site / ".git/program"
+    program.write_text(f"#!/bin/sh\necho $0 >> {ran}\ncat\n")
+    program.chmod(0o755)
+    hook = site / ".git/hooks/post-index-change"
+    hook.parent.mkdir(exist_ok=True)
+    hook.symlink_to(program)
+    say("config", "log.showSignature", "true")
+    for key in ("gpg.program", "core.fsmonitor", f"filter.{name}.clean", f"filter.{name}.process"):
+        say("config", key, str(program))
+    (site / ".git/info/attributes").write_text(f"*.txt filter={name}\n")
+    ran.unlink(missing_ok=True)
+    os.utime(site / "a.txt", (1, 1))
+    found = changes(site)
+    assert not ran.exists()
+    assert set(found) == ({"a.txt"} if name == "f" else set())
+
+
 def test_without_a_history_the_disk_says_when(tmp_path: Path) -> None:
     assert changes(write(tmp_path / "site")) == {}
 
