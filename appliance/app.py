@@ -345,6 +345,7 @@ class Appliance:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._told_to_end, number)
         loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
+        loop.add_signal_handler(signal.SIGUSR1, self._told_to_reopen)
 
     def _told_to_end(self, number: signal.Signals) -> None:
         if self._ended.is_set():
@@ -357,6 +358,10 @@ class Appliance:
         self._reload_wanted = True
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.get_running_loop().create_task(self._reload())
+
+    def _told_to_reopen(self) -> None:
+        for part in self._parts:
+            part.reopen()
 
     async def _reload(self) -> None:
         """Load until nobody has asked again meanwhile."""

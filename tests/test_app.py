@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -134,6 +134,14 @@ def serving(settings: Path, *arguments: str) -> Iterator[Running]:
         running._reader.join(PATIENCE)
         assert process.stdout is not None
         process.stdout.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another process does."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 # A run.
@@ -335,6 +343,37 @@ def refused(settings: Path, *arguments: str) -> str:
     with serving(settings, *arguments) as running:
         assert running.ended() == 1
         return running.lines[-1].rstrip()
+
+
+def test_sigusr1_opens_the_logs_again(tmp_path: Path) -> None:
+    """Both of them; `mv` and a signal is how they are rotated."""
+    more = '[http]\naccess_file = "access.log"\n[dns]\nquery_log = "query.log"\n'
+    with serving(write(tmp_path, more=more)) as running:
+        running.get("/before")
+        running.ask("before.example.org", "A")
+        until(lambda: b"/before" in (tmp_path / "access.log").read_bytes())
+        until(lambda: b"before" in (tmp_path / "query.log").read_bytes())
+        for name in ("access.log", "query.log"):
+            (tmp_path / name).rename(tmp_path / f"{name}.1")
+        running.process.send_signal(signal.SIGUSR1)
+        until(lambda: (tmp_path / "access.log").exists() and (tmp_path / "query.log").exists())
+        running.get("/after")
+        running.ask("after.example.org", "A")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.ended() == 0
+    for name in ("access.log", "query.log"):
+        assert "after" in (tmp_path / name).read_text()
+        assert "after" not in (tmp_path / f"{name}.1").read_text()
+
+
+def test_sigusr1_without_a_log_changes_nothing(tmp_path: Path) -> None:
+    """What rotates logs signals to whoever may have one."""
+    with serving(write(tmp_path)) as running:
+        running.wait_for("Ctrl-C ends it")
+        running.process.send_signal(signal.SIGUSR1)
+        assert running.get()[0] == 200
+        running.process.send_signal(signal.SIGTERM)
+        assert running.ended() == 0
 
 
 def test_a_card_that_is_not_there(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from appliance.commands import (
 EPILOG: Final = """\
 Without --link the stack runs inside the process and is offered on 127.0.0.1; no privilege needed.
 Signals: SIGINT and SIGTERM finish what has begun (a second one does not), SIGHUP loads site and
-zones again."""
+zones again, SIGUSR1 opens the logs again."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -149,6 +149,11 @@ class Authority(Part):
                 self._say(str(problem))
             told = problems
 
+    def reopen(self) -> None:
+        """Go on with a new query log."""
+        if self._log is not None:
+            self._log.reopen()
+
     def drain(self) -> None:
         """Close the streams; datagrams are answered until the stack ends."""
         super().drain()
@@ -161,7 +166,7 @@ class Authority(Part):
             task.cancel()
         await self.catalog.end()
         if self._log is not None:
-            self._log.close()
+            await self._log.close()
 
 
 def _endpoint(stack: Stack) -> Endpoint:

@@ -1,7 +1,8 @@
 """What every service of a running appliance is: a part that begins, reloads, drains and ends.
 
 The order of a life: `begin` once the stack runs; `reload` whenever the content was loaded again;
-`drain` when told to end, and `drained` until what had begun has finished; `end` in any case.
+`reopen` whenever logs were renamed; `drain` when told to end, and `drained` until what had begun
+has finished; `end` in any case.
 A part does nothing for a step that does not concern it. Imports asyncio's face of the stack.
 """
 
@@ -25,6 +26,9 @@ class Part:
 
     def reload(self, content: Content) -> None:
         """Serve this from now on; what is being answered is finished from the old."""
+
+    def reopen(self) -> None:
+        """Open files that are appended to again: they were renamed."""
 
     async def reloaded(self) -> None:
         """Return when what `reload` was given is served."""

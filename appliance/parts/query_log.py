@@ -43,7 +43,10 @@ class QueryLog:
         self._say = say
         self._lines: list[str] = []
         self._lost = 0
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        self._moved = False  # the file was renamed
+        self._full = False  # said that it cannot be written
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
 
@@ -140,16 +143,43 @@ class QueryLog:
         self._writing = loop.run_in_executor(None, self._put, lines)
 
     def _put(self, lines: list[str]) -> None:
+        data = memoryview("".join(line + "\n" for line in lines).encode())
         try:
-            self._file.write("".join(line + "\n" for line in lines))
-            self._file.flush()
-        except (OSError, ValueError) as error:
-            self._say(f"error: the query log: {error}")
+            while data:  # a disk that is nearly full takes a part
+                data = data[self._file.write(data) :]
+            self._full = False
+        except OSError as error:
+            if not self._full:
+                self._full = True
+                why = error.strerror
+                self._say(f"error: the query log {self._path}: {why}; lines are lost")
+        if self._moved:
+            self._moved = False
+            self._open_again()
 
-    def close(self) -> None:
+    def _open_again(self) -> None:
+        try:
+            file = self._path.open("ab", buffering=0)
+        except OSError as error:
+            why = error.strerror
+            self._say(f"error: the query log {self._path}: {why}; going on with the old file")
+            return
+        self._file.close()
+        self._file = file
+
+    def reopen(self) -> None:
+        """Open the path again before the next line: the file was renamed."""
+        self._moved = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._write()
+
+    async def close(self) -> None:
         """Write what waits, and let go of the file."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._writing is not None:
+            await self._writing
         self._put(self._lines)
         self._lines = []
         self._file.close()

@@ -8,8 +8,6 @@ are asked before the site.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -99,12 +97,15 @@ class Web(Part):
 
         file = LogFile(self._settings.access_file)
         self._log = AccessLog(file, form, truncate=self._settings.truncate_addresses)
-        with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread
-            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, file.reopen)
 
     def reload(self, content: Content) -> None:
         """Serve other sites."""
         self.hosting.current = _hosting(content)
+
+    def reopen(self) -> None:
+        """Go on with a new access log."""
+        if self._log is not None:
+            self._log.file.reopen()
 
     def drain(self) -> None:
         """Close idle connections, and the others after the answer they wait for."""

@@ -106,7 +106,7 @@ def test_the_query_log(tmp_path: Path, form: str) -> None:
         log.current.answer(question("ns1.corner.test."), peer=("192.0.2.7", 5))
         log.current.stream(question("no.corner.test.", "MX"), peer=("192.0.2.7", 5))
         log.current.answer(b"short", peer=("192.0.2.7", 5))
-        log.close()
+        await log.close()
 
     asyncio.run(scenario())
     lines = (tmp_path / "log").read_text().splitlines()
@@ -124,6 +124,41 @@ def test_the_query_log(tmp_path: Path, form: str) -> None:
         assert lines[1].split()[2:6] == ["tcp", "no.corner.test.", "MX", "noerror"]
     assert catalog.counters.logged == 3
     assert catalog.counters.by_type() == {"A": 1, "MX": 1}
+
+
+class OnlyCatalog:
+    """What a query log stands before."""
+
+    def __init__(self) -> None:
+        self.current = corner()
+
+
+def test_the_query_log_goes_on_in_a_new_file_when_its_own_was_renamed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        log = QueryLog(OnlyCatalog(), tmp_path / "log", "text", 1.0, lambda _line: None)
+        log.current.answer(question("ns1.corner.test."))
+        (tmp_path / "log").rename(tmp_path / "log.1")
+        log.reopen()
+        log.current.answer(question("no.corner.test."))
+        await log.close()
+
+    asyncio.run(scenario())
+    assert "ns1.corner.test." in (tmp_path / "log.1").read_text()
+    assert "no.corner.test." in (tmp_path / "log").read_text()
+
+
+def test_a_query_log_on_a_full_disk_is_told_once_and_ends_like_any(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    async def scenario() -> None:
+        log = QueryLog(OnlyCatalog(), Path("/dev/full"), "text", 1.0, said.append)
+        log.current.answer(question("ns1.corner.test."))
+        log.reopen()  # writes at once, or tries to
+        log.current.answer(question("ns1.corner.test."))
+        await log.close()
+
+    asyncio.run(scenario())
+    assert said == ["error: the query log /dev/full: No space left on device; lines are lost"]
 
 
 def test_whose_updates_are_forwarded(tmp_path: Path) -> None:
