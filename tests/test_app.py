@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -374,6 +375,31 @@ def test_sigusr1_without_a_log_changes_nothing(tmp_path: Path) -> None:
         assert running.get()[0] == 200
         running.process.send_signal(signal.SIGTERM)
         assert running.ended() == 0
+
+
+def test_the_query_log_has_what_came_over_tls_and_https(tmp_path: Path) -> None:
+    ports = {"https": free_port(), "dot": free_port()}
+    more = "".join(f"{name} = {port}\n" for name, port in ports.items())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with serving(write(tmp_path, more=f'{more}[dns]\nquery_log = "query.log"\n')) as running:
+        dot = int(running.wait_for(r"kdig @127\.0\.0\.1 -p (\d+)")[1])
+        https = int(running.wait_for(r"https://127\.0\.0\.1:(\d+)/")[1])
+        query = dns.message.make_query("tls.example.org", "A")
+        dns.query.tls(query, "127.0.0.1", PATIENCE, dot, ssl_context=context)
+        query = dns.message.make_query("https.example.org", "A")
+        web = http.client.HTTPSConnection("127.0.0.1", https, timeout=PATIENCE, context=context)
+        with contextlib.closing(web):
+            fields = {"Content-Type": "application/dns-message"}
+            web.request("POST", "/dns-query", query.to_wire(), fields)
+            assert web.getresponse().read()
+        running.process.send_signal(signal.SIGTERM)
+        assert running.ended() == 0
+    lines = [line.split()[1:] for line in (tmp_path / "query.log").read_text().splitlines()]
+    assert [line[:5] for line in lines] == [
+        ["10.0.0.1", "tls", "tls.example.org.", "A", "nxdomain"],
+        ["10.0.0.1", "https", "https.example.org.", "A", "nxdomain"],
+    ]
 
 
 def test_a_card_that_is_not_there(tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ class Authority(Part):
         self._reloading: set[asyncio.Task[None]] = set()
         self._latest: asyncio.Task[None] | None = None
         self._log: Any = None
+        self.holder: Any = self.catalog
+        """What protocols ask, once the part has begun: the catalog, or the query log before it."""
 
     async def begin(self, stack: Stack) -> None:
         """Listen for queries, and talk to other servers."""
@@ -79,6 +81,7 @@ class Authority(Part):
             self._log = holder = QueryLog(
                 self.catalog, dns.query_log, dns.query_log_format, dns.query_log_sample, self._say
             )
+        self.holder = holder
         self.servers.append(
             await stack.create_server(
                 lambda: DnsStreamProtocol(
@@ -106,7 +109,11 @@ class Authority(Part):
 
     def answer_http(self, message: bytes, address: str) -> bytes | None:
         """The answer to a message that came over HTTPS (RFC 8484)."""
-        return self.server.answer_http(message, (address, 0))
+        peer = (address, 0)
+        answer = self.server.answer_http(message, peer)
+        if self._log is not None:
+            self._log.answered(message, answer, "https", peer)
+        return answer
 
     def tell(self, zone: Zone) -> None:
         """Tell secondaries of a version that was not loaded; they get it whole."""

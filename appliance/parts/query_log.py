@@ -18,6 +18,7 @@ from typing import Any, Final
 from appliance.dns import names
 from appliance.dns.consts import HEADER_LEN, RCODE_NAMES
 from appliance.dns.datagrams import is_update
+from appliance.dns.edns import QUERIES_TLS
 from appliance.dns.errors import WireError
 from appliance.dns.names import end_of
 from appliance.dns.rrl import address_of
@@ -74,8 +75,7 @@ class QueryLog:
         answer: bytes | None = self._inner.current.answer(query, transport=transport, peer=peer)
         if answer is None and is_update(query):
             return None
-        if self._sample == 1 or self._random.random() < self._sample:
-            self._note(query, answer, transport, peer)
+        self.answered(query, answer, transport, peer)
         return answer
 
     def stream(
@@ -86,10 +86,14 @@ class QueryLog:
         answer = self._inner.current.stream(query, transport=transport, peer=peer)
         if answer is None and is_update(query):
             return None
-        if self._sample == 1 or self._random.random() < self._sample:
-            said = answer if isinstance(answer, bytes) or answer is None else b""
-            self._note(query, said, transport, peer)
+        said = answer if isinstance(answer, bytes) or answer is None else b""
+        self.answered(query, said, "tls" if transport == QUERIES_TLS else transport, peer)
         return answer
+
+    def answered(self, query: bytes, answer: bytes | None, transport: str, peer: Any) -> None:
+        """Note a question that was answered, if it is in the sample."""
+        if self._sample == 1 or self._random.random() < self._sample:
+            self._note(query, answer, transport, peer)
 
     def _note(self, query: bytes, answer: bytes | None, transport: str, peer: Any) -> None:
         if len(self._lines) >= WAITING:
@@ -176,6 +180,7 @@ class QueryLog:
 
     async def close(self) -> None:
         """Write what waits, and let go of the file."""
+        self._sample = 0.0  # datagrams are answered until the stack ends
         if self._timer is not None:
             self._timer.cancel()
         if self._writing is not None:

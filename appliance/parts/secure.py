@@ -119,7 +119,7 @@ class Secure(Part):
 
     def _dot_protocol(self, alpn: str | None) -> asyncio.Protocol:
         return DnsStreamProtocol(
-            self._authority.catalog, streams=self._authority.streams, kind="tls"
+            self._authority.holder, streams=self._authority.streams, kind="tls"
         )
 
     def _ask(self, query: bytes, address: str) -> bytes | None:
