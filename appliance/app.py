@@ -85,6 +85,13 @@ def _uvloop() -> ModuleType | None:
     return module
 
 
+def told(exc: Exception) -> str:
+    """What an error that was raised while starting says to people, with its file if it has one."""
+    why = getattr(exc, "strerror", None) or str(exc)
+    file = getattr(exc, "filename", None)
+    return f"{file}: {why}" if file else why
+
+
 def _leave_alone() -> None:
     """Let the collector work, but not walk, again and again, what was loaded and stays."""
     gc.unfreeze()  # the content before a reload may go now
@@ -182,7 +189,7 @@ class Appliance:
             try:
                 await self._begin()
             except (OSError, PortsError) as exc:  # LinkError is an OSError
-                raise StartError(getattr(exc, "strerror", None) or str(exc)) from exc
+                raise StartError(told(exc)) from exc
             self._listen_to_signals()
             self._introduce()
             self._settle_down()

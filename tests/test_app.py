@@ -423,6 +423,12 @@ def test_a_recording_that_cannot_be_written(tmp_path: Path) -> None:
     assert said == "appliance: cannot record to /nowhere/x.pcap: No such file or directory"
 
 
+@pytest.mark.parametrize("setting", ["[http]\naccess_file", "[dns]\nquery_log"])
+def test_a_log_that_cannot_be_written_is_named(setting: str, tmp_path: Path) -> None:
+    said = refused(write(tmp_path, more=f'{setting} = "/nowhere/x.log"\n'))
+    assert said == "appliance: /nowhere/x.log: No such file or directory"
+
+
 def test_two_services_on_one_port(tmp_path: Path) -> None:
     settings = write(tmp_path, more="[http]\nport = 53\n")
     assert refused(settings).startswith("appliance: TCP port 53 is in use")

@@ -119,6 +119,7 @@ class Certificates(Part):
         self._notes: list[str] = []
         self._task: asyncio.Task[None] | None = None
         self._keylog: Any = None
+        self._keylog_failed = False  # and said so
         if self.wanted:
             self.store.sweep()
             self._prepare()
@@ -389,9 +390,16 @@ class Certificates(Part):
     def _log_key(self, line: bytes) -> None:
         """The format of SSLKEYLOGFILE, to the file that the settings name."""
         path = self._settings.tls.keylog
-        if self._keylog is None and path is not None:
-            self._keylog = _open_secret(path)
-        self._keylog.write(line + b"\n")
+        assert path is not None
+        try:
+            if self._keylog is None:
+                self._keylog = _open_secret(path)
+            self._keylog.write(line + b"\n")
+            self._keylog_failed = False
+        except OSError as exc:  # this is called by OpenSSL, where nothing may be raised
+            if not self._keylog_failed:
+                self._keylog_failed = True
+                logger.warning("tls.keylog %s: %s; keys of sessions are lost", path, exc.strerror)
 
 
 def _nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import os
@@ -50,11 +51,14 @@ def clock() -> Clock:
 @pytest.fixture
 def make(tmp_path: Path, clock: Clock) -> Callable[..., Certificates]:
     def build(
-        *files: CertificateFiles, url: str = "http://example.org", ciphers: tuple[str, ...] = ()
+        *files: CertificateFiles,
+        url: str = "http://example.org",
+        ciphers: tuple[str, ...] = (),
+        keylog: Path | None = None,
     ) -> Certificates:
         settings = Settings(
             site=Site(base_url=url),
-            tls=Tls(state=tmp_path / "state", ciphers=ciphers),
+            tls=Tls(state=tmp_path / "state", ciphers=ciphers, keylog=keylog),
             certificate=files,
         )
         return Certificates(settings, clock=clock)
@@ -396,6 +400,27 @@ def test_suites_of_tls_12_are_those_of_the_settings(
     rig.shake(context=context)
     assert rig.client.get_cipher_name() == agreed
     assert rig.client.get_protocol_version_name() == "TLSv1.2"
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [("/dev/full", "No space left on device"), ("/nowhere/keys", "No such file or directory")],
+)
+def test_keys_of_sessions_that_cannot_be_written_are_told_once(
+    make: Callable[..., Certificates],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    path: str,
+    why: str,
+) -> None:
+    certificates = make(keylog=Path(path))
+    rig = Rig(monkeypatch, offered=certificates.contexts("https", ()))
+    rig.shake()
+    asyncio.run(certificates.end())
+    assert rig.client.get_protocol_version_name() == "TLSv1.3"
+    assert caplog.messages == [f"tls.keylog {path}: {why}; keys of sessions are lost"]
+    assert capsys.readouterr().err == ""  # where cffi tells of exceptions in callbacks
 
 
 def test_every_suite_that_may_be_named_exists() -> None:
