@@ -18,12 +18,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from appliance import __version__
-from appliance.commands import MISUSED
+from appliance.commands import INTERRUPTED, MISUSED
 
 COMMANDS: Final[Mapping[str, str]] = {
     "serve": "serve the site and the zones",
@@ -47,7 +48,18 @@ COMMANDS: Final[Mapping[str, str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; `arguments` are those of the process unless given."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal may know fewer letters than pages do, and names of files are any octets.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:  # while imports are under way, or a command has no use for it
+        return INTERRUPTED
+
+
+def _run(words: list[str]) -> int:
+    """Run the command that these words name."""
     named = next((word for word in words if not word.startswith("-")), "")
     parser = _parser(named)
     options = parser.parse_args(words)

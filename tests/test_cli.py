@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib
 import os
 import subprocess
 import sys
@@ -37,6 +38,33 @@ def test_misuse(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(words)
     assert ended.value.code == 2
     assert words[-1] in capsys.readouterr().err or "--lnik" in words
+
+
+def test_ctrl_c_at_any_moment_is_a_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also while a command is still being imported, as Python has raised it by itself."""
+
+    def interrupted(_name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    assert cli.main(["serve"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_that_knows_fewer_letters(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "zones").mkdir()
+    (tmp_path / "appliance.toml").write_text("")
+    (tmp_path / "site/über.md").write_text("no title")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "appliance", "check"],
+        capture_output=True, check=False, cwd=tmp_path, env=environment,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert rb"site/\xfcber.md:1: error: " in done.stdout
 
 
 @pytest.mark.parametrize("command", ["serve", "check"])

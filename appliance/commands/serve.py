@@ -9,7 +9,6 @@ from typing import Final
 
 from appliance.commands import (
     FAILED,
-    INTERRUPTED,
     MISUSED,
     OK,
     complain,
@@ -135,6 +134,4 @@ def run(options: argparse.Namespace) -> int:
     except StartError as exc:
         complain(str(exc))
         return FAILED
-    except KeyboardInterrupt:  # before the signals are the appliance's own
-        return INTERRUPTED
     return OK
