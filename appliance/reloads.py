@@ -102,10 +102,17 @@ class Reloads:
     def _begin(self) -> None:
         self._wanted = False
         self._number += 1
-        result = file_of(b"")
+        result = -1
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        try:
+            result = file_of(b"")
+            pid = os.fork()
+        except OSError as exc:
+            if result >= 0:
+                os.close(result)
+            self._family.say(f"not reloaded: {exc.strerror}; the old is served on")
+            return
         if not pid:
             code = 1
             try:

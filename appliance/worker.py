@@ -71,6 +71,7 @@ class Worker(Appliance):
         self._unwatch: Callable[[], None] | None = None
         self._flushing = False
         self._prepared: tuple[int, Content] | None = None
+        self._preparing = 0  # the number of the latest reload that is wanted
         self._tasks: set[asyncio.Task[None]] = set()
         self.others: dict[int, Counts] = {}
         """The latest counters of the followers, at the first worker."""
@@ -439,17 +440,21 @@ class Worker(Appliance):
             task = asyncio.get_running_loop().create_task(self._serve(number, content))
         else:
             self._prepared = None
+            if self._preparing == number:
+                self._preparing = 0
             return
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _prepare(self, number: int, fd: int) -> None:
+        self._preparing = number
         well = True
         try:
             content = await asyncio.get_running_loop().run_in_executor(
                 None, lambda: pickle.loads(blob_of(fd))  # noqa: S301 - from the supervisor
             )  # fmt: skip
-            self._prepared = number, replace(content, catalog=self._content.catalog)
+            if self._preparing == number:  # it was not given up meanwhile
+                self._prepared = number, replace(content, catalog=self._content.catalog)
         except Exception:
             logger.exception("worker %d cannot take what was loaded", self.index)
             well = False

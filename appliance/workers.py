@@ -102,7 +102,8 @@ class Supervisor:
         gc.collect()
         gc.freeze()
         for place in self.places:
-            self._fork(place)
+            if not self._ending:
+                self._fork(place)
         selector = selectors.DefaultSelector()
         selector.register(self._woken, selectors.EVENT_READ, self._signals)
         selector.register(self.post.fileno(), selectors.EVENT_READ, self._letters)
@@ -168,10 +169,27 @@ class Supervisor:
     def _fork(self, place: Place) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as exc:
+            self._not_forked(place, exc)
+            return
         if not pid:
             self._be_a_worker(place.index)
         place.pid, place.began, place.ready = pid, time.monotonic(), False
+
+    def _not_forked(self, place: Place, exc: OSError) -> None:
+        """There is no memory or no process to be had: later, as for one that died at once."""
+        if not self._all_ready:
+            self._failed = self._failed or f"worker {place.index}: {exc.strerror}"
+            self._end(signal.SIGTERM)
+            return
+        place.deaths += 1
+        pause = _pause(place.deaths + 1)
+        place.back_at = time.monotonic() + pause
+        self.family.say(
+            f"worker {place.index} cannot begin: {exc.strerror}; tried again in {pause:.1f} s"
+        )
 
     def _be_a_worker(self, index: int) -> NoReturn:
         """In the child: serve, and never return."""
@@ -236,7 +254,7 @@ class Supervisor:
             return
         now = time.monotonic()
         place.deaths = place.deaths + 1 if now - place.began < STEADY else 1
-        pause = 0.0 if place.deaths == 1 else min(PAUSE * 2 ** (place.deaths - 2), LONGEST_PAUSE)
+        pause = _pause(place.deaths)
         place.back_at = now + pause
         when = f" in {pause:.1f} s" if pause else ""
         self.family.say(
@@ -299,7 +317,7 @@ class Supervisor:
             if kind == "ready":
                 self._ready(rest[0])
             elif kind == "failed":
-                self._failed = self._failed or rest[1]
+                self._could_not_begin(*rest)
             elif kind == "reload":
                 self._reloads.soon()
             elif kind == "addressing":
@@ -308,6 +326,13 @@ class Supervisor:
                 self._replace_stuck(rest[0])
             elif kind in ("prepared", "served"):
                 self._reloads.answered(kind, *rest)
+
+    def _could_not_begin(self, index: int, why: str) -> None:
+        """Once all have begun it ends nothing: another tries again."""
+        if self._all_ready:
+            self.family.say(f"worker {index} cannot begin: {why}")
+        else:
+            self._failed = self._failed or why
 
     def _ready(self, index: int) -> None:
         place = self.places[index]
@@ -329,6 +354,12 @@ _SIGNALS: Final = (
 
 def _noted(_number: int, _frame: object) -> None:
     """The wake-up descriptor tells the loop."""
+
+
+def _pause(deaths: int) -> float:
+    """Seconds until another takes the place of one that died, so often one soon after another."""
+    # What is as good as for ever would be too large for a float after eight hours.
+    return 0.0 if deaths == 1 else min(PAUSE * 2 ** min(deaths - 2, 16), LONGEST_PAUSE)
 
 
 def _how(status: int) -> str:

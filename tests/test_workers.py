@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import gc
 import os
 import pickle
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from appliance.app import StartError
 from appliance.config import ConfigError, load
+from appliance.content import Content
 from appliance.dns import Catalog, Zone
 from appliance.dns.authority import Authority, Options
 from appliance.dns.reload import LoadedZones
@@ -24,6 +29,8 @@ from appliance.mesh import Mesh, Post, blob_of, file_of
 from appliance.parts.mirror import Mirror, Publisher, of_a_follower
 from appliance.reloads import Reload, Reloads
 from appliance.tls.contexts import TICKET_SECONDS
+from appliance.worker import Worker
+from appliance.workers import Supervisor
 
 ZONE = """$ORIGIN example.test.
 $TTL 60
@@ -191,6 +198,107 @@ def test_a_worker_that_dies_holds_up_no_reload(loading: Loading) -> None:
     assert loading.family.content.summary == "all of it"
     loading.loaded()  # the second; there is nobody to ask
     assert sum(line.startswith("reloaded") for line in loading.said) == 2
+
+
+def test_a_reload_that_cannot_be_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without memory for a child the old is served on, and the next one is begun."""
+    mesh, said = Mesh(1), list[str]()
+    family: Any = SimpleNamespace(content="old", say=said.append)
+    reloads = Reloads(family, Post(mesh, 1), lambda: {0}, lambda: None)
+    before = set(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "fork", no_memory)
+    reloads.soon()
+    assert said == ["not reloaded: Cannot allocate memory; the old is served on"]
+    assert not reloads.handing_over
+    assert set(os.listdir("/proc/self/fd")) == before
+    reloads.soon()
+    assert len(said) == 2
+    mesh.close()
+
+
+def no_memory() -> int:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    family: Any = SimpleNamespace(
+        count=2, supervisor=2, mesh=Mesh(2), queues=[], certificates=None, said=list[str]()
+    )
+    family.say = family.said.append
+    made = Supervisor(family)
+    yield made
+    made.close()
+
+
+def test_no_memory_for_a_worker_ends_no_other(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who takes the place of one that died comes later, and those that live serve on."""
+    family: Any = supervisor.family
+    monkeypatch.setattr(os, "fork", no_memory)
+    supervisor._all_ready = True
+    supervisor._go_on()
+    assert [place.pid for place in supervisor.places] == [0, 0]
+    assert family.said[0] == ("worker 0 cannot begin: Cannot allocate memory; tried again in 0.1 s")
+    wait = supervisor._wait()
+    assert wait is not None
+    assert 0 < wait <= 0.1
+    assert not supervisor._ending
+
+
+def test_a_worker_that_dies_all_night_ends_nothing(supervisor: Supervisor) -> None:
+    """Once in 30 seconds, and for longer than a float has room for what is doubled each time."""
+    supervisor._all_ready = True
+    place = supervisor.places[1]
+    for _ in range(1100):
+        place.pid, place.began = 4711, time.monotonic()
+        supervisor._died(place, 256)
+    assert place.back_at - time.monotonic() <= 30.0
+
+
+def test_no_memory_at_the_start_is_an_error(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fork", no_memory)
+    monkeypatch.setattr(supervisor, "_listen_to_signals", lambda: None)
+    with pytest.raises(StartError, match="worker 0: Cannot allocate memory"):
+        supervisor.run()
+    gc.unfreeze()
+
+
+def test_why_a_worker_could_not_begin_is_told_at_once(supervisor: Supervisor) -> None:
+    """And not made the reason of an end that is asked for later."""
+    family: Any = supervisor.family
+    supervisor._all_ready = True
+    Post(family.mesh, 1).send(2, "failed", 1, "TCP port 80 is in use")
+    supervisor._letters()
+    assert family.said == ["worker 1 cannot begin: TCP port 80 is in use"]
+    assert not supervisor._failed
+
+
+@pytest.mark.asyncio
+async def test_what_took_too_long_to_prepare_is_not_kept() -> None:
+    """A reload that was given up does not take the place of the one after it."""
+    worker: Any = object.__new__(Worker)
+    worker.index, worker._prepared, worker._preparing, worker._tasks = 0, None, 0, set()
+    sent: list[tuple[Any, ...]] = []
+    worker.post = SimpleNamespace(send=lambda *words: sent.append(words))
+    worker.family = SimpleNamespace(supervisor=1)
+    worker._content = Content(*["old"] * 2, *[()] * 5, 0)  # type: ignore[arg-type]
+    first, second = (
+        file_of(pickle.dumps(Content(text, None, *[()] * 5, 0)))  # type: ignore[arg-type]
+        for text in ("first", "second")
+    )
+    worker._reload_step("prepare", 1, first)
+    await asyncio.sleep(0)  # it has begun
+    worker._reload_step("drop", 1, -1)
+    await asyncio.gather(*worker._tasks)
+    assert worker._prepared is None
+    worker._reload_step("prepare", 2, second)
+    await asyncio.gather(*worker._tasks)
+    assert worker._prepared[0] == 2
+    assert worker._prepared[1].site == "second"
 
 
 def zone(serial: int, address: str) -> Zone:
