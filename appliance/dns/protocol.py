@@ -42,6 +42,9 @@ _LENGTH: Final = Struct("!H").pack
 
 MAX_TRANSFERS: Final = 4
 """Zone transfers under way in one stream; what is asked for behind them waits."""
+ANSWER_TIMEOUT: Final = 60.0
+"""Seconds that a stream is kept for the answer to an update, beyond those of an idle one: the disk
+may be slow, and a primary that is not there is followed by the next (`forward`)."""
 MAX_WAITING: Final = 100
 """Updates of one stream that wait for the disk; a client waits for the answer, mostly."""
 
@@ -306,6 +309,7 @@ class DnsStreamProtocol(asyncio.Protocol):
         self._waiting -= 1
         stream = self._transport
         if stream is not None and not stream.is_closing():
+            self._deadline = asyncio.get_running_loop().time() + self._idle_timeout
             stream.write(_LENGTH(len(answer)) + answer)
             asyncio.get_running_loop().call_soon(self._go_on)
 
@@ -351,6 +355,9 @@ class DnsStreamProtocol(asyncio.Protocol):
         if stream is None:
             return
         left = self._deadline - loop.time()
+        if self._waiting and left > -ANSWER_TIMEOUT:
+            # RFC 7766 §3, §6.2.3: idle is who waits for nothing.
+            left = max(left, self._idle_timeout)
         if left > 0:
             self._timer = loop.call_later(left, self._check_idle, loop)
             return

@@ -230,6 +230,42 @@ def test_idle_streams_are_closed(stream: Stream) -> None:
     assert stream.holder.current.counters.tcp_idle == 1
 
 
+def updating(monkeypatch: pytest.MonkeyPatch) -> tuple[Stream, list[Any]]:
+    """A stream whose server takes updates, and who waits for their answers."""
+    stream, answers = Stream(monkeypatch), list[Any]()
+    services: Any = SimpleNamespace(takes=lambda _opcode: True)
+    stream.holder.current = Catalog([ZONE], services=services)
+    stream.protocol._update = lambda _message, _peer, reply: answers.append(reply)
+    return stream, answers
+
+
+def test_rfc7766_6_2_3_who_waits_for_an_answer_is_not_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An update may wait for the disk, or for primaries that are not there one after the other."""
+    stream, answers = updating(monkeypatch)
+    update = A[:2] + b"\x28\0" + A[4:]
+    stream.loop.call_soon = lambda what: stream.loop.call_later(0.0, what)  # type: ignore[attr-defined]
+    stream.protocol.data_received(framed(update))
+    stream.loop.advance(25)
+    assert not stream.transport.closed
+    answers[0](update)
+    assert bytes(stream.transport.sent) == framed(update)
+    stream.loop.advance(9.9)
+    assert not stream.transport.closed
+    stream.loop.advance(0.2 + 10)
+    assert stream.transport.closed == "closed"
+
+
+def test_nobody_is_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, _ = updating(monkeypatch)
+    stream.protocol.data_received(framed(A[:2] + b"\x28\0" + A[4:]))
+    stream.loop.advance(65)
+    assert not stream.transport.closed
+    stream.loop.advance(15)
+    assert stream.transport.closed == "closed"
+
+
 def test_half_a_query_is_no_query(stream: Stream) -> None:
     for octet in framed(A)[:12]:
         stream.protocol.data_received(bytes((octet,)))
