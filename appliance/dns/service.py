@@ -508,9 +508,10 @@ class Service:
             await asyncio.wait([self._commits])
         for timer in self._writing.values():
             timer.cancel()
-        for kept in list(self.authority.kept.values()):
-            if kept.dirty and kept.journal is not None:
-                await self._write_zone(kept)
+        async with self._reloading:  # what is being written is not to be written twice
+            for kept in list(self.authority.kept.values()):
+                if kept.dirty and kept.journal is not None:
+                    await self._write_zone(kept)
         self._ended = True
         for task in list(self._tasks):
             task.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -409,3 +410,36 @@ def test_what_would_not_be_read_as_it_is_served_is_not_written(
 
 def broken(*_: object) -> None:
     raise KeyError
+
+
+def test_an_end_while_a_file_is_being_written_waits_for_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would take what was just written for somebody's edit, and read it again."""
+    begun, go_on = threading.Event(), threading.Event()
+    write = service.write_whole
+
+    def slow(path: Path, text: bytes) -> None:
+        write(path, text)
+        begun.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(service, "write_whole", slow)
+    add(rig, "b", "192.0.2.50")
+
+    async def run() -> None:
+        driver = Service(rig.server, random=Random(1), write_back=0.0)
+        await driver.begin()
+        while not begun.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        ending = asyncio.ensure_future(driver.end())
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        go_on.set()
+        await asyncio.wait_for(ending, 10)
+
+    asyncio.run(run())
+    assert rig.said == []
+    assert "192.0.2.50" in rig.path.read_text()
+    restart(rig)
+    assert (rig.zone.serial, rig.problems) == (8, [])
