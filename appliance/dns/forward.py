@@ -20,7 +20,7 @@ from struct import Struct
 from typing import Any, Final, cast
 
 from appliance.dns.consts import HEADER_LEN, OPCODE_UPDATE
-from appliance.dns.errors import WireError
+from appliance.dns.errors import LocalError, WireError
 from appliance.dns.prepared import QR
 from appliance.dns.secondary import Primary
 
@@ -92,7 +92,7 @@ async def carry(
         try:
             async with asyncio.timeout(PATIENCE):
                 transport, protocol = await connect(lambda: ForwardProtocol(message), primary)
-        except (OSError, TimeoutError) as error:
+        except (OSError, LocalError, TimeoutError) as error:
             failed(primary, str(error) or type(error).__name__)
             continue
         try:

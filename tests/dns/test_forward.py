@@ -36,7 +36,7 @@ from appliance.dns.authority import Authority, Options
 from appliance.dns.conversation import TransferProtocol
 from appliance.dns.forward import MAX_ANSWER, PATIENCE, ForwardProtocol
 from appliance.dns.policy import Policy, rule
-from appliance.dns.secondary import Primary
+from appliance.dns.secondary import Primary, Trust
 from appliance.dns.service import Service
 from appliance.dns.transfer import Grants
 from appliance.dns.updates import FORWARDED, Updates
@@ -255,6 +255,21 @@ def test_a_repeated_message_is_handed_on_once() -> None:
         await rig.settled()
         assert rig.heard == [wire, wire]
         assert len(rig.answers) == 3
+
+    run(scenario())
+
+
+def test_a_primary_that_is_reached_over_tls_alone_is_followed_by_the_next() -> None:
+    """Where there is no TLS."""
+
+    async def scenario() -> None:
+        rig = Rig()
+        secondary = rig.server.secondaries[ORIGIN]
+        secondary.primaries = (Primary("192.0.2.2", tls=Trust("ns.test")), *secondary.primaries)
+        rig.send(update())
+        await rig.settled()
+        assert rig.rcodes() == ["NOTAUTH"]
+        assert "192.0.2.2 port 53: there is no TLS here" in rig.said[0]
 
     run(scenario())
 
