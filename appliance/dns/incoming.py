@@ -22,7 +22,15 @@ from appliance.dns.consts import AXFR, HEADER_LEN, IN, IXFR, NOERROR, RCODE_NAME
 from appliance.dns.edns import keepalive, private_query
 from appliance.dns.errors import LocalError, SenselessError, WireError
 from appliance.dns.prepared import AA, QR, TC
-from appliance.dns.reader import WireRecord, check_rdata, last_record, name_at, record_at, sections
+from appliance.dns.reader import (
+    WireRecord,
+    check_rdata,
+    is_meta,
+    last_record,
+    name_at,
+    record_at,
+    sections,
+)
 from appliance.dns.serial import Difference, Record, is_newer, serial_of
 from appliance.dns.tsig import Key, Verifier, record_length, sign_query
 from appliance.dns.zone import ZoneBuilder
@@ -195,6 +203,8 @@ class Incoming:
             raise WireError(f"more than {MAX_RECORDS} records")
         if record.rclass != IN:
             raise WireError("a record of another class")
+        if is_meta(record.rtype):
+            raise WireError(f"a record of type {record.rtype}, which no zone has")
         check_rdata(record.rtype, record.rdata)
         soa = record.rtype == SOA
         plain = (record.owner, record.rtype, record.ttl, record.rdata)

@@ -143,6 +143,11 @@ def _names(message: bytes, start: int, end: int, before: int, count: int) -> byt
     return b"".join(parts)
 
 
+def is_meta(rtype: int) -> bool:
+    """RFC 6895 §3.1: types that no zone has."""
+    return rtype in (0, OPT) or 128 <= rtype <= 255
+
+
 def check_rdata(rtype: int, rdata: bytes) -> None:
     """Refuse rdata that no record of the type can have; WireError."""
     length = len(rdata)

@@ -34,7 +34,7 @@ from appliance.dns.consts import (
 from appliance.dns.edit import Edited, apply
 from appliance.dns.errors import WireError
 from appliance.dns.lookup import BESIDE_CNAME
-from appliance.dns.reader import Parts, WireRecord, check_rdata
+from appliance.dns.reader import Parts, WireRecord, check_rdata, is_meta
 from appliance.dns.serial import (
     Difference,
     Record,
@@ -125,11 +125,6 @@ def _prerequisites(zone: Zone, records: Iterable[WireRecord]) -> int:
     return NOERROR
 
 
-def _is_meta(rtype: int) -> bool:
-    """RFC 6895 §3.1: types that are never stored."""
-    return rtype in (0, 41) or 128 <= rtype <= 255
-
-
 def _prescan(zone: Zone, records: Iterable[WireRecord], allowed: Allowed) -> int:
     """RFC 2136 §3.4.1.3, and whether the one who asks may do all of it (§3.3)."""
     refused = False
@@ -137,7 +132,7 @@ def _prescan(zone: Zone, records: Iterable[WireRecord], allowed: Allowed) -> int
         name = record.owner.lower()
         if not names.is_below(name, zone.origin):
             return NOTZONE
-        meta = _is_meta(record.rtype)
+        meta = is_meta(record.rtype)
         if record.rclass == IN:
             if meta:
                 return FORMERR

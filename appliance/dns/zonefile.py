@@ -34,7 +34,7 @@ from appliance.dns.checks import check
 from appliance.dns.consts import AAAA, DNAME, MAX_TTL, NAME_FIELDS, SOA, A
 from appliance.dns.errors import LocalError, Problem, Severity, WireError, ZoneError
 from appliance.dns.lexer import Statement, generate_range, generate_text, statements
-from appliance.dns.reader import MAX_RDATA, check_rdata
+from appliance.dns.reader import MAX_RDATA, check_rdata, is_meta
 from appliance.dns.zone import Zone, ZoneBuilder, collector_paused
 
 MAX_DEPTH: Final = 8
@@ -272,8 +272,7 @@ class Reader:
                 rtype = dns.rdatatype.from_text(word)
             except (dns.exception.DNSException, ValueError):
                 raise _FaultError(f"unknown type {word}") from None
-            # RFC 6895 §3.1: QTYPEs and meta-types are never stored.
-            if rtype in (0, 41) or 128 <= rtype <= 255:
+            if is_meta(rtype):
                 raise _FaultError(f"{word} cannot stand in a zone")
             self._types[word] = rtype
         return rtype

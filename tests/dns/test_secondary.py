@@ -243,6 +243,19 @@ def test_rfc8945_every_change_on_the_way_is_noticed() -> None:
         primary.talk(None, None)
 
 
+@pytest.mark.parametrize("rtype", [0, 41, 128, 249, 250, 252, 255])
+def test_rfc6895_3_1_types_that_no_zone_has_are_not_taken(rtype: int) -> None:
+    """They would be answered, and the copy on the disk could not be read again."""
+    primary = PrimaryServer(version(9, "60 60 600", "x TYPE65281 \\# 1 00"), signed=False)
+    wire = (65281).to_bytes(2, "big") + b"\0\1"
+
+    def mutate(_number: int, message: bytes) -> bytes:
+        return message.replace(wire, rtype.to_bytes(2, "big") + b"\0\1")
+
+    with pytest.raises(WireError):
+        primary.talk(None, None, mutate)
+
+
 def test_any_octets_raise_nothing_but_wire_errors() -> None:
     primary = PrimaryServer(version(9, "7200 1800 1209600", *BIG[:50]), signed=False)
     random = Random(4)
