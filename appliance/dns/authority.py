@@ -357,8 +357,11 @@ class Authority:
         changes = {change.new[0].lower(): change for change in plan.changes}
         problems = list(plan.problems)
         fresh = {zone.origin: zone for zone in plan.zones}
-        for origin in [origin for origin in self.kept if origin not in fresh]:
+        gone = [origin for origin in self.kept if origin not in fresh]
+        for origin in gone:
             self._drop(origin)
+        if gone:
+            self._succeed(gone)
         for origin, zone in fresh.items():
             kept = self.kept.get(origin)
             if kept is None:
@@ -380,6 +383,19 @@ class Authority:
             kept.journal.close()
         self.options.transfers.histories.pop(origin, None)
         self.current.remove(origin)
+
+    def _succeed(self, origins: Iterable[bytes]) -> None:
+        """Zones whose files are gone may be somebody else's, whom we follow from now on."""
+        configured = {**self.options.secondaries, **self.options.catalogs}
+        for origin in origins:
+            if origin in configured:
+                self._follow(origin, configured[origin])
+                self.say(f"{names.to_text(origin)} has no file any more; it comes from its primary")
+        for origin in self.options.catalogs:
+            catalog = self.secondaries.get(origin)
+            if catalog is not None and catalog.zone is not None:
+                self._members(catalog.zone)
+        self.stirred()
 
     def reread(self, kept: Kept, zone: Zone) -> None:
         """The files of one zone were read again, since somebody else has changed them."""

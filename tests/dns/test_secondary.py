@@ -30,6 +30,7 @@ from appliance.dns import (
     copies,
     grant,
     incoming,
+    load_zones,
     names,
 )
 from appliance.dns.authority import Authority, Options
@@ -802,3 +803,37 @@ def test_why_a_conversation_failed_is_passed_on() -> None:
             await done
 
     asyncio.run(run())
+
+
+def test_a_zone_whose_file_is_gone_comes_from_its_primary(tmp_path: Path) -> None:
+    """As the settings say it, or a catalog; until then the file counted."""
+    catalog = b"\3cat\0"
+    for name, text in (("x.test", ""), ("a.test", ""), ("mine.test", "")):
+        head = "$TTL 60\n@ SOA ns h 1 60 60 600 1\n@ NS ns\nns A 192.0.2.1\n"
+        (tmp_path / f"{name}.zone").write_text(head + text)
+    said: list[str] = []
+    server = Authority(
+        Options(secondaries={NAME: (ONE,)}, catalogs={catalog: (TWO,)}),
+        random=Random(1),
+        say=said.append,
+    )
+    server.begin(load_zones(tmp_path))
+    member = names.from_text("a.test.")
+    server.take_over(server.secondaries[catalog], make(catalog, [member], 1), (), None)
+    assert list(server.secondaries) == [catalog]
+    stirred: list[bool] = []
+    server.stirred = lambda: stirred.append(True)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    loaded = load_zones(tmp_path)
+    server.install(server.plan(loaded, [kept.zone for kept in server.kept.values()]), loaded)
+    assert set(server.secondaries) == {catalog, NAME, member}
+    assert server.secondaries[member].primaries == (TWO,)
+    assert set(server.agenda.due(server.clock())) >= {
+        server.secondaries[NAME],
+        server.secondaries[member],
+    }
+    assert stirred
+    assert "x.test. has no file any more; it comes from its primary" in said
+    codes = [Reply(server.current.answer(question(f"{one}.test."))).rcode for one in ("x", "mine")]
+    assert codes == ["SERVFAIL", "REFUSED"]
