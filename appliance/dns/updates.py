@@ -291,7 +291,11 @@ class Updates:
             later = self.begin()
             for sizes in (later.sizes, batch.sizes):
                 for journal, size in sizes.values():
-                    journal.truncate(size)
+                    try:
+                        journal.truncate(size)
+                    except OSError:
+                        # What stays there would not lead to what comes next, so nothing does.
+                        journal.close()
             for step in (*batch.steps, *later.steps):
                 step.kept.staged = None
             for answer, reply in (*batch.replies, *later.replies):

@@ -300,6 +300,31 @@ def test_a_disk_that_fails_undoes_everything(rig: Rig) -> None:
     assert rig.ask("c.example.test.").rcode == "NXDOMAIN"
 
 
+def test_a_disk_that_does_not_even_take_things_back_ends_updates(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody is answered, and the zone is served and can be reloaded as before."""
+
+    def fails(_journal: Journal, _size: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    update = new()
+    update.add("b", 60, "A", "192.0.2.1")
+    answers = rig.send(update, sync=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "truncate", fails)
+        rig.sync(failed=True)
+    assert rcode(answers) == "SERVFAIL"
+    assert rig.ask("b.example.test.").rcode == "NXDOMAIN"
+    assert rcode(rig.send(update)) == "SERVFAIL"
+    (kept,) = rig.server.kept.values()
+    assert kept.staged is None
+    rig.path.write_text(ZONE.replace(" 7 7200", " 9 7200") + "person A 192.0.2.77\n")
+    loaded = load_zones(rig.path.parent)
+    rig.server.install(rig.server.plan(rig.server.unchanged(loaded), [kept.zone]), loaded)
+    assert rig.ask("person.example.test.").rcode == "NOERROR"
+
+
 def test_what_was_acknowledged_is_there_after_a_restart(rig: Rig) -> None:
     for number in range(1, 6):
         update = new()
