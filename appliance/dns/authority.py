@@ -268,8 +268,10 @@ class Authority:
     # Every change of a zone that is served.
 
     def _step(self, step: Step) -> None:
-        """A zone goes on by a difference."""
+        """A zone goes on by a difference, unless its file has gone meanwhile."""
         zone = step.edited.zone
+        if self.kept.get(zone.origin) is not step.kept:
+            return
         step.kept.zone = zone
         step.kept.dirty = True
         self.current.edit(step.edited)

@@ -325,6 +325,28 @@ def test_a_disk_that_does_not_even_take_things_back_ends_updates(
     assert rig.ask("person.example.test.").rcode == "NOERROR"
 
 
+def test_a_zone_that_goes_while_its_update_is_written_holds_up_no_other(rig: Rig) -> None:
+    other = rig.path.with_name("other.test.zone")
+    other.write_text(ZONE)
+    rig.start()
+    updates = [dns.update.UpdateMessage(name) for name in ("example.test.", "other.test.")]
+    answers = []
+    for update in updates:
+        update.add("b", 60, "A", "192.0.2.1")
+        answers.append(rig.send(update, sync=False))
+    batch = rig.server.commit()
+    assert batch is not None
+    Updates.sync(batch)
+    rig.path.unlink()
+    loaded = load_zones(rig.path.parent)
+    served = [kept.zone for kept in rig.server.kept.values()]
+    rig.server.install(rig.server.plan(rig.server.unchanged(loaded), served), loaded)
+    rig.server.committed(batch, False)
+    assert [rcode(answer) for answer in answers] == ["NOERROR", "NOERROR"]
+    assert rig.ask("b.other.test.").rcode == "NOERROR"
+    assert rig.ask("b.example.test.").rcode == "REFUSED"
+
+
 def test_what_was_acknowledged_is_there_after_a_restart(rig: Rig) -> None:
     for number in range(1, 6):
         update = new()
