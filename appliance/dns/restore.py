@@ -21,7 +21,7 @@ from appliance.dns.edit import apply_all, renumbered
 from appliance.dns.errors import LocalError, Problem
 from appliance.dns.journal import Journal, Mark, replay
 from appliance.dns.reload import forgotten
-from appliance.dns.serial import Difference, is_newer, successor
+from appliance.dns.serial import HALF, MASK, Difference, difference, is_newer, successor
 from appliance.dns.updates import Kept
 from appliance.dns.zone import Zone
 
@@ -73,6 +73,21 @@ def restore(
         journal.close()
         kept.journal = None
     return kept, ()
+
+
+def fold(zone: Zone, journal: Journal, read: Zone) -> None:
+    """Leave in a journal what leads from a file, as it was just `read`, to the zone that is served.
+
+    For a file that cannot be written back, whose journal would grow for ever. OSError, LocalError.
+    """
+    marks = [one for one in journal.entries() if isinstance(one, Mark) and one.there]
+    if marks and marks[-1].digest == read.digest:
+        serial = marks[-1].serial
+    else:
+        # What the file says alone was never served, so it gets a serial that nobody has.
+        serial = zone.serial - (HALF - 1) & MASK
+    change = difference(renumbered(read, serial), zone)
+    journal.rewrite([Mark(read.digest, serial, there=True), change])
 
 
 def _know(kept: Kept, entries: Sequence[Mark | Difference]) -> None:

@@ -38,6 +38,7 @@ from appliance.dns.journal import Mark
 from appliance.dns.notify import Notifier
 from appliance.dns.protocol import DnsNotifyProtocol
 from appliance.dns.reload import LoadedZones
+from appliance.dns.restore import fold
 from appliance.dns.secondary import Primary, Secondary
 from appliance.dns.serial import Difference
 from appliance.dns.updates import Answered, Kept, Updates
@@ -259,15 +260,32 @@ class Service:
         except (OSError, DnsError) as error:
             authority.say(f"error: {zone.name} cannot be written back: {error}")
             kept.dirty = False  # until the next update; the journal has everything
+            if kept.journal.bulky and kept.staged is None:
+                await self._fold(kept)
+
+    async def _fold(self, kept: Kept) -> None:
+        """Keep the journal of a file that cannot be written from growing for ever."""
+        zone, journal = kept.zone, kept.journal
+        assert journal is not None
+        with contextlib.suppress(OSError, DnsError):
+            read = await self._read(kept)
+            # Not if somebody has edited it: that would be undone.
+            if kept.staged is None and kept.zone is zone and read.digest == kept.digest:
+                fold(zone, journal, read)
 
     async def _read_again(self, kept: Kept) -> None:
+        zone = await self._read(kept)
+        if zone.origin == kept.zone.origin:
+            self.authority.reread(kept, zone)
+
+    @staticmethod
+    async def _read(kept: Kept) -> Zone:
+        """What a master file says now; OSError, ZoneError."""
         from appliance.dns.zonefile import read_file
 
         path = Path(kept.zone.files[0])
         loop = asyncio.get_running_loop()
-        zone = await loop.run_in_executor(None, lambda: read_file(path, root=path.parent))
-        if zone.origin == kept.zone.origin:
-            self.authority.reread(kept, zone)
+        return await loop.run_in_executor(None, lambda: read_file(path, root=path.parent))
 
     # Reload.
 

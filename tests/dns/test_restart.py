@@ -443,3 +443,68 @@ def test_an_end_while_a_file_is_being_written_waits_for_it(
     assert "192.0.2.50" in rig.path.read_text()
     restart(rig)
     assert (rig.zone.serial, rig.problems) == (8, [])
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_the_journal_of_a_file_that_cannot_be_written_is_bounded(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, touched: bool
+) -> None:
+    """A challenge that comes and goes leaves nothing, however often; what stays is kept."""
+
+    def refuse(path: Path, text: bytes) -> None:
+        raise OSError(30, os.strerror(30))
+
+    monkeypatch.setattr(service, "write_whole", refuse)
+    add(rig, "b", "192.0.2.50")
+    if touched:
+        write_back(rig)
+        rig.path.write_text(edited(7))
+        restart(rig)  # with a serial that is not the file's
+    (kept,) = rig.server.kept.values()
+    assert kept.journal is not None
+    kept.journal.limit = 3000
+    for number in range(100):
+        add(rig, "c", f"192.0.2.{number}")
+        update = new()
+        update.delete("c")
+        rig.send(update)
+        write_back(rig)
+        assert kept.journal.size < 4000
+    before = rig.zone.serial
+    restart(rig)
+    assert (rig.zone.serial, rig.problems) == (before, [])
+    assert rig.ask("b.example.test.").answer == ["b.example.test. A 192.0.2.50"]
+    assert rig.ask("c.example.test.").rcode == "NXDOMAIN"
+    wanted = "NOERROR" if touched else "NXDOMAIN"
+    assert rig.ask("person.example.test.").rcode == wanted
+    monkeypatch.undo()
+    write_back(rig)
+    assert "192.0.2.50" in rig.path.read_text()
+    restart(rig)
+    assert (rig.zone.serial, rig.problems) == (before, [])
+
+
+def test_an_edit_of_a_file_that_cannot_be_written_is_not_undone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what bounds its journal."""
+    (kept,) = rig.server.kept.values()
+    assert kept.journal is not None
+    kept.journal.limit = 100
+    add(rig, "b", "192.0.2.50")
+    read = service._rewritten
+
+    def edited_meanwhile(zone: Zone, digest: bytes) -> object:
+        found = read(zone, digest)
+        rig.path.write_text(edited(7))
+        return found
+
+    def refuse(path: Path, text: bytes) -> None:
+        raise OSError(30, os.strerror(30))
+
+    monkeypatch.setattr(service, "_rewritten", edited_meanwhile)
+    monkeypatch.setattr(service, "write_whole", refuse)
+    write_back(rig)
+    restart(rig)
+    assert rig.ask("b.example.test.").rcode == "NOERROR"
+    assert rig.ask("person.example.test.").rcode == "NOERROR"
