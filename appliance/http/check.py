@@ -228,15 +228,18 @@ class _Checker:
                 self._redirect(rule.path, Redirect(rule.target.encode(), rule.status))
 
     def _redirect(self, path: bytes, redirect: Redirect) -> None:
-        place = urlsplit(redirect.location.decode())
-        if place.netloc:
-            return
-        found = find(self.site, parse_target(b"GET", place.path.encode()))
-        if found is None:
-            message = (
-                f"the redirect of {path.decode('utf-8', 'replace')} leads nowhere: {place.path}"
-            )
-            self._tell("error", message, place.path, b"/_redirects")
+        where = redirect.location.decode()
+        try:
+            place = urlsplit(where)
+            if place.netloc:
+                return
+            if find(self.site, parse_target(b"GET", place.path.encode())) is not None:
+                return
+            where, why = place.path, "leads nowhere"
+        except (Refusal, ValueError) as error:
+            why = f"is of no use ({error})"
+        message = f"the redirect of {path.decode('utf-8', 'replace')} {why}: {where}"
+        self._tell("error", message, where, b"/_redirects")
 
 
 def _line(file: str, text: str) -> int:

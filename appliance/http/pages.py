@@ -110,9 +110,10 @@ def _front_matter(block: str, source: str, problems: list[Problem]) -> dict[str,
     def fault(line: int, message: str) -> None:
         problems.append(Problem(source, line, "error", message))
 
+    node: Any = None
     try:
         loader = _YamlLoader(block)
-        node: Any = loader.get_single_node()
+        node = loader.get_single_node()
         found = loader.construct_document(node) if node is not None else None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -120,6 +121,9 @@ def _front_matter(block: str, source: str, problems: list[Problem]) -> dict[str,
             mark.line + 2 if mark is not None else 1,
             f"front matter: {getattr(error, 'problem', None) or error}",
         )
+        return None
+    except ValueError as error:  # in the form of a date, or a number, and none
+        fault(_impossible(node), f"front matter: {error}")
         return None
     if not isinstance(found, dict):
         fault(1, "front matter: expected lines of the form `key: value`")
@@ -150,6 +154,16 @@ def _front_matter(block: str, source: str, problems: list[Problem]) -> dict[str,
         fault(lines.get("title", 1), "front matter: `title` is missing")
         right = False
     return meta if right else None
+
+
+def _impossible(node: Any) -> int:
+    """Return the line of the first value that cannot be what it looks like: 2014-13-01."""
+    for _, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        try:
+            _YamlLoader("").construct_document(value)
+        except ValueError:
+            return int(value.start_mark.line) + 2
+    return 1
 
 
 def _figure(

@@ -103,6 +103,20 @@ def test_style_sheets_and_redirects(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("/b/%zz", "is of no use (malformed percent-encoding)"),
+        ("/b/../../c", "is of no use (the path climbs out of the root)"),
+        ("https://[b]/c", "is of no use ('b' does not appear to be an IPv4 or IPv6 address)"),
+    ],
+)
+def test_a_redirect_to_what_is_no_target_is_told(tmp_path: Path, target: str, why: str) -> None:
+    assert check(tmp_path, _redirects=f"\n/a {target}\n") == [
+        ("_redirects", 2, "error", f"the redirect of /a {why}: {target}")
+    ]
+
+
 def test_the_project_s_own_site_is_in_order() -> None:
     root = Path(__file__).parents[2] / "site"
     loaded = load_site(

@@ -402,6 +402,23 @@ def test_a_page_whose_name_is_no_text_is_told_and_left_out(tmp_path: Path) -> No
     assert b"/\xff" not in loaded.site.resources
 
 
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("2014-13-01", "month must be in 1..12"),
+        ("2014-02-30", "day is out of range for month"),
+        ("2014-01-01T25:00:00Z", "hour must be in 0..23"),
+        ("0b_", "invalid literal for int()"),
+    ],
+)
+def test_a_value_that_cannot_be_is_told_with_its_line(make: Make, value: str, why: str) -> None:
+    loaded = make({"index.md": page(), "a.md": page(summary="x", date=value)})
+    [problem] = loaded.problems
+    assert (Path(problem.file).name, problem.line) == ("a.md", 4)
+    assert problem.message.startswith(f"front matter: {why}")
+    assert "/" in resources(loaded)
+
+
 def test_the_sitemap_lists_every_page(make: Make) -> None:
     """sitemaps.org protocol 0.9: absolute locations, dates where there are some."""
     loaded = make(
