@@ -142,7 +142,8 @@ def _redirect_rule(number: int, words: Sequence[str]) -> Rule:
         raise ValueError("expected: from to [status]")
     path, target = unquote(words[0]), words[1]
     status, forced = 301, False
-    if "=" in target and not target.startswith(("/", "http://", "https://")):
+    asks = "=" in target and not target.startswith(("/", "http://", "https://"))
+    if asks or "?" in words[0] or "#" in words[0]:
         raise ValueError("conditions on the query are not supported")
     if len(words) > 2:
         match = re.fullmatch(r"(\d{3})(!?)", words[2])
@@ -234,7 +235,7 @@ def parse_headers(text: str, file: str, problems: list[Problem]) -> HeaderRules:
         if line[0] not in " \t":
             current = []
             try:
-                found.rules.append((_compile(line.strip()), current))
+                found.rules.append((_compile(unquote(line.strip())), current))
             except ValueError as error:
                 fault(number, str(error))
             continue

@@ -207,7 +207,7 @@ class _Loader:
         """Return the text of one of the site's own files, and its name; "" if there is none."""
         path = self.root / name
         try:
-            return path.read_text("utf-8"), str(path)
+            return path.read_text("utf-8-sig"), str(path)
         except FileNotFoundError:
             pass
         except OSError as error:

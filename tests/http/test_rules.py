@@ -140,6 +140,7 @@ def test_rewrites_show_the_other_content(make: Make) -> None:
         ("/a /b soon", "unknown status"),
         ("/a /b 301 Country=de", "conditions"),
         ("/a id=:id /b/:id 301", "conditions on the query"),
+        ("/a?x=1 /b", "conditions on the query"),
         ("/a/*/b /c", "`*` may only come last"),
         ("/a /b/:splat", "`:splat` is not in the path"),
         ("/a/:x /b/:y", "`:y` is not in the path"),
@@ -210,6 +211,16 @@ def test_headers(make: Make) -> None:
     assert client.ask("GET /about", "If-None-Match: *")["x-page"] == "one"
     lost = client.ask("GET /lost")
     assert (lost.status, lost["x-frame-options"]) == (404, "DENY")
+
+
+def test_a_mark_of_the_editor_s_and_percent_encoding_are_understood(make: Make) -> None:
+    """A byte order mark is no part of the first path; both files name paths in the same way."""
+    headers = "\ufeff/%61bout\n  X-Page: one\n"
+    loaded = make(_headers=headers, _redirects="\ufeff/%6fld /about\n")
+    assert loaded.problems == ()
+    client = Client(site=loaded.site)
+    assert client.ask("GET /old")["location"] == "/about"
+    assert client.ask("GET /about")["x-page"] == "one"
 
 
 def test_rfc9110_5_3_what_cannot_be_a_list(make: Make) -> None:
