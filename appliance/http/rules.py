@@ -211,7 +211,7 @@ class HeaderRules:
         content_type = said.pop("content-type", ("", []))[1][-1:]
         cache_control = said.pop("cache-control", None)
         # RFC 9110 §5.3: a field said twice is a list, or in several lines if it is Set-Cookie.
-        lines = [
+        extra = [
             f"{name}: {value}\r\n"
             for key, (name, values) in said.items()
             for value in (values if key == "set-cookie" else [", ".join(values)])
@@ -220,7 +220,7 @@ class HeaderRules:
         return Presentation(
             content_type[0] if content_type else None,
             None if cache_control is None else ", ".join(cache_control[1]).encode(),
-            "".join(lines).encode(),
+            "".join(extra).encode(),
         )
 
 
