@@ -8,6 +8,7 @@ and a change between http and https.  Imports the standard library, `pages` and 
 from __future__ import annotations
 
 import datetime as dt
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from urllib.parse import urljoin, urlsplit
@@ -20,6 +21,8 @@ SITEMAP = "http://www.sitemaps.org/schemas/sitemap/0.9"
 XML_BASE = "{http://www.w3.org/XML/1998/namespace}base"
 # Entries in a feed: readers keep older ones themselves.
 MAX_ENTRIES = 30
+# XML 1.0 §2.2: what no document may hold, in whatever spelling; a terminal's output in a page does.
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 ET.register_namespace("", ATOM)
 
@@ -88,5 +91,8 @@ def sitemap(pages: Sequence[Page], base_url: str) -> bytes:
 
 def _serialise(root: ET.Element) -> bytes:
     ET.indent(root)
+    for element in root.iter():
+        if element.text is not None:
+            element.text = _NO_XML.sub("\ufffd", element.text)
     body: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return body + b"\n"

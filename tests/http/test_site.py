@@ -419,6 +419,16 @@ def test_a_value_that_cannot_be_is_told_with_its_line(make: Make, value: str, wh
     assert "/" in resources(loaded)
 
 
+def test_rfc4287_2_a_feed_is_xml_whatever_a_page_holds(make: Make) -> None:
+    """RFC 4287 §2: well-formed; XML 1.0 §2.2 has no control characters but three."""
+    body = "```\n\x1b[31mred\x1b[0m\x08\ufffe\n```\n"
+    loaded = make({"blog/a.md": page('"bell \\a"', body, date="2014-01-01")})
+    feed = ET.fromstring(content(loaded, "/blog/atom.xml"))
+    assert feed.findtext(f"{ATOM}entry/{ATOM}title") == "bell \ufffd"
+    text = feed.findtext(f"{ATOM}entry/{ATOM}content") or ""
+    assert "\ufffd[31mred\ufffd[0m\ufffd\ufffd" in text
+
+
 def test_the_sitemap_lists_every_page(make: Make) -> None:
     """sitemaps.org protocol 0.9: absolute locations, dates where there are some."""
     loaded = make(
