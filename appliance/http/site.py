@@ -497,12 +497,22 @@ class _Loader:
         for path in {rule.path, rule.path.rstrip(b"/") or b"/", rule.path.rstrip(b"/") + b"/"}:
             if isinstance(self.resources.get(path), Resource) and not rule.forced:
                 continue  # a file wins
-            if isinstance(found, Redirect) and found.path == path:
+            if self._comes_back(path, found):
+                if path == rule.path:
+                    self._problem(self.root / "_redirects", rule.line, "leads in a circle")
                 continue  # `/a/ /a`: the other spelling is what is meant
             if found is not None:
                 self.resources[path] = found
             else:
                 self.resources.pop(path, None)
+
+    def _comes_back(self, path: bytes, found: Resource | Redirect | None) -> bool:
+        """Say whether a path that leads there is led to itself again."""
+        seen = {path}
+        while isinstance(found, Redirect) and found.path not in seen:
+            seen.add(found.path)
+            found = self.resources.get(found.path)
+        return isinstance(found, Redirect)
 
 
 def _page_url(name: str) -> str:

@@ -120,6 +120,16 @@ def test_no_rule_leads_a_path_to_itself(make: Make, line: str, path: str) -> Non
     assert client.ask(f"GET {path}").status == 404
 
 
+@pytest.mark.parametrize("target", ["/index.html", "/index"])
+def test_a_rule_that_leads_in_a_circle_is_told(make: Make, target: str) -> None:
+    """`/index.html` leads to `/` already."""
+    loaded = make(_redirects=f"/ {target} 302!\n")
+    assert [(p.line, p.message) for p in loaded.problems] == [(1, "leads in a circle")]
+    assert Client(site=loaded.site).ask("GET /").status == 200
+    loaded = make(_redirects="/a /b\n/b /a\n")
+    assert [p.line for p in loaded.problems] == [2]
+
+
 def test_rewrites_show_the_other_content(make: Make) -> None:
     client = Client(site=make(_redirects=REDIRECTS).site)
     assert client.ask("GET /spa/x").body == b"<p>app"
