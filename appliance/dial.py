@@ -22,6 +22,9 @@ from appliance.tls.protocol import ClientStream
 
 DEADLINE: Final = 30.0
 """Seconds for a whole request, from looking the name up to the last octet."""
+ATTEMPT: Final = 8.0
+"""Seconds for one address, if there are others: one that does not answer at all must not keep them
+from being tried (RFC 8305 §5), and TCP itself would try for minutes."""
 MAX_BODY: Final = 1024 * 1024
 """Octets of a response: directories, orders and chains have a few thousand."""
 STREAM_LIMIT: Final = 64 * 1024
@@ -115,13 +118,15 @@ class Dialer:
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Try the host's addresses in turn."""
         trouble: OSError | None = None
-        for address in await self._resolver.addresses(host):
+        addresses = await self._resolver.addresses(host)
+        for address in addresses:
             try:
-                if scheme == "https":
-                    return await open_tls_connection(
-                        self._stack, address, port, name=host, context=self._context
-                    )
-                return await self._stack.open_connection(address, port)
+                async with asyncio.timeout(ATTEMPT if address != addresses[-1] else None):
+                    if scheme == "https":
+                        return await open_tls_connection(
+                            self._stack, address, port, name=host, context=self._context
+                        )
+                    return await self._stack.open_connection(address, port)
             except TlsError:
                 raise
             except OSError as exc:
