@@ -42,8 +42,8 @@ logger = logging.getLogger("appliance.tls")
 LOOK: Final = 2.0
 """Seconds between two looks at certificate files: three `stat`s, and nobody waits long."""
 RETRY: Final = 60.0
-"""Seconds until a local authority that could not be had is tried again: a disk that was full or
-read-only, a clock that was wrong, a file that its owner has mended or removed meanwhile."""
+"""Seconds until what could not be had is tried again, though no file has changed: a disk that was
+full or read-only, a clock that was wrong, a file that its owner has mended or removed meanwhile."""
 RENEW_AT: Final = 2 / 3
 """Fraction of its life after which a certificate is renewed; the rest is for failures."""
 CA_PATH: Final = b"/local-ca.crt"
@@ -228,10 +228,8 @@ class Certificates(Part):
 
     def _try_local_again(self, held: Held, now: dt.datetime) -> bool:
         """Have the authority that could not be had before; False if it still cannot."""
-        if self.makes and held.error_at is not None:
-            waited = (now - held.error_at).total_seconds()
-            if 0 <= waited < RETRY:
-                return False
+        if self.makes and not _is_due(held, now):
+            return False
         told = len(self._notes)
         try:
             self.authority = self._open_authority(held.names, now)
@@ -277,14 +275,14 @@ class Certificates(Part):
         new = False
         for index, (files, held, seen) in enumerate(self._files):
             state = (_state(files.chain), _state(files.key))
-            if state == seen:
+            if state == seen and not (held.error and _is_due(held, now)):
                 continue
             self._files[index] = (files, held, state)
             try:
                 held.credential = read_files(files.chain, files.key, now)
             except CredentialError as exc:
                 held.failed(str(exc), now)
-                if held.credential is not None:
+                if held.credential is not None and state != seen:
                     logger.warning("certificate refused, the old one stays: %s", exc)
             else:
                 if seen is not None:
@@ -304,8 +302,9 @@ class Certificates(Part):
 
     def reload(self, content: Content) -> None:
         """Look at once, without waiting for the next round."""
-        if self._local is not None:
-            self._local.error_at = None
+        for held in self.held():
+            if held not in self.acquired:
+                held.error_at = None
         self.look()
 
     def turn(self) -> None:
@@ -433,6 +432,11 @@ def _canonical(name: str) -> str:
         return str(ipaddress.ip_address(name))
     except ValueError:
         return name.lower().rstrip(".").encode("idna").decode()
+
+
+def _is_due(held: Held, now: dt.datetime) -> bool:
+    """Whether what failed may be tried again: what was wrong may be the clock, or who may read."""
+    return held.error_at is None or not 0 <= (now - held.error_at).total_seconds() < RETRY
 
 
 def _state(path: Path | None) -> object:

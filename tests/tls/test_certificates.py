@@ -338,6 +338,27 @@ def test_files_that_are_mended_later_are_offered(
     assert contexts.choose(Hello("example.org"))
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_files_are_tried_again_when_it_was_the_clock(
+    make: Callable[..., Certificates], tmp_path: Path, clock: Clock, told: bool
+) -> None:
+    """A machine learns the time a moment after its start; no file changes by that."""
+    files = put(tmp_path, NOW, 1)  # good from an hour before that on, less five minutes
+    clock.now = NOW - dt.timedelta(minutes=65, seconds=10)
+    certificates = make(files)
+    assert "by this machine's clock" in certificates.held()[0].error
+    clock.now += dt.timedelta(seconds=30)
+    certificates.look()
+    assert not certificates.ready
+    if told:
+        certificates.reload(cast("Content", None))
+    else:
+        clock.now += dt.timedelta(seconds=31)
+        certificates.look()
+    assert certificates.ready
+    assert certificates.held()[0].error == ""
+
+
 @pytest.mark.asyncio
 async def test_whoever_begins_late_looks_at_once(
     make: Callable[..., Certificates], clock: Clock
