@@ -41,12 +41,13 @@ STATUSES = REDIRECTS | {200, 404, 410}
 _PLACEHOLDER = re.compile(r":([A-Za-z][A-Za-z0-9_]*)")
 _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 _FIELD_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
-# What the server itself has to get right, for the message to end where it says.
+# What the server itself has to get right, for the message to end where it says; of a connection's
+# own fields HTTP/2 has none (RFC 9113 §8.2.2).
 _OURS = frozenset(
     {
         "accept-ranges", "connection", "content-encoding", "content-length", "content-range",
-        "date", "etag", "last-modified", "server", "te", "trailer", "transfer-encoding", "upgrade",
-        "vary",
+        "date", "etag", "http2-settings", "keep-alive", "last-modified", "proxy-connection",
+        "server", "te", "trailer", "transfer-encoding", "upgrade", "vary",
     }
 )  # fmt: skip
 
@@ -265,4 +266,7 @@ def _field(line: str) -> tuple[str, str | None]:
         raise ValueError(f"`{name}` is not a field name")
     if name.lower() in _OURS:
         raise ValueError(f"`{name}` is the server's to say")
+    if name.lower() == "strict-transport-security":
+        # RFC 6797 §7.2: never over plain HTTP, which serves the same files.
+        raise ValueError(f"`{name}` is said by the setting tls.hsts, where it may be")
     return name, value

@@ -258,6 +258,8 @@ def test_rfc9110_5_3_what_cannot_be_a_list(make: Make) -> None:
         ("/a\n  X: a\x01b\n", 2, "Name: value"),
         ("/a\n  Content-Length: 5\n", 2, "the server's to say"),
         ("/a\n  ! ETag\n", 2, "the server's to say"),
+        ("/a\n  Keep-Alive: timeout=5\n", 2, "the server's to say"),
+        ("/a\n  Strict-Transport-Security: max-age=1\n", 2, "tls.hsts"),
         ("a\n  X: y\n", 1, "begins with /"),
     ],
 )
