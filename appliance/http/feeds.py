@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from urllib.parse import urljoin, urlsplit
 
 from appliance.http.pages import Page
@@ -21,6 +21,8 @@ SITEMAP = "http://www.sitemaps.org/schemas/sitemap/0.9"
 XML_BASE = "{http://www.w3.org/XML/1998/namespace}base"
 # Entries in a feed: readers keep older ones themselves.
 MAX_ENTRIES = 30
+# URLs in a sitemap: sitemaps.org, "Using Sitemap index files".
+MAX_URLS = 50_000
 # XML 1.0 §2.2: what no document may hold, in whatever spelling; a terminal's output in a page does.
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -77,11 +79,24 @@ def atom(pages: Sequence[Page], *, title: str, author: str, base_url: str, secti
     return _serialise(feed)
 
 
-def sitemap(pages: Sequence[Page], base_url: str) -> bytes:
-    """Make the sitemap of all pages."""
+def sitemaps(pages: Sequence[Page], base_url: str) -> Iterator[tuple[str, bytes]]:
+    """Make the sitemap of all pages, or an index and its parts: URLs and documents."""
+    ordered = sorted(pages, key=lambda page: page.url)
+    if len(ordered) <= MAX_URLS:
+        yield "/sitemap.xml", _sitemap(ordered, base_url)
+        return
+    index = ET.Element("sitemapindex", xmlns=SITEMAP)
+    for start in range(0, len(ordered), MAX_URLS):
+        url = f"/sitemap-{start // MAX_URLS + 1}.xml"
+        ET.SubElement(ET.SubElement(index, "sitemap"), "loc").text = urljoin(base_url, url)
+        yield url, _sitemap(ordered[start : start + MAX_URLS], base_url)
+    yield "/sitemap.xml", _serialise(index)
+
+
+def _sitemap(pages: Sequence[Page], base_url: str) -> bytes:
     root = ET.Element("urlset", xmlns=SITEMAP)
     home = urljoin(base_url, "/").removesuffix("/")
-    for page in sorted(pages, key=lambda page: page.url):
+    for page in pages:
         url = ET.SubElement(root, "url")
         ET.SubElement(url, "loc").text = home + page.url
         if page.updated or page.date:

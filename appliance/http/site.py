@@ -430,9 +430,8 @@ class _Loader:
                 url = f"/{section}/atom.xml"
                 self._put(url, self._document(url, body, "feed.atom"), "the Atom feed")
         if b"/sitemap.xml" not in self.planned:
-            body = feeds.sitemap(self.pages, self.base_url)
-            url = "/sitemap.xml"
-            self._put(url, self._document(url, body, url), "the sitemap")
+            for url, body in feeds.sitemaps(self.pages, self.base_url):
+                self._put(url, self._document(url, body, url), "the sitemap")
 
     def _security(self, security: Security) -> None:
         faults = security.faults(self.today)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.http import feeds
 from appliance.http.check import check_site
 from appliance.http.largefile import LargeFile
 from appliance.http.representation import Redirect, Resource
@@ -447,6 +448,26 @@ def test_the_sitemap_lists_every_page(make: Make) -> None:
         for url in root.findall(f"{space}url")
     }
     assert found == {"https://example.org/": None, "https://example.org/blog/a": "2014-01-01"}
+
+
+def test_a_sitemap_that_would_be_too_long_has_parts(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sitemaps.org: no more than 50,000 URLs in one; an index names several."""
+    assert feeds.MAX_URLS == 50_000
+    monkeypatch.setattr(feeds, "MAX_URLS", 2)
+    loaded = make({f"{name}.md": page() for name in "abcde"})
+    space = "{http://www.sitemaps.org/schemas/sitemap/0.9}"
+    index = ET.fromstring(content(loaded, "/sitemap.xml"))
+    assert index.tag == f"{space}sitemapindex"
+    parts = [part.text or "" for part in index.iter(f"{space}loc")]
+    assert parts == [f"https://example.org/sitemap-{number}.xml" for number in (1, 2, 3)]
+    found = []
+    for part in parts:
+        root = ET.fromstring(content(loaded, part.removeprefix("https://example.org")))
+        assert root.tag == f"{space}urlset"
+        found += [location.text for location in root.iter(f"{space}loc")]
+    assert found == [f"https://example.org/{name}" for name in "abcde"]
 
 
 def test_the_project_s_own_site_loads_without_a_problem() -> None:
