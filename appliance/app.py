@@ -165,6 +165,7 @@ class Appliance:
         self._ended: asyncio.Event = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         self._reload_wanted = False
+        self._begun = False
 
     def _authority(self) -> Authority:
         """The name server; raises OptionsError."""
@@ -186,13 +187,18 @@ class Appliance:
         """Begin, say so, serve until told to end, and end."""
         async with contextlib.AsyncExitStack() as whole:
             whole.push_async_callback(self._end)
+            self._listen_to_signals()
             try:
-                await self._begin()
+                await self._begin_until_told()
             except (OSError, PortsError) as exc:  # LinkError is an OSError
                 raise StartError(told(exc)) from exc
-            self._listen_to_signals()
+            if self._ended.is_set():
+                return
             self._introduce()
             self._settle_down()
+            self._begun = True
+            if self._reload_wanted:
+                self._told_to_reload()
             await self._ended.wait()
             await self._drain()
 
@@ -214,6 +220,18 @@ class Appliance:
         _leave_alone()
 
     # Beginning.
+
+    async def _begin_until_told(self) -> None:
+        """Begin, or give up when told to end: an address may be waited for for long."""
+        beginning = asyncio.create_task(self._begin())
+        ended = asyncio.create_task(self._ended.wait())
+        try:
+            await asyncio.wait((beginning, ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+            beginning.cancel()  # which does nothing to one that is done
+            with contextlib.suppress(asyncio.CancelledError):
+                await beginning
 
     async def _begin(self) -> None:
         net = self.settings.net
@@ -363,6 +381,8 @@ class Appliance:
 
     def _told_to_reload(self) -> None:
         self._reload_wanted = True
+        if not self._begun:
+            return  # as soon as there is something to serve it
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.get_running_loop().create_task(self._reload())
 
@@ -392,7 +412,11 @@ class Appliance:
         if content.site_errors:
             self._say(f"not reloaded: {plural(content.site_errors, 'error')}; the old is served on")
             return
-        await self._serve_now(content)
+        try:
+            await self._serve_now(content)
+        except Exception:
+            logger.exception("reloaded, but not everything that was loaded is served")
+            return
         self._say(f"reloaded in {time.monotonic() - began:.2f} s: {content.summary}")
 
     async def _serve_now(self, content: Content) -> None:

@@ -6,6 +6,7 @@ What programs of others see of it is in tests/interop.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import os
@@ -28,7 +29,10 @@ import dns.query
 import pytest
 
 from appliance import banner, cli, config
+from appliance.app import Appliance
 from appliance.content import Size, load_content
+from appliance.net.vif.pair import pair
+from appliance.parts.base import Part
 from appliance.settings import Settings
 from tests.ports import free_port
 
@@ -263,6 +267,80 @@ def test_a_download_under_way_is_finished_first(tmp_path: Path) -> None:
         assert size > 256 * 40_000
         assert running.ended() == 0
         assert "cut off" not in running.said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_it_loads(number: signal.Signals, tmp_path: Path) -> None:
+    """PID 1 of a container hears of no signal without a handler (signal(7), pid_namespaces(7))."""
+    settings = tmp_path / "appliance.toml"
+    os.mkfifo(settings)
+    with serving(settings) as running:
+        writer = os.open(settings, os.O_WRONLY)  # it has come to read it
+        for harmless in (signal.SIGHUP, signal.SIGUSR1):
+            running.process.send_signal(harmless)
+        running.process.send_signal(number)
+        assert running.ended() == 128 + number
+        os.close(writer)
+
+
+def silent_tap(folder: Path) -> Path:
+    """Settings of a tap that nobody lends an address on."""
+    return write(folder, more='[net]\nlink = "tap:om-nobody"\nwait = 60\nipv6 = "off"\n')
+
+
+def test_a_signal_ends_it_while_it_looks_for_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, with status 0; and one that comes while it begins loads again when it has begun."""
+    monkeypatch.setattr("appliance.app.open_cable", lambda *_: (pair()[0], None))
+    loaded: list[object] = []
+
+    async def scenario() -> None:
+        settings = config.load(silent_tap(tmp_path))
+        settings = settings.model_copy(update={"tls": settings.tls.model_copy(
+            update={"port": 0, "dot_port": 0})})  # fmt: skip
+        looking = asyncio.Event()
+
+        def say(line: str) -> None:
+            if "looking for an address" in line:
+                looking.set()
+
+        made = Appliance(settings, say, load=lambda *_, **__: loaded.append(1))
+        running = asyncio.create_task(made.run())
+        await looking.wait()
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(0.05)
+        await asyncio.wait_for(running, PATIENCE)
+
+    asyncio.run(scenario())
+    assert not loaded  # there was nothing yet that could have served it
+
+
+def test_a_reload_that_a_part_cannot_take_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the next one is done all the same."""
+
+    async def scenario() -> None:
+        settings = config.load(write(tmp_path, more="[tls]\nport = 0\ndot_port = 0\n"))
+        made = Appliance(settings, said.append)
+        made._begun = True
+
+        def fails(_content: object) -> None:
+            raise OSError("no more descriptors")
+
+        made._parts = [Part(), Part()]
+        made._parts[1].reload = fails  # type: ignore[method-assign]
+        for _ in range(2):
+            made._told_to_reload()
+            assert made._reloading is not None
+            await made._reloading
+
+    said: list[str] = []
+    asyncio.run(scenario())
+    assert caplog.text.count("reloaded, but not everything") == 2
+    assert not any(line.startswith("reloaded in") for line in said)
 
 
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:

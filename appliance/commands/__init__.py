@@ -65,7 +65,8 @@ class Interrupted(BaseException):
         super().__init__(signal.Signals(number).name)
 
 
-def _interrupt(number: int, _: object) -> None:
+def interrupt(number: int, _: object) -> None:
+    """Handle a signal that ends a command: raise Interrupted."""
     raise Interrupted(number)
 
 
@@ -80,7 +81,7 @@ def of_images(work: Callable[[], int], kept: str = "") -> int:
     from appliance.image.tools import SIGNALS
 
     before = {
-        number: signal.signal(number, _interrupt)
+        number: signal.signal(number, interrupt)
         for number in SIGNALS
         if signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import signal
 from pathlib import Path
 from typing import Final
 
@@ -11,8 +12,10 @@ from appliance.commands import (
     FAILED,
     MISUSED,
     OK,
+    Interrupted,
     complain,
     config_path,
+    interrupt,
     overrides,
     say,
     settings_arguments,
@@ -111,6 +114,26 @@ class _OfLink(argparse.Action):
 
 def run(options: argparse.Namespace) -> int:
     """Serve."""
+    # PID 1 of a container hears of no signal without a handler; and what is loaded just now need
+    # not be loaded again.
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in (
+            (signal.SIGTERM, interrupt),
+            (signal.SIGHUP, signal.SIG_IGN),
+            (signal.SIGUSR1, signal.SIG_IGN),
+        )
+    }
+    try:
+        return _serve(options)
+    except (Interrupted, KeyboardInterrupt) as exc:  # before the signals are the appliance's own
+        return getattr(exc, "status", INTERRUPTED)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _serve(options: argparse.Namespace) -> int:
     from appliance.config import ConfigError, load
 
     path = config_path(options)
