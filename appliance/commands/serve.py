@@ -10,6 +10,7 @@ from typing import Final
 
 from appliance.commands import (
     FAILED,
+    INTERRUPTED,
     MISUSED,
     OK,
     Interrupted,
