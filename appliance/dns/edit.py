@@ -16,7 +16,17 @@ from appliance.dns import names
 from appliance.dns.consts import DNAME, NS, RRSIG, SOA
 from appliance.dns.errors import LocalError
 from appliance.dns.serial import Difference, Record, soa_record, with_serial
-from appliance.dns.zone import Node, RRset, Zone, attach, canonical, is_signed
+from appliance.dns.zone import (
+    MANY,
+    MAX_SET,
+    Node,
+    RRset,
+    Zone,
+    attach,
+    canonical,
+    is_signed,
+    too_many,
+)
 
 
 class Edited(NamedTuple):
@@ -69,6 +79,8 @@ class _Editor:
         self.touched: set[bytes] = set()
         """Names of records that went or came."""
         self.serial = zone.serial
+        self.forms: dict[tuple[bytes, int], set[bytes]] = {}
+        """Canonical rdata of sets with at least `MANY` records, by name and type."""
 
     def take(self, change: Difference) -> None:
         """Go on by a difference; LocalError, after which nothing is of use."""
@@ -150,6 +162,9 @@ class _Editor:
             if self.lenient:
                 return
             raise LocalError(f"{names.to_text(owner)} has no such record of type {rtype}")
+        forms = self.forms.get((name, rtype))
+        if forms is not None:
+            forms.discard(form)
         rrsets = self._own(name).rrsets
         if left:
             rrsets[rtype] = RRset(rtype, rrset.ttl, left, rrset.where)
@@ -169,14 +184,28 @@ class _Editor:
         if rrset is None:
             node.rrsets[rtype] = RRset(rtype, ttl, (rdata,))
         else:
-            form = canonical(rtype, rdata)
-            if any(canonical(rtype, one) == form for one in rrset.rdatas):
+            if self._is_there(name, rrset, canonical(rtype, rdata)):
                 if not self.lenient:
                     raise LocalError(f"{names.to_text(owner)} has this record already")
                 return
+            if len(rrset.rdatas) >= MAX_SET:
+                raise too_many(owner)
             # RFC 2181 §5.2: one TTL for all; the newcomer's is what is meant now.
             node.rrsets[rtype] = RRset(rtype, ttl, (*rrset.rdatas, rdata), rrset.where)
         self.records += 1
+
+    def _is_there(self, name: bytes, rrset: RRset, form: bytes) -> bool:
+        """Whether a set has a record; it is to get it if it has not."""
+        rtype = rrset.rtype
+        if len(rrset.rdatas) < MANY:
+            self.forms.pop((name, rtype), None)
+            return any(canonical(rtype, one) == form for one in rrset.rdatas)
+        forms = self.forms.get((name, rtype))
+        if forms is None:
+            forms = self.forms[name, rtype] = {canonical(rtype, one) for one in rrset.rdatas}
+        there = form in forms
+        forms.add(form)
+        return there
 
     def _grow(self, name: bytes, owner: bytes) -> None:
         """A new node and the empty non-terminals that lead to it."""

@@ -32,7 +32,7 @@ from appliance.dns.consts import (
     YXRRSET,
 )
 from appliance.dns.edit import Edited, apply
-from appliance.dns.errors import WireError
+from appliance.dns.errors import LocalError, WireError
 from appliance.dns.lookup import BESIDE_CNAME
 from appliance.dns.reader import Parts, WireRecord, check_rdata, is_meta
 from appliance.dns.serial import (
@@ -76,7 +76,10 @@ def decide(zone: Zone, message: Parts, allowed: Allowed, today: int) -> Outcome:
     change = draft.difference(today)
     if change is None:
         return Outcome(NOERROR, None, None)
-    edited = apply(zone, change)
+    try:
+        edited = apply(zone, change)
+    except LocalError:
+        return Outcome(REFUSED, None, None)  # a set that is too large
     if _is_ill(edited):
         return Outcome(REFUSED, None, None)
     return Outcome(NOERROR, change, edited)

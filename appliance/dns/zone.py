@@ -22,10 +22,13 @@ from typing import Final
 
 from appliance.dns import names
 from appliance.dns.consts import DNAME, NAME_FIELDS, NS, RRSIG, SOA
-from appliance.dns.errors import Problem
+from appliance.dns.errors import LocalError, Problem
 
-_MANY: Final = 8
+MANY: Final = 8
 """Records from which an RRset under construction looks for duplicates in a set."""
+MAX_SET: Final = 6000
+"""Records of one RRset: a message of 64 KB holds fewer, at eleven octets each and its own data
+(RFC 1035 §4.2.2, RFC 2181 §5), so nobody can have more, and each costs as much as all before it."""
 
 
 @contextmanager
@@ -234,6 +237,11 @@ def canonical(rtype: int, rdata: bytes) -> bytes:
     return rdata[: fields[0]] + rdata[fields[0] : at].lower() + rdata[at:]
 
 
+def too_many(owner: bytes) -> LocalError:
+    """What is raised for another record of a set that has `MAX_SET`."""
+    return LocalError(f"{names.to_text(owner)} has a set of more than {MAX_SET} records")
+
+
 class ZoneBuilder:
     """Takes records one by one and gives the finished tree."""
 
@@ -243,13 +251,13 @@ class ZoneBuilder:
         self.nodes: dict[bytes, Node] = {self.origin: Node(self.origin, origin)}
         self.records = 0
         self._seen: dict[tuple[bytes, int], set[bytes]] = {}
-        """Canonical rdata of RRsets with at least `_MANY` records."""
+        """Canonical rdata of RRsets with at least `MANY` records."""
 
     def add(self, owner: bytes, rtype: int, ttl: int, rdata: bytes, where: int = 0) -> str | None:
         """Add one record at or below the origin; a complaint if it sits ill with its RRset.
 
         A duplicate is left out. A TTL that differs from its RRset's lowers it to the lesser of both
-        (RFC 2181 §5.2).
+        (RFC 2181 §5.2). LocalError for more than `MAX_SET` records of a set.
         """
         name = owner.lower()
         node = self.nodes.get(name)
@@ -268,6 +276,8 @@ class ZoneBuilder:
             complaint = f"TTL {ttl} differs within the RRset; all get {rrset.ttl} (RFC 2181 §5.2)"
         if self._is_duplicate(name, rrset, rdata):
             return "the same record was given before"
+        if len(rrset.rdatas) >= MAX_SET:
+            raise too_many(owner)
         rrset.rdatas += (rdata,)
         self.records += 1
         return complaint
@@ -276,7 +286,7 @@ class ZoneBuilder:
         # RFC 2181 §5: an RRset has no two records with equal rdata.
         rtype = rrset.rtype
         form = canonical(rtype, rdata)
-        if len(rrset.rdatas) < _MANY:
+        if len(rrset.rdatas) < MANY:
             return any(canonical(rtype, other) == form for other in rrset.rdatas)
         seen = self._seen.get((name, rtype))
         if seen is None:

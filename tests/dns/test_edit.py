@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from random import Random
+from typing import Any
 
 import dns.rdata
 import pytest
 
-from appliance.dns import Catalog, LocalError, Zone, names
-from appliance.dns.consts import NSEC, RRSIG, SOA, A
+from appliance.dns import Catalog, LocalError, Zone, ZoneError, edit, names
+from appliance.dns import zone as zones
+from appliance.dns.consts import MX, NSEC, RRSIG, SOA, A
 from appliance.dns.edit import Edited, apply, apply_all
 from appliance.dns.lookup import Lookup
 from appliance.dns.serial import Difference, difference, soa_record, with_serial
@@ -413,3 +415,67 @@ def test_a_zone_that_comes_looks_at_those_around_it_alone(monkeypatch: pytest.Mo
     for one in zones:
         catalog.replace(one)
     assert looks < 10 * len(zones)
+
+
+def mail(*numbers: int, upper: bool = False) -> tuple[tuple[bytes, int, int, bytes], ...]:
+    """MX records of the apex."""
+    apex = soa_record(zone(""))[0]
+    hosts = [bytes((4,)) + f"h{number:03}".encode() + apex for number in numbers]
+    return tuple((apex, MX, 60, b"\0\1" + (one.upper() if upper else one)) for one in hosts)
+
+
+def turn(serial: int, removed: tuple[Any, ...] = (), added: tuple[Any, ...] = ()) -> Difference:
+    return step(serial)._replace(removed=removed, added=added)
+
+
+def test_large_sets_are_edited_as_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 2181 §5: a record is there once, in whatever case its names are written."""
+    one = zone("")
+    one.renumber(1)
+    looks = 0
+    real = edit.canonical
+
+    def looked(rtype: int, rdata: bytes) -> bytes:
+        nonlocal looks
+        looks += 1
+        return real(rtype, rdata)
+
+    monkeypatch.setattr(edit, "canonical", looked)
+    several = [
+        turn(1, (), mail(*range(300))),
+        turn(2, mail(5, upper=True), mail(5)),
+        turn(3, mail(*range(295)), ()),
+        turn(4, (), mail(*range(20))),
+    ]
+    edited = apply_all(one, several).zone
+    assert looks < 300 * 300 / 4
+    assert exactly(edited) == exactly(one_by_one(one, several).zone)
+    for wrong in (turn(5, (), mail(7, upper=True)), turn(5, (), mail(299)), turn(5, mail(20))):
+        with pytest.raises(LocalError):
+            apply_all(one, [*several, wrong])
+    gone = turn(5, mail(*range(20), *range(295, 300)))
+    back = turn(6, (), mail(1))
+    assert exactly(apply_all(one, [*several, gone, back]).zone) == exactly(
+        one_by_one(one, [*several, gone, back]).zone
+    )
+
+
+def test_rfc1035_4_2_2_no_set_is_larger_than_a_message_could_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever sends a million records of one name and type would keep everybody waiting."""
+    for module in (edit, zones):
+        monkeypatch.setattr(module, "MAX_SET", 20)
+    one = zone("")
+    one.renumber(1)
+    assert len(apply(one, turn(1, (), mail(*range(20)))).zone.apex.rrsets[MX].rdatas) == 20
+    with pytest.raises(LocalError, match="a set of more than"):
+        apply(one, turn(1, (), mail(*range(21))))
+    builder = zones.ZoneBuilder(one.origin)
+    for record in mail(*range(20)):
+        assert builder.add(*record) is None
+    assert builder.add(*mail(3)[0]) is not None  # there already
+    with pytest.raises(LocalError, match="a set of more than"):
+        builder.add(*mail(20)[0])
+    with pytest.raises(ZoneError, match="a set of more than"):
+        zone("".join(f"@ MX 1 h{number}\n" for number in range(30)))

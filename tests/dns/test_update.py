@@ -14,7 +14,7 @@ import dns.tsigkeyring
 import dns.update
 import pytest
 
-from appliance.dns import Extensions, Keys, Transfers, Zone, grant, key, load_zones
+from appliance.dns import Extensions, Keys, Transfers, Zone, edit, grant, key, load_zones
 from appliance.dns.authority import Authority, Options
 from appliance.dns.journal import Difference, Journal, Mark, decode
 from appliance.dns.policy import Policy, rule
@@ -323,6 +323,17 @@ def test_a_disk_that_does_not_even_take_things_back_ends_updates(
     loaded = load_zones(rig.path.parent)
     rig.server.install(rig.server.plan(rig.server.unchanged(loaded), [kept.zone]), loaded)
     assert rig.ask("person.example.test.").rcode == "NOERROR"
+
+
+def test_an_update_that_makes_a_set_too_large_is_refused(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edit, "MAX_SET", 20)
+    update = new()
+    for number in range(21):
+        update.add("b", 60, "A", f"192.0.2.{number}")
+    assert rcode(rig.send(update)) == "REFUSED"
+    assert rig.ask("b.example.test.").rcode == "NXDOMAIN"
 
 
 def test_a_zone_that_goes_while_its_update_is_written_holds_up_no_other(rig: Rig) -> None:
