@@ -449,6 +449,7 @@ class TlsStream(asyncio.Protocol):
                 self._end(LINGERING)
                 self._linger()
                 return
+            self._state = OPEN  # close_notify waits, and has to go in time
         if self._state != OPEN:
             return
         self._end(CLOSING)
@@ -556,9 +557,8 @@ class TlsStream(asyncio.Protocol):
     def _takes(self, seconds: float) -> bool:
         """Whether the peer has taken enough of what waited `seconds` ago, to be waited for."""
         before, self._left = self._left, self.get_write_buffer_size()
-        if not self._left:
-            return before > 0  # it has the last of it, and a moment to close
-        return before - self._left >= self._limits.min_rate * seconds
+        # Who has the last of it has a moment to close, too.
+        return before - self._left >= (self._limits.min_rate * seconds if self._left else 1)
 
     def too_late(self) -> None:
         """What was waited for has not come: the connection is reset."""

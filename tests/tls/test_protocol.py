@@ -745,10 +745,13 @@ def test_close_sends_what_waits_first(rig: Rig) -> None:
     assert rig.client.get_shutdown() == SSL.RECEIVED_SHUTDOWN
 
 
-def test_close_does_not_wait_for_ever_for_a_reader(rig: Rig) -> None:
+@pytest.mark.parametrize("half", [False, True])
+def test_close_does_not_wait_for_ever_for_a_reader(rig: Rig, half: bool) -> None:
     app = rig.shake().app
     rig.below.room = 10_000
     app.transport.write(bytes(500_000))
+    if half:
+        app.transport.write_eof()
     app.transport.close()
     rig.loop.advance(31)
     assert rig.below.aborted
