@@ -902,5 +902,5 @@ class Connection(Timers):
     def shed(self, now: float) -> None:
         """Give everything up: the host needs the memory more than this peer its connection."""
         self.host.counters.tcp_memory_shed += 1
-        self._send_reset(self.snd_nxt & MASK, now)
+        self._send_reset(self._bare_number() & MASK, now)
         self._finish(ConnectionAbortedError(103, "given up for want of memory"))

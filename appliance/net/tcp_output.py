@@ -60,7 +60,7 @@ class Output(Tcb):
                 self._release_held(now)
             return
         if self._reset_pending:
-            self._send_reset(self.snd_nxt & MASK, now)
+            self._send_reset(self._bare_number() & MASK, now)
             self._finish(self._error)
             return
         if self._held and not self._paused:
@@ -436,8 +436,18 @@ class Output(Tcb):
             self._arm(self._delack_at)
 
     def _send_ack(self, now: float) -> None:
-        if self._transmit(self.snd_nxt, 0, ACK, now):
+        if self._transmit(self._bare_number(), 0, ACK, now):
             self._ack_now = False
+
+    def _bare_number(self) -> int:
+        """Return the number of a segment without data: SND.NXT, or the edge of the peer's window.
+
+        RFC 9293 §3.10.7.4, first: beyond its window a peer drops a segment and all that it says.
+        SND.NXT lies there while a window probe is out, or when the window has shrunk; the edge is
+        what Linux takes then.
+        """
+        edge = self.snd_una + self.snd_wnd
+        return self.snd_nxt if self.snd_nxt <= edge or self.snd_una == self.iss else edge
 
     def _options(self, now: float) -> bytes:
         """Timestamp and SACK blocks of an acknowledgment."""

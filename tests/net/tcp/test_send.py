@@ -414,6 +414,21 @@ def test_probe_taken_but_told_late() -> None:
     peer.expects(".", seq=2 + FULL)
 
 
+def test_what_comes_during_a_probe_is_acknowledged_inside_the_window() -> None:
+    """RFC 9293 §3.10.7.4, first: behind a refused probe an ACK would not be heard.
+
+    A peer that uploads and does not read meanwhile would send the same for ever.
+    """
+    scene, peer, app = closed()
+    scene.advance(0.5)
+    assert peer.drain()[-1].seq == 1 + FULL
+    peer.got = 1 + FULL
+    peer.sends("P.", data=b"upload")
+    peer.expects(".", seq=1 + FULL, ack=7, len=0)
+    app.abort()
+    peer.expects("R.", seq=1 + FULL)
+
+
 def test_window_update_lost_is_found_by_the_probe() -> None:
     """RFC 9293 §3.8.6.1: why probes exist."""
     scene, peer, app = closed()
