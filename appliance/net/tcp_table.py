@@ -381,7 +381,10 @@ class TcpTable:
         offset = self._timestamp_offset(key)
         half = HalfOpen(self, listener, path, key, irs, iss, window, attested, offset, False)
         half.sent_at = now
-        return self._connect_half(half)
+        connection = self._connect_half(half)
+        # RFC 6298 §3: when its SYN,ACK left is forgotten, too; a timestamp may tell.
+        connection.repair.flight.records[0].retransmitted = True
+        return connection
 
     def drop_half_open(self, half: HalfOpen) -> None:
         """Forget a half-open connection."""

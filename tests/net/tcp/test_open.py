@@ -595,6 +595,24 @@ def test_a_cookie_keeps_the_options() -> None:
     assert peer.expects(".").options.sack
 
 
+@pytest.mark.parametrize("ts", [True, False])
+def test_a_cookie_measures_by_the_timestamp_or_not_at_all(ts: bool) -> None:
+    """RFC 6298 §2.1, §2.2: when the SYN,ACK left is forgotten; it did not take nought."""
+    scene = Scene()
+    scene.listen(80, backlog=1)
+    Peer(scene, 4000).sends("S")
+    peer = Peer(scene, 4001, ts=ts)
+    peer.sends("S")
+    peer.expects("S.")
+    scene.advance(0.5)
+    peer.sends(".")
+    rtt = scene.app().connection.repair.rtt
+    if ts:
+        assert 0.5 <= rtt.srtt < 0.5 + 0.064, "the low six bits carry options"
+    else:
+        assert (rtt.srtt, rtt.rto) == (0.0, 1.0)
+
+
 def test_a_cookie_without_timestamps_keeps_the_mss_alone() -> None:
     """RFC 4987 §3.6: nothing would carry the rest."""
     scene = Scene()
