@@ -60,8 +60,10 @@ class Output(Tcb):
                 self._release_held(now)
             return
         if self._reset_pending:
-            self._send_reset(self._bare_number() & MASK, now)
-            self._finish(self._error)
+            if self._send_reset(self._bare_number() & MASK, now):
+                self._finish(self._error)
+            else:
+                self.host.touch(self)  # a peer that waits for us would never hear of it
             return
         if self._held and not self._paused:
             self._release_held(now)
@@ -409,16 +411,18 @@ class Output(Tcb):
             self.heap_at = at
             self.host.schedule(self, at)
 
-    def _send_reset(self, wire_seq: int, now: float) -> None:
-        """Send a RST with this sequence number (RFC 9293 §3.5.2, §3.10.7)."""
+    def _send_reset(self, wire_seq: int, now: float) -> bool:
+        """Send a RST with this sequence number (RFC 9293 §3.5.2, §3.10.7); False: no room."""
         if self.state == SYN_SENT:
             head = self.path.head(wire_seq, 0, RST, 0, b"", 0)
         else:
             # RFC 7323 §3.2: a RST SHOULD carry the timestamp too.
             options = self._bare_options(now)
             head = self.path.head(wire_seq, self.rcv_nxt & MASK, RST | ACK, 0, options, 0)
-        self.host.transmit(self.path, head, b"")
-        self.host.counters.tcp_resets_out += 1
+        sent = self.host.transmit(self.path, head, b"")
+        if sent:
+            self.host.counters.tcp_resets_out += 1
+        return sent
 
     # ------------------------------------------------------------------ acknowledgments
 

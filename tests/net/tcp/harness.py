@@ -203,6 +203,12 @@ class Scene:
             self.step(lambda world: world.host.run_timers(self.now))
         self.now = until
 
+    def room(self, frames: float) -> None:
+        """Let the link take so many frames more, and have what waits for room leave."""
+        for world in self.worlds:
+            world.vif.room = frames
+        self.step(lambda world: world.host.flush(self.now))
+
     def deadline(self) -> float:
         """When the host next wants to be called, in either world (spurious calls do no harm)."""
         return min(world.host.deadline() for world in self.worlds)

@@ -332,6 +332,20 @@ def test_abort_in_time_wait_says_nothing() -> None:
     peer.expects_nothing()
 
 
+def test_a_reset_waits_for_room_on_the_link() -> None:
+    """RFC 9293 §3.10.5: a peer that waits for us has nothing out by which it would hear of it."""
+    scene, peer, app = passive()
+    scene.room(0)
+    app.send(b"x")
+    app.abort()
+    peer.expects_nothing()
+    scene.room(10)
+    peer.expects("R.", seq=1)
+    peer.expects_nothing()
+    assert app.state == "CLOSED"
+    assert scene.counter("tcp_resets_out") == 1
+
+
 def test_abort_twice_and_after_the_end_is_nothing() -> None:
     """Misuse that cannot be told from lateness."""
     _, peer, app = passive()
