@@ -474,13 +474,9 @@ class Connection(Timers):
         out = self.snd_nxt - self.snd_una
         if not self._ack_field(now, seq, unwrap(wire_ack, self.snd_una), window, options, length):
             return
-        # RFC 7323 §4.3: the echo comes from the segment that covers the last ACK sent.
-        if (
-            self.ts_on
-            and options.timestamp is not None
-            and seq <= self._last_ack_sent
-            and (options.timestamp[0] - self.ts_recent) & MASK < HALF
-        ):
+        # RFC 7323 §4.3: the echo comes from the segment that covers the last ACK sent.  PAWS found
+        # it newer, or what was kept so old that it says nothing (§5.5).
+        if self.ts_on and options.timestamp is not None and seq <= self._last_ack_sent:
             self.ts_recent = options.timestamp[0]
             self.ts_recent_at = now
         if self.ecn_on:

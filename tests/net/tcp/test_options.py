@@ -376,7 +376,11 @@ def test_paws_forgets_after_24_days() -> None:
     """RFC 7323 §5.5: an idle connection must not freeze when the clock has gone half round."""
     scene, peer, app = passive()
     scene.advance(25 * 86_400)
+    now = peer.clock
     peer.sends("P.", data=b"still here")
+    assert app.data == b"still here"
+    assert echoed(peer) == now, "and the new one is remembered: PAWS is at work again"
+    peer.sends("P.", data=b"old", ts=(now - 1, peer.echo))
     assert app.data == b"still here"
 
 
