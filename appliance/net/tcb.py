@@ -255,7 +255,7 @@ class Tcb:
         self.last_data_at = 0.0  # when octets came last, or the handshake was complete
         self.last_sent_at = 0.0
         self._challenged_at = -inf
-        self._silent_since = 0.0  # when what is now timing out was first sent
+        self._silent_since = 0.0  # when what is now timing out was first sent, or wanted to be
 
         self._orphan = False  # the application has closed and wants to hear no more
         self._closed_told = False

@@ -280,6 +280,7 @@ class Output(Tcb):
             wait = min(self.repair.rtt.rto * (1 << min(self.probes, 16)), PERSIST_MAX)
             self._persist_at = now + wait
             self._arm(self._persist_at)
+            self._silent_since = now
             self._straight = False
 
     # ------------------------------------------------------------------ once more

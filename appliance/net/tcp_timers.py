@@ -159,7 +159,7 @@ class Timers(Output):
         if (
             self._unanswered >= DATA_RETRIES
             or (self._orphan and self.probes >= DATA_RETRIES)
-            or (patience and now - self.last_heard >= patience)
+            or (patience and now - max(self.last_heard, self._silent_since) >= patience)
         ):
             # A peer may keep its window closed for as long as it answers (RFC 9293 §3.8.6.1,
             # MUST-37), but not for an application that has gone.

@@ -510,6 +510,19 @@ def test_user_timeout_in_a_shut_window() -> None:
     peer.drain()
 
 
+@pytest.mark.parametrize("window", [0, 100])
+def test_user_timeout_counts_from_when_there_was_something_to_send(window: int) -> None:
+    """RFC 5482 §3.1: what was written a moment ago is not given up for an hour of idleness."""
+    scene, peer, app = passive(settings=TcpSettings(user_timeout=20.0))
+    peer.window = window
+    peer.sends(".")
+    scene.advance(3600)
+    app.send(bytes(5000))
+    scene.advance(5)
+    assert app.state == "ESTABLISHED"
+    assert peer.drain(), "a probe, or what fits"
+
+
 def test_zero_window_from_the_start() -> None:
     """RFC 9293 §3.8.6.1: a SYN may offer nothing."""
     scene, peer, app = passive(window=0)
