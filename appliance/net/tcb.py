@@ -147,8 +147,8 @@ class Tcb:
         "_paused", "_peer_fin", "_persist_at", "_quick_acks", "_recent", "_reorder_at",
         "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_search", "_sendq",
         "_settings", "_shown", "_silent_since", "_small_end", "_straight", "_syn_repeats",
-        "_tune_at", "_tune_from", "_unacked", "_unacked_since", "_unanswered", "dirty", "ecn_on",
-        "fast", "heap_at", "host", "irs", "iss", "key", "last_data_at", "last_heard",
+        "_timeouts", "_tune_at", "_tune_from", "_unacked", "_unacked_since", "_unanswered",
+        "dirty", "ecn_on", "fast", "heap_at", "host", "irs", "iss", "key", "last_data_at", "last_heard",
         "last_sent_at", "local", "max_snd_wnd", "mss", "nodelay", "notify_below", "passive",
         "path", "probes", "rcv_adv", "rcv_buffer", "rcv_mss", "rcv_nxt", "rcv_wscale",
         "reassembly", "remote", "repair", "retransmitted", "sack_on", "scaling", "snd_nxt",
@@ -256,6 +256,7 @@ class Tcb:
         self.last_sent_at = 0.0
         self._challenged_at = -inf
         self._silent_since = 0.0  # when what is now timing out was first sent, or wanted to be
+        self._timeouts = 0  # of the retransmission timer, since anything was acknowledged
 
         self._orphan = False  # the application has closed and wants to hear no more
         self._closed_told = False

@@ -676,6 +676,7 @@ class Connection(Timers):
         self._arm(self._reorder_at)
         if ack > una:
             self.snd_una = ack
+            self._timeouts = 0
             self._sendq.acknowledge(ack)
             self.path.neighbor.confirmed_at = now
         if self._search is not None and self._search.probe_start >= 0:

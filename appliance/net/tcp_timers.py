@@ -82,22 +82,24 @@ class Timers(Output):
         self.host.counters.tcp_timeouts += 1
         opening = self.state <= SYN_RECEIVED
         patience = self._settings.user_timeout
-        if rtt.backoffs == 0 and flight.records:
+        if self._timeouts == 0 and flight.records:
             self._silent_since = flight.records[0].sent_at
         waited = now - self._silent_since
-        if rtt.backoffs >= (self._settings.syn_retries if opening else DATA_RETRIES) or (
+        if self._timeouts >= (self._settings.syn_retries if opening else DATA_RETRIES) or (
             patience and waited >= patience
         ):
-            # RFC 9293 §3.8.3, R2: give up.
+            # RFC 9293 §3.8.3, R2: give up on what was sent so often.  The timer's own doubling says
+            # less: it outlives progress that measures nothing (RFC 6298 §3).
             self._finish(TimeoutError(110, "Connection timed out"))
             return
+        self._timeouts += 1
         if opening:
             rtt.back_off()
             flight.mark_all_lost()
             return
         if self._search is not None and self._search.probe_start >= 0:
             self._search.lost(now)
-        elif rtt.backoffs + 1 >= BLACK_HOLE_TIMEOUTS:
+        elif self._timeouts >= BLACK_HOLE_TIMEOUTS:
             self._suspect_black_hole(now)
         self.repair.timed_out(now, self.snd_una, self.snd_nxt)
         self._reorder_at = inf

@@ -108,6 +108,24 @@ def test_user_timeout_starts_anew_with_progress() -> None:
     assert app.state == "ESTABLISHED"
 
 
+def test_progress_that_measures_nothing_is_progress() -> None:
+    """RFC 9293 §3.8.3: R2 counts transmissions of one segment, whatever Karn's timer remembers.
+
+    Without timestamps nothing that was sent twice is measured, so the timer stays where it is.
+    """
+    settings = TcpSettings(user_timeout=600.0)
+    scene, peer, app = passive(rtt=RTT, sack=False, ts=False, settings=settings)
+    app.send(pattern(40 * 1460))
+    for n in range(40):
+        peer.drain()
+        before = scene.counter("tcp_timeouts")
+        while scene.counter("tcp_timeouts") == before:
+            scene.advance(1)
+            assert app.state == "ESTABLISHED", f"given up with {n} segments acknowledged"
+        peer.sends(".", ack=1 + (n + 1) * 1460)
+    assert scene.counter("tcp_black_holes_suspected") == 0
+
+
 def test_timer_stops_when_all_is_acknowledged() -> None:
     """RFC 6298 §5.2."""
     scene, peer, _ = flying(3)
