@@ -395,10 +395,9 @@ class Repair:
 
     def timed_out(self, now: float, una: int, nxt: int) -> None:
         """The retransmission timer expired on data (RFC 6298 §5.4 to §5.6, RFC 5681 §3.1)."""
-        first = self.rtt.backoffs == 0 and self.state != LOSS
         self.rtt.back_off()
         self.flight.mark_all_lost()
-        self.cc.timed_out(min(nxt - una, self.cc.cwnd), now, first)
+        self.cc.timed_out(min(nxt - una, self.cc.cwnd), now, self.state != LOSS)
         self.state = LOSS
         self.recover = nxt
         self.reorder_at = inf

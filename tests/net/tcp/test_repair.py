@@ -126,6 +126,23 @@ def test_progress_that_measures_nothing_is_progress() -> None:
     assert scene.counter("tcp_black_holes_suspected") == 0
 
 
+def test_another_loss_lowers_the_threshold_again() -> None:
+    """RFC 5681 §3.1, equation 4: held constant for the same segment alone."""
+    _, peer, app = passive(rtt=RTT, sack=False, ts=False, settings=RENO)
+    scene = peer.scene
+    app.send(pattern(100 * 1460))
+    peer.drain()
+    scene.advance(0.35)
+    peer.sends(".", ack=1 + 10 * 1460)
+    threshold = app.connection.repair.cc.ssthresh
+    assert threshold == 5 * 1460
+    peer.drain()
+    out = app.connection.snd_nxt - app.connection.snd_una
+    scene.advance(1)
+    assert scene.counter("tcp_timeouts") == 2
+    assert app.connection.repair.cc.ssthresh == max(out // 2, 2 * 1460) < threshold
+
+
 def test_timer_stops_when_all_is_acknowledged() -> None:
     """RFC 6298 §5.2."""
     scene, peer, _ = flying(3)
