@@ -315,7 +315,9 @@ class Repair:
         if not flight.records:
             return
         # RFC 5681 §3.2: the third duplicate; RFC 6582 §3.2 step 3: each partial acknowledgment.
-        third = self.state == OPEN and self._reno_dups >= rack.DUP_THRESH
+        # Step 2 there: copies of what was sent twice bring duplicates, too, of the number at which
+        # the last repair ended; nothing is lost until more than that is acknowledged.
+        third = self.state == OPEN and self._reno_dups >= rack.DUP_THRESH and una > self.recover
         if third or (self.state == RECOVERY and progress and una < self.recover):
             head = flight.records[0]
             if head.end - head.start > self.mss and not head.lost:

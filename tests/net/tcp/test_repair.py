@@ -143,6 +143,19 @@ def test_another_loss_lowers_the_threshold_again() -> None:
     assert app.connection.repair.cc.ssthresh == max(out // 2, 2 * 1460) < threshold
 
 
+def test_duplicates_after_a_needless_timeout_are_no_loss() -> None:
+    """RFC 6582 §3.2 step 2: what leaves again arrives twice, and each copy is answered."""
+    scene, peer, app = passive(rtt=RTT, sack=False, ts=False)
+    app.send(pattern(60 * 1460))
+    scene.advance(0.35)
+    for n in range(1, 11):
+        peer.sends(".", ack=1 + n * 1460)
+    assert scene.counter("tcp_timeouts") == 1
+    for _ in range(6):
+        peer.sends(".", ack=1 + 10 * 1460)
+    assert scene.counter("tcp_fast_recoveries") == 0
+
+
 def test_timer_stops_when_all_is_acknowledged() -> None:
     """RFC 6298 §5.2."""
     scene, peer, _ = flying(3)
