@@ -143,17 +143,17 @@ class Tcb:
     __slots__ = (
         "_ack_now", "_challenged_at", "_closed_told", "_cwr", "_cwr_end", "_delack_at",
         "_dsack_out", "_ece", "_end_at", "_eof_told", "_error", "_fin_seq", "_held",
-        "_held_octets", "_keepalive_at", "_keepalive_sent", "_last_ack_sent", "_orphan",
-        "_paused", "_peer_fin", "_persist_at", "_quick_acks", "_recent", "_reorder_at",
-        "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_search", "_sendq",
-        "_settings", "_shown", "_silent_since", "_small_end", "_straight", "_syn_repeats",
-        "_timeouts", "_tune_at", "_tune_from", "_unacked", "_unacked_since", "_unanswered",
-        "dirty", "ecn_on", "fast", "heap_at", "host", "irs", "iss", "key", "last_data_at", "last_heard",
-        "last_sent_at", "local", "max_snd_wnd", "mss", "nodelay", "notify_below", "passive",
-        "path", "probes", "rcv_adv", "rcv_buffer", "rcv_mss", "rcv_nxt", "rcv_wscale",
-        "reassembly", "remote", "repair", "retransmitted", "sack_on", "scaling", "snd_nxt",
-        "snd_una", "snd_wl1", "snd_wl2", "snd_wnd", "snd_wscale", "state", "ts_offset", "ts_on",
-        "ts_recent", "ts_recent_at", "unsent", "user",
+        "_held_octets", "_keepalive_at", "_keepalive_sent", "_last_ack_sent", "_marked",
+        "_orphan", "_paused", "_peer_fin", "_persist_at", "_quick_acks", "_recent",
+        "_reorder_at", "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_search",
+        "_sendq", "_settings", "_shown", "_silent_since", "_small_end", "_straight",
+        "_syn_repeats", "_timeouts", "_tune_at", "_tune_from", "_unacked", "_unacked_since",
+        "_unanswered", "dirty", "ecn_on", "fast", "heap_at", "host", "irs", "iss", "key",
+        "last_data_at", "last_heard", "last_sent_at", "local", "max_snd_wnd", "mss", "nodelay",
+        "notify_below", "passive", "path", "probes", "rcv_adv", "rcv_buffer", "rcv_mss",
+        "rcv_nxt", "rcv_wscale", "reassembly", "remote", "repair", "retransmitted", "sack_on",
+        "scaling", "snd_nxt", "snd_una", "snd_wl1", "snd_wl2", "snd_wnd", "snd_wscale",
+        "state", "ts_offset", "ts_on", "ts_recent", "ts_recent_at", "unsent", "user",
     )  # fmt: skip
 
     def __init__(
@@ -230,6 +230,7 @@ class Tcb:
         # RFC 3168.
         self.ecn_on = False
         self._ece = False  # echo a congestion mark until the peer says that it has reduced
+        self._marked = False  # a router has marked the segment that arrives now
         self._cwr = False  # tell the peer with the next new data that we have
         self._cwr_end = -1  # reduce again only after this number is acknowledged
 

@@ -335,6 +335,7 @@ class Connection(Timers):
             self._in_syn_sent(now, wire_seq, wire_ack, flags, window, options, payload)
         else:
             self._otherwise(now, wire_seq, wire_ack, flags, window, options, payload)
+        self._marked = False
         self._look_straight()
         if not self.dirty and self.state != CLOSED:
             self.host.touch(self)
@@ -692,8 +693,8 @@ class Connection(Timers):
     def congestion_experienced(self) -> None:
         """A router marked the packet that is about to arrive (RFC 3168 §6.1.3)."""
         if self.ecn_on:
-            self._ece = True
-            self._ack_now = True
+            self._marked = True
+            self._straight = False  # whether the packet counts is found out on the full path
 
     def _ecn_flags(self, now: float, flags: int, out: int) -> None:
         """Answer the peer's echo of a mark, once per window (RFC 3168 §6.1.2, §6.1.3).
@@ -702,6 +703,9 @@ class Connection(Timers):
         """
         if flags & CWR:
             self._ece = False
+        if self._marked:
+            # It may have been marked anew, whatever it says.
+            self._ece = self._ack_now = True
         if flags & ECE and self.snd_una > self._cwr_end:
             self._cwr_end = self.snd_nxt
             self._cwr = True

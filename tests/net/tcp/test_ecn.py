@@ -102,6 +102,28 @@ def test_a_mark_is_echoed_until_it_has_been_heard() -> None:
     assert app.data == b"abc"
 
 
+def test_a_mark_on_the_segment_that_says_reduced_is_echoed_too() -> None:
+    """RFC 3168 §6.1.3: "if another CE packet is received", be it the one with CWR."""
+    _, peer, _, _ = marked()
+    peer.sends("P.", data=b"a", dscp_ecn=CE)
+    assert "E" in peer.drain()[-1].flags
+    peer.sends("PW.", data=b"b", dscp_ecn=CE)
+    assert "E" in peer.drain()[-1].flags
+    peer.sends("PW.", data=b"c", dscp_ecn=ECT)
+    assert "E" not in peer.drain()[-1].flags
+
+
+@pytest.mark.parametrize(("seq", "ack"), [(-500_000, 1), (1, 500_000)])
+def test_a_mark_on_a_segment_that_is_dropped_means_nothing(seq: int, ack: int) -> None:
+    """RFC 5961 §3 spirit: who knows addresses and ports alone does not slow the peer down."""
+    scene, peer, app, _ = marked()
+    peer.sends("P.", seq=seq, ack=ack, data=b"a", dscp_ecn=CE)
+    scene.advance(1)
+    peer.sends("P.", seq=1, ack=1, data=b"b", dscp_ecn=ECT)
+    assert "E" not in "".join(s.flags for s in peer.drain())
+    assert app.data == b"b"
+
+
 def test_a_mark_without_an_agreement_means_nothing() -> None:
     """RFC 3168 §6.1.1: no ECE from a host that has not agreed."""
     _, peer, _ = passive()
