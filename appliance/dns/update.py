@@ -8,7 +8,7 @@ alias beside other data, records below a DNAME) is refused. Signatures, journals
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from appliance.dns import names
@@ -152,21 +152,37 @@ def _prescan(zone: Zone, records: Iterable[WireRecord], allowed: Allowed) -> int
     return REFUSED if refused else NOERROR
 
 
+class _Set:
+    """An RRset that changes; a message may bring thousands of its records."""
+
+    __slots__ = ("records", "ttl")
+
+    def __init__(self, rtype: int, ttl: int, rdatas: Iterable[bytes]) -> None:
+        self.ttl = ttl
+        self.records = {canonical(rtype, one): one for one in rdatas}
+        """By canonical rdata."""
+
+    @property
+    def rdatas(self) -> tuple[bytes, ...]:
+        return tuple(self.records.values())
+
+
 class _Draft:
     """The touched names of a zone as they will be."""
 
     def __init__(self, zone: Zone) -> None:
         self.zone = zone
-        self.touched: dict[bytes, tuple[bytes, dict[int, RRset]]] = {}
+        self.touched: dict[bytes, tuple[bytes, dict[int, _Set]]] = {}
         """Lower-cased name to the owner as written and the RRsets."""
 
-    def rrsets(self, owner: bytes) -> dict[int, RRset]:
+    def rrsets(self, owner: bytes) -> dict[int, _Set]:
         name = owner.lower()
         found = self.touched.get(name)
         if found is None:
             node = self.zone.nodes.get(name)
             if node is not None:
-                found = (node.owner, dict(node.rrsets))
+                some = node.rrsets.items()
+                found = (node.owner, {one: _Set(one, its.ttl, its.rdatas) for one, its in some})
             else:
                 found = (owner, {})
             self.touched[name] = found
@@ -189,21 +205,20 @@ class _Draft:
             if rtype == SOA or rrset is None:
                 return
             form = canonical(rtype, record.rdata)
-            left = tuple(one for one in rrset.rdatas if canonical(rtype, one) != form)
-            if not left and apex and rtype == NS:
+            last = form in rrset.records and len(rrset.records) == 1
+            if last and apex and rtype == NS:
                 return  # §3.4.2.4: the last name server stays
-            if left:
-                rrsets[rtype] = RRset(rtype, rrset.ttl, left, rrset.where)
-            else:
+            rrset.records.pop(form, None)
+            if last:
                 del rrsets[rtype]
 
-    def _add(self, rrsets: dict[int, RRset], apex: bool, record: WireRecord) -> None:
+    def _add(self, rrsets: dict[int, _Set], apex: bool, record: WireRecord) -> None:
         """RFC 2136 §3.4.2.2."""
         rtype = record.rtype
         if rtype == SOA:
             soa = rrsets.get(SOA)
             if apex and soa is not None and is_newer(serial_of(record.rdata), _serial(soa)):
-                rrsets[SOA] = RRset(SOA, record.ttl, (record.rdata,), soa.where)
+                rrsets[SOA] = _Set(SOA, record.ttl, (record.rdata,))
             return
         others = set(rrsets) - BESIDE_CNAME
         if rtype == CNAME and others:
@@ -214,14 +229,11 @@ class _Draft:
         if rrset is None or rtype in (CNAME, DNAME):
             if rrset is not None and rrset.rdatas == (record.rdata,) and rrset.ttl == record.ttl:
                 return
-            rrsets[rtype] = RRset(rtype, record.ttl, (record.rdata,))
+            rrsets[rtype] = _Set(rtype, record.ttl, (record.rdata,))
             return
-        form = canonical(rtype, record.rdata)
-        rdatas = rrset.rdatas
-        if all(canonical(rtype, one) != form for one in rdatas):
-            rdatas = (*rdatas, record.rdata)
+        rrset.records.setdefault(canonical(rtype, record.rdata), record.rdata)
         # RFC 2181 §5.2: a set has one TTL; the newest word about it counts.
-        rrsets[rtype] = RRset(rtype, record.ttl, rdatas, rrset.where)
+        rrset.ttl = record.ttl
 
     def difference(self, today: int) -> Difference | None:
         """What leads from the zone to the draft, with a newer serial; None: nothing."""
@@ -229,12 +241,12 @@ class _Draft:
         added: list[Record] = []
         for name, (owner, after) in self.touched.items():
             node = self.zone.nodes.get(name)
-            before = node.rrsets if node is not None else {}
+            before: dict[int, RRset] = node.rrsets if node is not None else {}
             removed += _missing(owner, before, after)
             added += _missing(owner, after, before)
         old = soa_record(self.zone)
         touched = self.touched.get(self.zone.origin)
-        soa = touched[1][SOA] if touched is not None else self.zone.soa
+        soa: RRset | _Set = touched[1][SOA] if touched is not None else self.zone.soa
         rdata = soa.rdatas[0]
         if not removed and not added and rdata == old[3]:
             return None
@@ -244,17 +256,20 @@ class _Draft:
         return Difference(old, new, tuple(removed), tuple(added))
 
 
-def _serial(soa: RRset) -> int:
+def _serial(soa: _Set) -> int:
     return serial_of(soa.rdatas[0])
 
 
-def _missing(owner: bytes, one: dict[int, RRset], other: dict[int, RRset]) -> Iterator[Record]:
+def _missing(
+    owner: bytes, one: Mapping[int, RRset | _Set], other: Mapping[int, RRset | _Set]
+) -> Iterator[Record]:
     """Records of one state, but for the SOA, that the other has not with the same TTL."""
     for rtype, rrset in one.items():
         if rtype == SOA:
             continue
         theirs = other.get(rtype)
-        kept = theirs.rdatas if theirs is not None and theirs.ttl == rrset.ttl else ()
+        same = theirs is not None and theirs.ttl == rrset.ttl
+        kept = frozenset(theirs.rdatas if theirs is not None and same else ())
         for rdata in rrset.rdatas:
             if rdata not in kept:
                 yield owner, rtype, rrset.ttl, rdata

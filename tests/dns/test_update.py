@@ -15,6 +15,7 @@ import dns.update
 import pytest
 
 from appliance.dns import Extensions, Keys, Transfers, Zone, edit, grant, key, load_zones
+from appliance.dns import update as update_module
 from appliance.dns.authority import Authority, Options
 from appliance.dns.journal import Difference, Journal, Mark, decode
 from appliance.dns.policy import Policy, rule
@@ -323,6 +324,38 @@ def test_a_disk_that_does_not_even_take_things_back_ends_updates(
     loaded = load_zones(rig.path.parent)
     rig.server.install(rig.server.plan(rig.server.unchanged(loaded), [kept.zone]), loaded)
     assert rig.ask("person.example.test.").rcode == "NOERROR"
+
+
+@pytest.mark.parametrize("kind", ["add", "again", "delete"])
+def test_an_update_of_a_large_set_costs_its_own_length(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Whoever may change one TXT record alone must not keep everybody waiting."""
+    whole = new()
+    for number in range(1000):
+        whole.add("b", 60, "A", f"10.0.{number >> 8}.{number & 255}")
+    looks = 0
+    real = update_module.canonical
+
+    def looked(rtype: int, rdata: bytes) -> bytes:
+        nonlocal looks
+        looks += 1
+        return real(rtype, rdata)
+
+    if kind != "add":
+        rig.send(whole)
+    update = new()
+    for number in range(1000):
+        if kind == "delete":
+            update.delete("b", "A", f"10.0.{number >> 8}.{number & 255}")
+        else:
+            update.add("b", 61, "A", f"10.0.{number >> 8}.{number & 255}")
+    monkeypatch.setattr(update_module, "canonical", looked)
+    assert rcode(rig.send(update)) == "NOERROR"
+    assert looks < 10_000
+    node = rig.zone.nodes.get(b"\1b" + rig.zone.origin)
+    assert (node is None) == (kind == "delete")
+    assert node is None or (node.rrsets[1].ttl, len(node.rrsets[1].rdatas)) == (61, 1000)
 
 
 def test_an_update_that_makes_a_set_too_large_is_refused(
