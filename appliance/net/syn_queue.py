@@ -25,6 +25,7 @@ from appliance.net.tcb import TcpSettings, TcpUser
 from appliance.net.tcp import CHALLENGE_INTERVAL, Connection
 from appliance.net.wire.tcp import (
     ACK,
+    CWR,
     ECE,
     RST,
     SYN,
@@ -181,6 +182,8 @@ class HalfOpen:
         options = parse_options(frame, options_at, payload_at)
         if flags & SYN and seq == self.irs and not flags & (ACK | RST):
             # Our SYN,ACK was lost, or is late.
+            if flags & (ECE | CWR) != ECE | CWR:
+                self.ecn = False  # RFC 3168 §6.1.1: it has given ECN up for this connection
             counters.tcp_syn_retransmitted += 1
             due_at = self.due_at
             self.send_syn_ack(now)

@@ -380,8 +380,11 @@ class Output(Tcb):
 
     def _mark(self, start: int, length: int, flags: int) -> int:
         """Set ECN-capable transport and the ECN flags as RFC 3168 §6.1 has them."""
-        # §6.1.4, §6.1.5: not on pure ACKs, retransmissions and window probes.
+        # §6.1.4, §6.1.5: not on pure ACKs, retransmissions and window probes; §6.1.1: nor at all
+        # when a SYN of ours has left without the offer.
         new = bool(length) and start == self.snd_nxt and self.snd_wnd > 0
+        if self._syn_repeats and not self.passive:
+            new = False
         self.path.set_ect(new)
         if self._ece:
             flags |= ECE

@@ -76,6 +76,35 @@ def test_offered_on_request() -> None:
         assert app.connection.ecn_on == agreed
 
 
+def test_an_offer_that_was_not_repeated_is_none() -> None:
+    """RFC 3168 §6.1.1: ECT needs that "no non-ECN-setup SYN" was sent; marks are answered still."""
+    scene = Scene()
+    peer = Peer(scene, 80, 4000)
+    app = scene.connect(80, settings=TcpSettings(ecn_request=True))
+    peer.expects("SEW")
+    scene.advance(1.5)
+    peer.expects("S")
+    seen = watch(peer)
+    peer.sends("S.E")
+    app.send(b"x")
+    assert ECT not in seen
+    peer.sends("P.", ack=2, data=b"y", dscp_ecn=CE)
+    assert "E" in peer.drain()[-1].flags
+
+
+def test_a_peer_that_repeats_its_syn_without_the_offer() -> None:
+    """RFC 3168 §6.1.1: after a non-ECN-setup SYN data SHOULD NOT be ECT; Linux repeats so."""
+    scene = Scene()
+    scene.listen(80)
+    peer = Peer(scene)
+    peer.sends("SEW")
+    peer.expects("S.E")
+    peer.sends("S", seq=0)
+    peer.expects("S.")
+    peer.sends(".")
+    assert not scene.app().connection.ecn_on
+
+
 def test_only_new_data_says_that_marks_are_understood() -> None:
     """RFC 3168 §6.1.4, §6.1.5: not pure ACKs, not what is sent again."""
     scene, peer, app, seen = marked()
