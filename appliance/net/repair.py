@@ -57,6 +57,7 @@ class Repair:
         "probing",
         "rack",
         "recover",
+        "reduced",
         "reorder_at",
         "rtt",
         "sack_on",
@@ -74,6 +75,7 @@ class Repair:
         self.rack = Rack()
         self.state = OPEN
         self.recover = 0  # SND.NXT when the repair began; it ends when all below is acknowledged
+        self.reduced = False  # the window; the next new data tells the peer (RFC 3168 §6.1.2, CWR)
         self.reorder_at = inf  # when RACK wants to look again; inf: not
         self.probing = True  # a tail that is not acknowledged is probed for (RFC 8985 §7)
         self.tlp_end = -1  # SND.NXT when a tail probe left; -1: none is under way
@@ -336,6 +338,7 @@ class Repair:
         elif ack > end:
             self.tlp_end = -1
             if self.state == OPEN:
+                self.reduced = True
                 self.cc.lost(min(nxt - ack, self.cc.cwnd), now)
                 self.cc.cwnd = min(self.cc.cwnd, self.cc.ssthresh)
         elif bare_duplicate:
@@ -373,6 +376,7 @@ class Repair:
         """
         self._counters.tcp_fast_recoveries += 1
         self.state = RECOVERY
+        self.reduced = True
         self.recover = nxt
         self.tlp_end = -1
         # The window that met the loss: never more than was in use (RFC 9438 §4.6).
@@ -390,6 +394,7 @@ class Repair:
 
     def marked(self, now: float, in_flight: int) -> None:
         """The peer echoes a congestion mark: reduce, repair nothing (RFC 3168 §6.1.2)."""
+        self.reduced = True
         if self.state == OPEN:
             self._counters.tcp_ecn_reductions += 1
             self.cc.lost(min(in_flight, self.cc.cwnd), now)
@@ -401,6 +406,7 @@ class Repair:
         self.flight.mark_all_lost()
         self.cc.timed_out(min(nxt - una, self.cc.cwnd), now, self.state != LOSS)
         self.state = LOSS
+        self.reduced = True
         self.recover = nxt
         self.reorder_at = inf
         self.tlp_end = -1
@@ -417,6 +423,7 @@ class Repair:
         """The repair was needless: restore what it cost (RFC 4015 §3, RFC 5682 §2)."""
         self._counters.tcp_spurious_recoveries += 1
         self.flight.unmark_lost()
+        self.reduced = False
         self.cc.undo()
         self.rtt.undo_back_off()
         self.rack.reordering_seen = True

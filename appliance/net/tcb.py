@@ -141,7 +141,7 @@ class Tcb:
     """The record of one end of a connection."""
 
     __slots__ = (
-        "_ack_now", "_challenged_at", "_closed_told", "_cwr", "_cwr_end", "_delack_at",
+        "_ack_now", "_challenged_at", "_closed_told", "_cwr_end", "_delack_at",
         "_dsack_out", "_ece", "_end_at", "_eof_told", "_error", "_fin_seq", "_held",
         "_held_octets", "_keepalive_at", "_keepalive_sent", "_last_ack_sent", "_marked",
         "_orphan", "_paused", "_peer_fin", "_persist_at", "_quick_acks", "_recent",
@@ -231,7 +231,6 @@ class Tcb:
         self.ecn_on = False
         self._ece = False  # echo a congestion mark until the peer says that it has reduced
         self._marked = False  # a router has marked the segment that arrives now
-        self._cwr = False  # tell the peer with the next new data that we have
         self._cwr_end = -1  # reduce again only after this number is acknowledged
 
         self.retransmitted = 0  # segments sent again

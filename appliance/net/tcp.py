@@ -708,7 +708,6 @@ class Connection(Timers):
             self._ece = self._ack_now = True
         if flags & ECE and self.snd_una > self._cwr_end:
             self._cwr_end = self.snd_nxt
-            self._cwr = True
             self.repair.marked(now, out)
 
     # -- seventh and eighth

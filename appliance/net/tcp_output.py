@@ -373,6 +373,8 @@ class Output(Tcb):
                 self._dsack_out = None
         if not self.host.transmit(self.path, head, payload):
             self.host.touch(self)  # once more when the link has room
+            if flags & CWR:
+                self.repair.reduced = True
             return False
         self.host.counters.tcp_out += 1
         self._ack_sent(now)
@@ -388,8 +390,8 @@ class Output(Tcb):
         self.path.set_ect(new)
         if self._ece:
             flags |= ECE
-        if new and self._cwr:
-            self._cwr = False
+        if new and self.repair.reduced:
+            self.repair.reduced = False
             flags |= CWR
         return flags
 

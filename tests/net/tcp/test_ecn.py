@@ -181,6 +181,33 @@ def test_an_echo_reduces_the_window_once_a_round() -> None:
     assert not any("W" in f for f in flags[1:])
 
 
+def test_cwr_tells_of_a_loss_as_well() -> None:
+    """RFC 3168 §6.1.2: "for any reason", on the first new data packet after the reduction."""
+    scene, peer, app, _ = marked()
+    app.send(pattern(100 * FULL))
+    assert len(peer.drain()) == 10
+    scene.advance(0.1)
+    peer.sends(".", ack=1, sack=[(1 + FULL, 1 + 10 * FULL)])
+    segments = peer.drain()
+    assert [s.flags for s in segments if s.seq == 1] == ["."], "not on what is sent again"
+    new = [s.flags for s in segments if s.seq > 1]
+    assert "W" in new[0]
+    assert not any("W" in f for f in new[1:])
+
+
+def test_cwr_waits_for_room_on_the_link() -> None:
+    """RFC 3168 §6.1.2: a segment that has not left tells nothing."""
+    scene, peer, app, _ = marked()
+    app.send(pattern(100 * FULL))
+    assert len(peer.drain()) == 10
+    scene.advance(0.1)
+    scene.room(0)
+    peer.sends(".E", ack=1 + 10 * FULL)
+    peer.expects_nothing()
+    scene.room(100)
+    assert ["W" in s.flags for s in peer.drain()][:2] == [True, False]
+
+
 def test_an_echo_resends_nothing() -> None:
     """RFC 3168 §6.1.2: the packet arrived; only the window learns from the mark."""
     _, peer, app, _ = marked()
