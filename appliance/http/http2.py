@@ -324,7 +324,7 @@ class Http2Protocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Send and read nothing more until the peer takes what it has."""
         self._paused = True
-        self._left = -1  # the transport is in the middle of a write: `_stalls` looks at it
+        self._left = -1  # answers of the fast lane were not counted
         if self._reading:
             self._reading = False
             self._transport.pause_reading()
@@ -333,7 +333,6 @@ class Http2Protocol(asyncio.Protocol):
         """Go on where `pause_writing` stopped."""
         self._paused = False
         if not self._ended:
-            self._finished()
             if self._tail:
                 self.data_received(b"")
             else:
@@ -370,18 +369,14 @@ class Http2Protocol(asyncio.Protocol):
             self._goaway(h2.errors.ErrorCodes.NO_ERROR)
 
     def _stalls(self, now: float) -> bool:
-        """Say whether the peer takes less than `min_rate`.
-
-        While the transport is full, or has been given all, what counts is what it gets rid of.
-        """
+        """Say whether the peer takes less than `min_rate`, by what the transport still has."""
         limits, out = self._server.limits, self._out
-        full = self._paused or self._ended
-        waiting = self._transport.get_write_buffer_size() if full else 0
+        waiting = self._transport.get_write_buffer_size()
         waited = now - self._since
-        if self._left >= 0 or not full:
+        if self._left >= 0:
             if waited <= limits.stall_seconds:
                 return False
-            taken = out.progress + (self._left - waiting if full else 0)
+            taken = out.progress + self._left - waiting
             if taken < limits.min_rate * waited and not out.fetching:
                 return True
         self._since, self._left, out.progress = now, waiting, 0
@@ -465,7 +460,7 @@ class Http2Protocol(asyncio.Protocol):
 
     def _request(self, event: h2.events.RequestReceived) -> None:
         server = self._server
-        self._since = server.now
+        self._wait_anew()
         self._lane = True
         number = event.stream_id
         headers = tuple((bytes(name), bytes(value)) for name, value in event.headers or ())
@@ -533,7 +528,7 @@ class Http2Protocol(asyncio.Protocol):
             self._streams[number] = stream
         else:
             self._out.refuse_rest(stream)
-            self._finished()
+            self._wait_anew()
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -547,7 +542,7 @@ class Http2Protocol(asyncio.Protocol):
                 written += sent
                 self._control.earn(sent / EARNING)
                 if not stream.parts:
-                    self._finished()
+                    self._wait_anew()
             if stream is None or written >= WRITE:
                 written = 0
                 self._flush()
@@ -556,8 +551,9 @@ class Http2Protocol(asyncio.Protocol):
         if self._draining and not (self._streams or self._bodies or self._ended):
             self._goaway(h2.errors.ErrorCodes.NO_ERROR)
 
-    def _finished(self) -> None:
-        self._since, self._out.progress = self._server.now, 0
+    def _wait_anew(self) -> None:
+        """Something was asked for, or finished: what the peer takes counts from the next second."""
+        self._since, self._left = self._server.now, -1
 
     def _flush(self) -> None:
         data = self._h2.data_to_send()
@@ -578,8 +574,7 @@ class Http2Protocol(asyncio.Protocol):
         """Write what is left, close, and give the peer a moment to read it."""
         self._ended = True
         self._streams.clear()
-        self._since, self._left = self._server.now, -1
-        self._out.progress = 0
+        self._wait_anew()
         self._flush()
         if self._transport.can_write_eof():
             self._transport.write_eof()

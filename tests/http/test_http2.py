@@ -536,6 +536,20 @@ def test_a_slow_reader_is_judged_by_what_it_takes(known: bool) -> None:
         assert client.client.transport.aborted != survives
 
 
+def test_a_slow_reader_with_small_windows_is_judged_by_what_it_takes() -> None:
+    """A transport that has room is given nothing either, while the windows are closed."""
+    client = H2Client()
+    client.h2.increment_flow_control_window(10_000_000)
+    client.ask("/big")
+    client.ask("/about")
+    client.exchange()
+    assert client.client.transport.waiting > 65535
+    take_slowly(client.client, 2_000, 33)
+    assert not client.client.transport.aborted
+    take_slowly(client.client, 2_000, 62)
+    assert client.client.transport.aborted
+
+
 def test_a_slow_reader_gets_all_that_was_written_before_the_end() -> None:
     client = H2Client(window=10_000_000)
     client.h2.increment_flow_control_window(10_000_000)
