@@ -224,7 +224,9 @@ class ServerStream(TlsStream):
         self._server.counters.http += 1
         # RFC 9110 §6.6.1: who has a clock says in every 4xx what it shows.
         date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode()
-        self._lower_write(HTTP_ANSWER % (date, len(HTTP_TEXT), HTTP_TEXT))
+        # RFC 9110 §9.3.2: an answer to HEAD has no content.
+        content = b"" if data.startswith(b"HEAD ") else HTTP_TEXT
+        self._lower_write(HTTP_ANSWER % (date, len(HTTP_TEXT), content))
         self._give_up()
 
     def _established(self) -> asyncio.BaseProtocol:

@@ -476,14 +476,20 @@ def test_a_truncated_record_is_no_data(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\n"]
+    "method",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\n",
+    ],
 )
 @pytest.mark.parametrize("size", [1, 1000])
 def test_plain_http_is_told_so(rig: Rig, method: bytes, size: int) -> None:
     for at in range(0, len(method), size):
         rig.give(method[at : at + size])
     assert rig.below.sent.startswith(b"HTTP/1.1 400 ")
-    assert rig.below.sent.endswith(HTTP_TEXT)
+    # RFC 9110 §9.3.2: an answer to HEAD MUST NOT have content.
+    assert rig.below.sent.endswith(b"\r\n\r\n" if method[:4] == b"HEAD" else HTTP_TEXT)
     # RFC 9110 §6.6.1: who has a clock MUST say in every 4xx what it shows.
     date = rig.below.sent.partition(b"\r\nDate: ")[2].partition(b"\r\n")[0].decode()
     told = parsedate_to_datetime(date)
