@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,32 @@ def test_ctrl_c_at_any_moment_is_a_status(
     monkeypatch.setattr(importlib, "import_module", interrupted)
     assert cli.main(["serve"]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+def test_ctrl_c_is_not_lost_in_a_callback_while_serve_begins(tmp_path: Path) -> None:
+    """Python ignores what is raised in a weak reference's callback, as imports have them."""
+    (tmp_path / "appliance.toml").write_text("")
+    code = """
+import os, signal, sys, weakref
+from appliance import cli, config
+
+class Lock:
+    pass
+
+def load(*words):
+    lock = Lock()
+    reference = weakref.ref(lock, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    del lock
+    return made(*words)
+
+made, config.load = config.load, load
+sys.exit(cli.main(["serve"]))  # status 1, for want of a site, if it gets so far
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, check=False, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
 
 
 def test_a_terminal_that_knows_fewer_letters(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import signal
 from pathlib import Path
 from typing import Final
@@ -125,6 +126,10 @@ def run(options: argparse.Namespace) -> int:
             (signal.SIGUSR1, signal.SIG_IGN),
         )
     }
+    if os.getpid() != 1 and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # What Python raises while it imports is lost where a callback happens to run, and who
+        # pressed Ctrl-C would be served all the same. Nothing is open yet that had to be closed.
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         return _serve(options)
     except (Interrupted, KeyboardInterrupt) as exc:  # before the signals are the appliance's own
