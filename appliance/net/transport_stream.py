@@ -52,6 +52,7 @@ class StreamTransport(asyncio.Transport):
         "_closing",
         "_conn",
         "_data_received",
+        "_ended",
         "_eof_held",
         "_eof_sent",
         "_factory",
@@ -90,6 +91,7 @@ class StreamTransport(asyncio.Transport):
         self._reading_paused = False
         self._held: memoryview | None = None  # data of a paused BufferedProtocol
         self._eof_held = False  # the peer's end, while reading is paused
+        self._ended = False  # both streams have, before the protocol had taken all
         self._eof_sent = False  # write_eof() was called
         self._closing = False  # close(), abort() or the end of the connection
         self._write_shut = False  # _eof_sent or _closing: write() takes nothing more
@@ -177,6 +179,9 @@ class StreamTransport(asyncio.Transport):
 
     def tcp_closed(self, error: Exception | None) -> None:
         """The connection is over, or never came to be."""
+        if error is None and self._eof_held and not self._closing:
+            self._ended = True  # well; but what the protocol has paused for is its own still
+            return
         self._closing = self._write_shut = True
         if self._factory is None:
             self._lose(error)
@@ -354,6 +359,8 @@ class StreamTransport(asyncio.Transport):
         if self._eof_held:
             self._eof_held = False
             self.tcp_eof()
+            if self._ended:
+                self.close()
         else:
             self._conn.resume()
 
@@ -372,6 +379,8 @@ class StreamTransport(asyncio.Transport):
             return
         self._closing = self._write_shut = True
         self._conn.close()
+        if self._ended:
+            self._lose(None)
 
     def abort(self) -> None:
         """Drop what is queued and reset the connection; `connection_lost(None)` follows."""

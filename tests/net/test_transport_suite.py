@@ -426,6 +426,21 @@ async def test_a_paused_reader_hears_of_a_bare_end_only_after_resuming(net: Net)
 
 
 @everywhere
+async def test_a_paused_reader_that_has_ended_hears_of_the_end_too(net: Net) -> None:
+    server, transport, client = await net.joined(Recorder, Recorder)
+    server.transport.pause_reading()
+    server.transport.write_eof()
+    await until(lambda: "eof" in client.events)
+    transport.close()
+    await settle()
+    assert "eof" not in server.events
+    assert not server.lost
+    server.transport.resume_reading()
+    await until(lambda: server.lost)
+    assert server.events[-2:] == ["eof", "lost"]
+
+
+@everywhere
 async def test_write_eof_closes_one_direction_only(net: Net) -> None:
     server, transport, client = await net.joined(KeepOpen, Recorder)
     assert transport.can_write_eof()
@@ -751,6 +766,30 @@ async def test_buffered_protocol_that_pauses_between_its_buffers(net: Net) -> No
     await until(lambda: server.data)
     await settle()
     assert len(server.data) <= server.size
+    while len(server.data) < len(data):
+        before = len(server.data)
+        server.transport.resume_reading()
+        await until(lambda before=before: len(server.data) > before)
+    server.transport.resume_reading()
+    await until(lambda: server.events == ["eof", "lost"])
+    assert server.data == data
+
+
+@everywhere
+async def test_a_paused_buffered_protocol_loses_nothing_when_both_ends_have_ended(net: Net) -> None:
+    class Pausing(Buffered):
+        def buffer_updated(self, nbytes: int) -> None:
+            super().buffer_updated(nbytes)
+            self.transport.pause_reading()
+
+    data = pattern(5_000)
+    server, transport, _ = await net.joined(Pausing, Recorder)
+    server.transport.write_eof()
+    transport.write(data)
+    transport.write_eof()
+    await until(lambda: server.data)
+    await settle()
+    assert server.events == []
     while len(server.data) < len(data):
         before = len(server.data)
         server.transport.resume_reading()
