@@ -330,7 +330,7 @@ class StreamTransport(asyncio.Transport):
     def _feed(self, data: bytes) -> None:
         """Copy into the protocol's own buffer; it may pause, close or be replaced in between."""
         view = memoryview(data)
-        while view and not self._lost:
+        while view and not self._closing:
             if self._reading_paused:
                 self._held = view
                 return

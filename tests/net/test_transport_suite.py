@@ -800,6 +800,19 @@ async def test_a_paused_buffered_protocol_loses_nothing_when_both_ends_have_ende
 
 
 @everywhere
+async def test_no_buffer_is_filled_after_close(net: Net) -> None:
+    class Closing(Buffered):
+        def buffer_updated(self, nbytes: int) -> None:
+            super().buffer_updated(nbytes)
+            self.transport.close()
+
+    server, transport, _ = await net.joined(Closing, Recorder)
+    transport.write(pattern(5_000))
+    await until(lambda: server.events == ["lost"])
+    assert len(server.data) <= server.size
+
+
+@everywhere
 async def test_buffered_protocol_without_a_buffer(net: Net) -> None:
     class Empty(Buffered):
         size = 0
