@@ -95,11 +95,11 @@ class TimeWait:
                 self.host.counters.tcp_resets_in += 1
                 self.host.forget(self)
             return False
-        if flags & SYN and not flags & ACK and (newer or seq > self.rcv_nxt):
+        old = stamp is not None and self.ts_recent >= 0 and not newer and stamp[0] != self.ts_recent
+        if flags & SYN and not flags & ACK and not old and (newer or seq > self.rcv_nxt):
             # RFC 6191 §2, RFC 9293 §3.6.1 (MAY-2): surely a new incarnation.
             self.host.counters.tcp_time_wait_reused += 1
             return self.host.reopen(self)
-        old = stamp is not None and self.ts_recent >= 0 and not newer and stamp[0] != self.ts_recent
         last = seq + (end - payload_at) + 1 == self.rcv_nxt  # its FIN would be the peer's FIN
         if flags & FIN and last and not old:
             # RFC 9293 §3.10.7.4, eighth: a FIN sent again restarts the 2 MSL timer.

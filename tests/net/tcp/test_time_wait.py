@@ -116,6 +116,15 @@ def test_an_old_syn_does_not() -> None:
     assert app.state == "TIME-WAIT"
 
 
+def test_an_old_timestamp_outweighs_a_higher_number() -> None:
+    """RFC 6191 §2: "otherwise, silently drop", as PAWS would; an ACK tells who is really there."""
+    scene, peer, app = closed_first()
+    peer.sends("S", seq=50_000, ts=(peer.clock - 1000, 0))
+    peer.expects(".", seq=2, ack=2)
+    assert app.state == "TIME-WAIT"
+    assert scene.counter("tcp_time_wait_reused") == 0
+
+
 def test_the_new_incarnation_starts_above_the_old() -> None:
     """RFC 9293 §3.6.1 MAY-2 (1), RFC 1122 §4.2.2.13 (1): ISS larger than any number used before."""
     scene, peer, app = passive()
