@@ -66,7 +66,6 @@ from appliance.net.wire.tcp import (
 )
 
 CHALLENGE_INTERVAL: Final = 0.5  # seconds between challenge ACKs of one connection; RFC 5961 §7
-FIN_WAIT_2_LIMIT: Final = 60.0  # seconds an orphan waits for the peer's FIN; Linux's fin_timeout
 
 _TIMESTAMP: Final = Struct(">III")
 _RECEIVING: Final = frozenset((ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2))
@@ -120,9 +119,6 @@ class Connection(Timers):
             self._reset_pending = True
         else:
             self.shutdown()
-            if self.state == FIN_WAIT_2:
-                self._end_at = self.last_heard + FIN_WAIT_2_LIMIT
-                self._arm(self._end_at)
         self._orphan = True
         self._straight = False
         self._paused = False
@@ -812,11 +808,6 @@ class Connection(Timers):
         state = self.state
         if state == FIN_WAIT_1:
             self._become(FIN_WAIT_2, now)
-            if self._orphan:
-                # RFC 9293 §3.6, figure 5 has no way out of FIN-WAIT-2 when the peer never closes;
-                # Linux's fin_timeout gives one when nobody could read what comes.
-                self._end_at = now + FIN_WAIT_2_LIMIT
-                self._arm(self._end_at)
         elif state == CLOSING:
             self._enter_time_wait(now)
         elif state == LAST_ACK:

@@ -24,6 +24,7 @@ from appliance.net.tcp_state import (
     CLOSE_WAIT,
     CLOSED,
     FIN_WAIT_1,
+    FIN_WAIT_2,
     LAST_ACK,
     SYN_RECEIVED,
     SYN_SENT,
@@ -44,6 +45,7 @@ from appliance.net.wire.tcp import (
 
 DELAYED_ACK: Final = 0.04  # seconds; RFC 9293 §3.8.6.3 allows 0.5 (MUST-40), Linux has 40 ms
 PERSIST_MAX: Final = 60.0  # seconds between window probes, Linux's order; RFC 9293 §3.8.6.1
+FIN_WAIT_2_LIMIT: Final = 60.0  # seconds an orphan waits for the peer's FIN; Linux's fin_timeout
 MAX_SEGMENT_DATA: Final = 65_535  # octets: no IP packet is longer
 
 
@@ -87,6 +89,11 @@ class Output(Tcb):
             more = (self.unsent > 0 or self._fin_seq == self.snd_nxt) and self._send_new(now)
         if self._orphan and self._fin_seq >= 0 and self.snd_nxt > self._fin_seq:
             self._tell_closed(None)
+            if self.state == FIN_WAIT_2 and self._end_at == inf:
+                # RFC 9293 §3.6, figure 5 has no way out of FIN-WAIT-2 when the peer never closes;
+                # Linux's fin_timeout gives one when nobody could read what comes.
+                self._end_at = now + FIN_WAIT_2_LIMIT
+                self._arm(self._end_at)
         if self._ack_now or self._unacked or self._paused or self._dsack_out is not None:
             self._acknowledge(now)
 

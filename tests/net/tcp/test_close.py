@@ -489,6 +489,21 @@ def test_closing_after_half_closing_makes_an_orphan_too() -> None:
     assert app.state == "CLOSED"
 
 
+def test_closing_long_after_half_closing_leaves_the_peer_its_time() -> None:
+    """RFC 9293 §3.6: sixty seconds from the close, not from what the peer said last."""
+    scene, peer, app = passive()
+    app.shutdown()
+    peer.expects("F.")
+    peer.sends(".")
+    scene.advance(100)
+    app.close()
+    scene.advance(59)
+    assert app.state == "FIN-WAIT-2"
+    peer.sends("F.", ts=(peer.clock, peer.echo))
+    peer.expects(".", ack=2)
+    assert app.state == "TIME-WAIT"
+
+
 def test_orphan_gives_up_on_a_peer_that_never_acknowledges() -> None:
     """RFC 9293 §3.8.3 MUST-20: R2 holds without an application, too."""
     scene, peer, app = passive()
