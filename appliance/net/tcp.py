@@ -783,6 +783,9 @@ class Connection(Timers):
             self._held_octets += len(data)
         elif not self._orphan:
             self.user.tcp_data(data)
+        else:
+            # RFC 1122 §4.2.2.13: closed by what it was given a moment ago, it reads no more.
+            self._reset_pending = True
 
     def _take_fin(self, now: float) -> None:
         """RFC 9293 §3.10.7.4, eighth: the peer's FIN, once everything before it is here."""

@@ -429,6 +429,16 @@ def test_data_after_close_is_a_reset() -> None:
     assert scene.counter("tcp_data_after_close") == 1
 
 
+def test_close_before_what_had_come_early_is_a_reset() -> None:
+    """RFC 1122 §4.2.2.13: octets behind a hole that closes the application were not read."""
+    _, peer, app = passive(react={"data": lambda c: c.close()})
+    peer.sends("P.", seq=2, data=b"b")
+    peer.expects(".", ack=1)
+    peer.sends("P.", seq=1, data=b"a")
+    peer.expects("R.", seq=1, ack=3)
+    assert (app.data, app.events[-1]) == (b"a", "closed")
+
+
 def test_old_data_after_close_is_no_reason() -> None:
     """RFC 9293 §3.10.7.4, first: a late duplicate is acknowledged as ever."""
     _, peer, app = passive()
