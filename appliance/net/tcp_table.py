@@ -283,12 +283,7 @@ class TcpTable:
         now: float,
     ) -> None:
         """RFC 9293 §3.10.7.2, third: a half-open connection is made."""
-        limits = self.limits
-        if len(self.flows) - self._time_wait.count >= limits.connections:
-            self.counters.tcp_backlog_dropped += 1
-            return
-        if self._per_peer.get(key[: (len(key) - 4) >> 1], 0) >= limits.per_peer:
-            self.counters.tcp_per_peer_dropped += 1
+        if self._refuses(key):
             return
         path = self._network.tcp_path(key)
         if path is None:
@@ -324,6 +319,16 @@ class TcpTable:
         self.flows[key] = half
         half.send_syn_ack(now)
         self._half_open.add(half)
+
+    def _refuses(self, key: bytes) -> bool:
+        """Tell whether a connection would be one too many, of all or of its peer, and count it."""
+        if len(self.flows) - self._time_wait.count >= self.limits.connections:
+            self.counters.tcp_backlog_dropped += 1
+        elif self._per_peer.get(key[: (len(key) - 4) >> 1], 0) >= self.limits.per_peer:
+            self.counters.tcp_per_peer_dropped += 1
+        else:
+            return False
+        return True
 
     def _opens_fast(self, half: HalfOpen, flags: int, payload: bytes, now: float) -> bool:
         """Open at once what a cookie vouches for (RFC 7413 §4.2.2); else `half` may give one."""
@@ -370,11 +375,13 @@ class TcpTable:
         """Make the connection that a cookie attests; None when it attests none (RFC 4987 §3.6)."""
         listener = self._listener(key)
         path = self._network.tcp_path(key) if listener is not None else None
-        if listener is None or path is None or len(self.flows) >= self.limits.connections:
+        if listener is None or path is None:
             return None
         attested = syn_cookie.read(self._secret, key, seq, ack, options, now)
         if attested is None:
             self.counters.tcp_cookies_failed += 1
+            return None
+        if self._refuses(key):
             return None
         self.counters.tcp_cookies_valid += 1
         irs, iss = (seq - 1) & MASK, (ack - 1) & MASK
@@ -398,14 +405,8 @@ class TcpTable:
 
     def _connect_half(self, half: HalfOpen) -> Connection:
         connection = self._make(half)
-        connection.accept(
-            half.irs,
-            half.options,
-            half.window,
-            half.sent_at,
-            max(half.retries, half.repeated),
-            half.ecn,
-        )
+        repeats = max(half.retries, half.repeated)
+        connection.accept(half.irs, half.options, half.window, half.sent_at, repeats, half.ecn)
         connection.user = half.listener.accept(connection)
         return connection
 

@@ -702,6 +702,22 @@ def test_connections_of_one_peer_are_bounded() -> None:
     second.expects("S.")
 
 
+def test_cookies_of_one_peer_are_bounded_too() -> None:
+    """RFC 4987 §3.6: what the SYN,ACKs of a flood remember is no way around the bound."""
+    scene = Scene(limits=Limits(per_peer=1))
+    scene.listen(80, backlog=1)
+    Peer(scene, 3999).sends("S")
+    peers = [Peer(scene, 4000 + n) for n in range(2)]
+    for peer in peers:
+        peer.sends("S")
+        peer.expects("S.")
+    for peer in peers:
+        peer.sends(".")
+    peers[0].expects_nothing()
+    peers[1].expects("R")
+    assert scene.counter("tcp_per_peer_dropped") == 1
+
+
 def test_connections_are_bounded() -> None:
     """Both doors are shut at the bound, and open again below it."""
     scene = Scene(limits=Limits(connections=2))
