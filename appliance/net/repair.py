@@ -238,7 +238,7 @@ class Repair:
         else:
             self.detect(now, ack, progress > 0)
         delivered = progress + flight.sacked + flight.reno_sacked - sacked_before
-        self._judge_probe(now, ack, nxt, dsack, duplicate and not blocks)
+        self._judge_probe(now, nxt - una, ack, dsack, duplicate and not blocks)
         self._steer(now, una, nxt, ack, max(delivered, 0), flight.lost <= lost_before)
 
     def _delivered_below(self, now: float, ack: int, spurious: bool) -> None:
@@ -327,9 +327,12 @@ class Repair:
             flight.mark_lost(head)
 
     def _judge_probe(
-        self, now: float, ack: int, nxt: int, dsack: sack.Block | None, bare_duplicate: bool
+        self, now: float, out: int, ack: int, dsack: sack.Block | None, bare_duplicate: bool
     ) -> None:
-        """Did the tail probe repair a loss that nobody noticed? (RFC 8985 §7.4.2)"""
+        """Did the tail probe repair a loss that nobody noticed? (RFC 8985 §7.4.2)
+
+        `out` octets were outstanding when the acknowledgment came (RFC 5681 §2, FlightSize).
+        """
         end = self.tlp_end
         if end < 0 or ack < end:
             return
@@ -339,7 +342,7 @@ class Repair:
             self.tlp_end = -1
             if self.state == OPEN:
                 self.reduced = True
-                self.cc.lost(min(nxt - ack, self.cc.cwnd), now)
+                self.cc.lost(min(out, self.cc.cwnd), now)
                 self.cc.cwnd = min(self.cc.cwnd, self.cc.ssthresh)
         elif bare_duplicate:
             self.tlp_end = -1

@@ -565,6 +565,17 @@ def test_tail_probe_that_repaired_costs_a_reduction() -> None:
     assert app.connection.repair.cc.cwnd < before
 
 
+def test_what_a_tail_probe_repaired_is_measured_by_what_was_out() -> None:
+    """RFC 5681 §3.1, equation 4: FlightSize when the loss was found, not what is left of it."""
+    scene, peer, app = flying(2, settings=RENO)
+    scene.advance(0.25)
+    assert scene.counter("tcp_tail_probes") == 1
+    app.send(pattern(8 * FULL))
+    peer.drain()
+    sacks(peer, 10)
+    assert app.connection.repair.cc.ssthresh == 5 * FULL
+
+
 def test_tail_probe_that_was_not_needed_costs_nothing() -> None:
     """RFC 8985 §7.4.2: the DSACK says so."""
     scene, peer, app = flying(10)
