@@ -213,7 +213,7 @@ class Trial:
         if app.state == "CLOSED":
             # What closed it may have been answered, or announced, in the same step.
             assert self.closing or all("R" in s.flags for s in heard)
-            self.closing = False
+            self.closing = bool(c.path.neighbor.queue)  # it may still wait for its neighbour
             assert c.next_deadline() == inf
             return
         assert c.iss <= c.snd_una <= c.snd_nxt <= c.iss + 1 + self.written + 1
