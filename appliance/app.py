@@ -67,10 +67,7 @@ def run(settings: Settings, *, say: Say, verbose: bool = False) -> None:
     if verbose:
         say(f"event loop: {f'uvloop {uvloop.__version__}' if uvloop else 'asyncio'}")
     with asyncio.Runner(loop_factory=event_loop()) as runner:
-        appliance = Appliance(settings, say, verbose)
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # the runner makes use of it
-        runner.run(appliance.run())
+        runner.run(Appliance(settings, say, verbose).run())
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

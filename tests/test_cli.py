@@ -77,7 +77,7 @@ sys.exit(cli.main(["serve"]))  # status 1, for want of a site, if it gets so far
         [sys.executable, "-c", code],
         capture_output=True, check=False, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, b"")
 
 
 def test_a_terminal_that_knows_fewer_letters(tmp_path: Path) -> None:

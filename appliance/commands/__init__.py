@@ -65,8 +65,7 @@ class Interrupted(BaseException):
         super().__init__(signal.Signals(number).name)
 
 
-def interrupt(number: int, _: object) -> None:
-    """Handle a signal that ends a command: raise Interrupted."""
+def _interrupt(number: int, _: object) -> None:
     raise Interrupted(number)
 
 
@@ -81,7 +80,7 @@ def of_images(work: Callable[[], int], kept: str = "") -> int:
     from appliance.image.tools import SIGNALS
 
     before = {
-        number: signal.signal(number, interrupt)
+        number: signal.signal(number, _interrupt)
         for number in SIGNALS
         if signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
     }

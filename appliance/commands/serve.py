@@ -7,17 +7,14 @@ import gc
 import os
 import signal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from appliance.commands import (
     FAILED,
-    INTERRUPTED,
     MISUSED,
     OK,
-    Interrupted,
     complain,
     config_path,
-    interrupt,
     overrides,
     say,
     settings_arguments,
@@ -118,25 +115,25 @@ def run(options: argparse.Namespace) -> int:
     """Serve."""
     # PID 1 of a container hears of no signal without a handler; and what is loaded just now need
     # not be loaded again.
-    before = {
-        number: signal.signal(number, handler)
-        for number, handler in (
-            (signal.SIGTERM, interrupt),
-            (signal.SIGHUP, signal.SIG_IGN),
-            (signal.SIGUSR1, signal.SIG_IGN),
-        )
-    }
-    if os.getpid() != 1 and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # What Python raises while it imports is lost where a callback happens to run, and who
-        # pressed Ctrl-C would be served all the same. Nothing is open yet that had to be closed.
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    handlers: dict[int, Any] = {signal.SIGTERM: _leave}
+    handlers |= dict.fromkeys((signal.SIGHUP, signal.SIGUSR1), signal.SIG_IGN)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not as nohup has it
+        handlers[signal.SIGINT] = _leave
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         return _serve(options)
-    except (Interrupted, KeyboardInterrupt) as exc:  # before the signals are the appliance's own
-        return getattr(exc, "status", INTERRUPTED)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave(number: int, _: object) -> None:
+    """Handle a signal before the appliance has handlers of its own: nothing is open yet.
+
+    What a handler raises would be lost where a callback happens to run, as imports have them, and
+    who pressed Ctrl-C would be served all the same.
+    """
+    os._exit(128 + number)
 
 
 def _serve(options: argparse.Namespace) -> int:
