@@ -54,7 +54,8 @@ def open_cable(cable: Cable, pcap: Path | None, warn: Say) -> tuple[Vif, Vif | N
     elif kind == "tap":
         from appliance.net.vif.tap import configure_host_side, open_tap
 
-        vif = open_tap(name)
+        vif = tap = open_tap(name)
+        tap.on_lost = warn
         if cable.host_address is not None:
             configure_host_side(name, cable.host_address)
     else:

@@ -27,6 +27,7 @@ from appliance.net.link import Ipv6Settings
 from appliance.net.steer import Addressing, SameSecret, Steer, addressing, follow
 from appliance.net.tcb import TcpSettings
 from appliance.net.transport import Stack
+from appliance.net.vif.tap import Tap
 from appliance.parts.authority import Authority
 from appliance.parts.metrics import Metrics
 from appliance.parts.mirror import FIRST, Follower, Publisher
@@ -146,6 +147,8 @@ class Worker(Appliance):
         ]
 
     def _recorded(self, queue: Vif, pcap: Path | None) -> Vif:
+        if self.index == FIRST and isinstance(queue, Tap):
+            queue.on_lost = logger.warning
         if pcap is None:
             return queue
         from appliance.net.vif.pcap import Recorder

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 import pytun
 
+from appliance.cabling import open_cable
 from appliance.net.errors import LinkError, LocalError
 from appliance.net.vif import tap
 from appliance.net.vif.base import derived_mac
 from appliance.net.vif.tap import Tap, open_tap
 from appliance.net.wire.virtio import PLAIN
+from appliance.settings import Cable
 
 NAME = "wtap-test0"
 KERNEL_MAC = b"\x06\0\0\0\0\7"
@@ -288,6 +290,22 @@ def test_deleted_interface_is_told_once_and_polls_quiet(
     assert vif.receive_errors == 1
     vif.close()
     poller.close()
+
+
+def test_the_appliance_tells_of_a_deleted_interface(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tap, "open_tap", lambda _name: kernel.open())
+    told: list[str] = []
+    vif, _ = open_cable(Cable(link="tap:t0"), None, told.append)
+
+    def gone(*_: object) -> bytes:
+        raise OSError(errno.EBADFD, "File descriptor in bad state")
+
+    monkeypatch.setattr(tap.os, "read", gone)
+    vif.receive(9)
+    vif.close()
+    assert told == [f"{vif.name} has been deleted; start again with a tap that stays"]
 
 
 def test_closed(kernel: Kernel) -> None:
