@@ -80,6 +80,24 @@ sys.exit(cli.main(["serve"]))  # status 1, for want of a site, if it gets so far
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, b"")
 
 
+@pytest.mark.parametrize(
+    ("file", "status", "said"),
+    [("-", 0, b""), ("/dev/full", 1, b"appliance: /dev/full: No space left on device\n")],
+)
+def test_a_capture_that_nobody_takes(tmp_path: Path, file: str, status: int, said: bytes) -> None:
+    """A pipe whose reader is not there (`| tcpdump`, where there is none), and a full disk."""
+    (tmp_path / "appliance.toml").write_text("")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "appliance", "capture", "-w", file],
+        stdout=writer, stderr=subprocess.PIPE, check=False, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (status, said)
+
+
 def test_a_terminal_that_knows_fewer_letters(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "zones").mkdir()

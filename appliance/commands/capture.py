@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import json
+import os
 import sys
 from struct import Struct
 from typing import Any, BinaryIO, Final
@@ -40,11 +42,11 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         complain(f"{options.write}: {error.strerror}")
         return FAILED
-    if output is not None:
-        output.write(_FILE.pack(0xA1B2C3D4, 2, 4, 0, 0, SNAPLEN, 1))
-        output.flush()
     link = options.link.rpartition(":")[2]  # as the settings write it, with its kind, or without
     try:
+        if output is not None:
+            output.write(_FILE.pack(0xA1B2C3D4, 2, 4, 0, 0, SNAPLEN, 1))
+            output.flush()
         for row in control.ask(options, {"do": "capture", "count": options.count, "link": link}):
             if output is None:
                 say(json.dumps(row) if options.json else _text(row))
@@ -52,11 +54,18 @@ def run(options: argparse.Namespace) -> int:
                 _write(output, row)
     except control.ControlError as error:
         return control.failed(error)
-    except (KeyboardInterrupt, BrokenPipeError):
+    except KeyboardInterrupt:
         pass
+    except BrokenPipeError:
+        # Whoever read this has gone; nor has Python anything to tell them at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        complain(f"{options.write}: {error.strerror}")
+        return FAILED
     finally:
         if output is not None and output is not sys.stdout.buffer:
-            output.close()
+            with contextlib.suppress(OSError):  # told already
+                output.close()
     return OK
 
 
