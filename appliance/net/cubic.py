@@ -26,7 +26,7 @@ ALPHA: Final = 3.0 * (1.0 - BETA) / (1.0 + BETA)  # RFC 9438 §4.3: as much as R
 class Cubic(CongestionControl):
     """RFC 9438."""
 
-    __slots__ = ("_epoch", "_exact", "_k", "_last", "_prior", "_w_est", "_w_max")
+    __slots__ = ("_epoch", "_exact", "_k", "_last", "_prior", "_saved", "_w_est", "_w_max")
 
     name = "cubic"
 
@@ -39,6 +39,8 @@ class Cubic(CongestionControl):
         self._w_est = 0.0  # what Reno would have, segments
         self._exact = 0.0  # cwnd with its fraction, segments
         self._last = 0.0  # when the window last grew
+        # W_max, cwnd_prior, epoch, K and W_est before the last reduction
+        self._saved: tuple[float, float, float, float, float] = (0.0, 0.0, -1.0, 0.0, 0.0)
 
     def avoid(self, octets: int, now: float, rtt: RttEstimator) -> None:
         """Follow the curve, or Reno where that is more (RFC 9438 §4.2 to §4.5)."""
@@ -88,6 +90,17 @@ class Cubic(CongestionControl):
         self._w_max = segments * (1.0 + BETA) / 2.0 if segments < self._w_max else segments
         self._epoch = -1.0
         return max(int(window * BETA), 2 * self.mss)
+
+    def lost(self, in_flight: int, now: float) -> None:
+        """Lower ssthresh, and keep what `undo` may need."""
+        self._saved = (self._w_max, self._prior, self._epoch, self._k, self._w_est)
+        super().lost(in_flight, now)
+
+    def undo(self) -> None:
+        """Return to the curve that was followed, where the window returns (RFC 9438 §4.9)."""
+        if self._undo[0] > self.cwnd:
+            self._w_max, self._prior, self._epoch, self._k, self._w_est = self._saved
+        super().undo()
 
     def timed_out(self, in_flight: int, now: float, first: bool) -> None:
         """After a timeout the curve begins anew (RFC 9438 §4.8)."""

@@ -134,3 +134,22 @@ def test_a_timeout_begins_anew() -> None:
     assert flow.cc.ssthresh == pytest.approx(70 * MSS, abs=MSS)
     flow.round()
     assert flow.cc.cwnd == 2 * MSS
+
+
+@pytest.mark.parametrize("timeout", [False, True])
+def test_a_needless_reduction_leaves_no_trace(timeout: bool) -> None:
+    """RFC 9438 §4.9.1, §4.9.2: W_max, K, epoch, W_est and cwnd_prior are restored, too."""
+    flows = [Flow(1000, 0.1), Flow(1000, 0.1)]
+    for flow in flows:
+        flow.lose()
+        for _ in range(20):
+            flow.round()
+    cc, now = flows[0].cc, flows[0].now
+    if timeout:
+        cc.timed_out(cc.cwnd, now, True)
+    else:
+        cc.lost(cc.cwnd, now)
+        cc.cwnd = cc.ssthresh
+    cc.undo()
+    for _ in range(50):
+        assert flows[0].round() == pytest.approx(flows[1].round(), rel=0.001)
