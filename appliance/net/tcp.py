@@ -367,9 +367,10 @@ class Connection(Timers):
                 return
             acceptable = True
         # RFC 7323 §3.2: an echo of a timestamp that was never sent is not an answer to this SYN.
+        # Nought, as in Linux, is no echo: some boxes that answer for others have none.
         if acceptable and self.ts_on and options.timestamp is not None and not flags & RST:
             age = (self._clock(now) - options.timestamp[1]) & MASK
-            if age >= HALF:
+            if options.timestamp[1] and age >= HALF:
                 self._send_reset(wire_ack, now)
                 return
         # Second, the RST bit.

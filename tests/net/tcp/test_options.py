@@ -392,6 +392,17 @@ def test_paws_from_the_first_segment_of_a_long_running_host() -> None:
     assert scene.counter("tcp_paws_dropped") == 1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_an_echo_of_nought_is_none(seed: int) -> None:
+    """RFC 7323 §3.2, as Linux reads it: a SYN,ACK of a box that does not echo is an answer."""
+    scene = Scene(seed=seed)
+    peer = Peer(scene, 80, 4000)
+    scene.connect(80)
+    peer.expects("S")
+    peer.sends("S.", ts=(peer.clock, 0))
+    peer.expects(".", ack=1)
+
+
 def test_echo_of_what_was_never_sent_in_syn_sent() -> None:
     """RFC 7323 §3.2, §5.8 spirit: not an answer to our SYN."""
     scene = Scene()
