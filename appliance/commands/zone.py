@@ -69,8 +69,11 @@ def run(options: argparse.Namespace) -> int:
     except ZoneError as error:
         for problem in error.problems:
             complain(str(problem))
-    except (DnsError, OSError, TimeoutError) as error:
-        complain(str(error) or "the server does not answer")
+    except DnsError as error:
+        complain(str(error))
+    except OSError as error:
+        why = error.strerror or str(error) or "the server does not answer"
+        complain(f"{error.filename}: {why}" if error.filename else why)
     return FAILED
 
 

@@ -161,6 +161,14 @@ def test_import(here: Path, server: Any, capsys: pytest.CaptureFixture[str]) -> 
     assert "REFUSED" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", ["fmt nowhere", "import corner.test --from 127.0.0.1 -k nowhere"])
+def test_a_file_that_is_not_there(
+    words: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["zone", *words.split()]) == 1
+    assert capsys.readouterr().err == "appliance: nowhere: No such file or directory\n"
+
+
 def test_fmt(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = here / "zones" / "example.test.zone"
     path.write_text(ZONE + 'x 60 a 192.0.2.1;c\n\tin  txt ( "a;b"\n "c" ) ; d\n\n\n\n')
