@@ -260,6 +260,65 @@ def test_the_module_is_the_command() -> None:
     assert done.stdout == f"appliance {__version__} (pure Python)\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            '[acme]\ndirectory = "https://ca.example/d"\n',
+            [
+                (
+                    "error: acme.names is empty, and so is tls.names: "
+                    "for whom is the certificate to be?"
+                ),
+                (
+                    "warning: acme.agree is false: an authority that has terms of service makes no "
+                    "account"
+                ),
+            ],
+        ),
+        (
+            (
+                '[acme]\ndirectory = "https://ca.example/d"\nagree = true\n'
+                '[tls]\nnames = ["a.example"]\n'
+            ),
+            [],
+        ),
+        (
+            '[acme]\nnames = ["a.example"]\nagree = true\n',
+            ["warning: acme.directory is not set: no certificate is asked for"],
+        ),
+    ],
+)
+def test_check_tells_why_there_would_be_no_certificate_by_acme(
+    text: str, told: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("site", "zones"):
+        (tmp_path / name).mkdir()
+    settings = tmp_path / "appliance.toml"
+    settings.write_text(text)
+    assert cli.main(["check", "-c", str(settings)]) == any("error" in line for line in told)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "acme" in line] == [f"{settings}: {line}" for line in told]
+
+
+def test_check_warns_of_secrets_that_others_can_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("site", "zones"):
+        (tmp_path / name).mkdir()
+    key = tmp_path / "t.key"
+    key.write_text("c2VjcmV0c2VjcmV0c2VjcmV0")
+    key.chmod(0o644)
+    settings = tmp_path / "appliance.toml"
+    settings.write_text('[[dns.key]]\nname = "t.example"\nfile = "t.key"\n')
+    assert cli.main(["check", "-c", str(settings)]) == 0
+    warning = f"{key}: warning: everybody can read this secret (chmod 600)"
+    assert warning in capsys.readouterr().out
+    key.chmod(0o600)
+    assert cli.main(["check", "-c", str(settings)]) == 0
+    assert "warning: everybody" not in capsys.readouterr().out
+
+
 def test_check_judges_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What `serve` would refuse is an error; with file and reason."""
     now = dt.datetime.now(dt.UTC)

@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     content = load_content(usable)
     problems += _secrets(usable, path)
     problems += _certificates(usable, path)
+    problems += _acme(usable, path)
     return _tell([*problems, *content.problems, *check_content(content)], content.summary)
 
 
@@ -56,12 +57,18 @@ def _secrets(settings: Settings, path: Path) -> list[Problem]:
     """What is wrong with keys and other files that [dns] names."""
     from appliance.config import Problem
     from appliance.parts.dns_options import OptionsError, options
+    from appliance.tls.store import exposed
 
+    problems: list[Problem] = []
+    for key in settings.dns.key:
+        if who := exposed(key.file):
+            told = f"{who} can read this secret (chmod 600)"
+            problems.append(Problem(str(key.file), 0, "warning", told))
     try:
         options(settings)
     except OptionsError as error:
-        return [Problem(str(path), 0, "error", str(error))]
-    return []
+        problems.append(Problem(str(path), 0, "error", str(error)))
+    return problems
 
 
 def _certificates(settings: Settings, path: Path) -> list[Problem]:
@@ -93,6 +100,27 @@ def _certificates(settings: Settings, path: Path) -> list[Problem]:
         if suites and not any(f"-{kind}-" in suite for suite in suites):
             told = f"no suite in tls.ciphers is for this {found.key_type} key: TLS 1.3 alone"
             problems.append(Problem(str(files.chain), 0, "warning", told))
+    return problems
+
+
+def _acme(settings: Settings, path: Path) -> list[Problem]:
+    """Why [acme] would get no certificate, as far as that can be known from here."""
+    from appliance.config import Problem
+
+    acme = settings.acme
+    problems: list[Problem] = []
+    if acme.directory is None:
+        if acme.staging is not None or acme.names or acme.agree:
+            told = "acme.directory is not set: no certificate is asked for"
+            problems.append(Problem(str(path), 0, "warning", told))
+        return problems
+    if not (acme.names or settings.tls.names):
+        told = "acme.names is empty, and so is tls.names: for whom is the certificate to be?"
+        problems.append(Problem(str(path), 0, "error", told))
+    if not acme.agree:
+        # RFC 8555 §7.3.3: whoever has terms makes no account for those who do not agree.
+        told = "acme.agree is false: an authority that has terms of service makes no account"
+        problems.append(Problem(str(path), 0, "warning", told))
     return problems
 
 
