@@ -315,6 +315,7 @@ class Certificates(Part):
     def look(self) -> None:
         """One round: files, local certificate, ticket keys."""
         now = self.now()
+        told = [held.error for _, held, _ in self._files]
         new = self._look_at_files(now)
         new = self._renew_local(now) or new
         self.turn()
@@ -323,6 +324,8 @@ class Certificates(Part):
                 self.changed()
             except CredentialError as exc:
                 logger.warning("certificate not taken into use: %s", exc)
+        elif told != [held.error for _, held, _ in self._files]:
+            self.save_status()
 
     async def _look_after(self) -> None:
         while True:

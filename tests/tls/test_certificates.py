@@ -444,6 +444,19 @@ def test_keys_of_sessions_that_cannot_be_written_are_told_once(
     assert capsys.readouterr().err == ""  # where cffi tells of exceptions in callbacks
 
 
+def test_a_refused_renewal_is_told_to_who_asks(
+    make: Callable[..., Certificates], tmp_path: Path
+) -> None:
+    """`appliance tls` reads the file; its status is 1 if there is an error."""
+    files = put(tmp_path, NOW, 1)
+    certificates = make(files)
+    certificates.save_status()
+    files.chain.write_text("no certificate")
+    certificates.look()
+    text = certificates.store.path("status.json").read_text()
+    assert "no PEM certificate" in json.loads(text)["certificates"][0]["error"]
+
+
 def test_every_suite_that_may_be_named_exists() -> None:
     for suite in SUITES:
         context = client_context(tls12=True)
