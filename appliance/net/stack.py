@@ -363,6 +363,10 @@ class Host:
             batch, self._dirty = self._dirty, []
             for connection in batch:
                 connection.output(now)
+                if self._blocked:
+                    # When there is room again, who has had no turn comes before who filled it.
+                    self._dirty = batch[batch.index(connection) + 1 :] + self._dirty
+                    break
         if self._dirty and len(self.links) > 1:
             self._finish_elsewhere(now)
         if self._agenda.at <= now:

@@ -535,6 +535,25 @@ def test_zero_window_from_the_start() -> None:
     peer.expects("P.", data=b"atience")
 
 
+# ---------------------------------------------------------------------- a full link
+
+
+def test_a_full_link_is_shared() -> None:
+    """Who has filled it comes last when there is room again: nobody waits for another's window."""
+    scene = Scene()
+    scene.listen(80)
+    peers = [Peer(scene, 4000 + n) for n in range(3)]
+    for peer in peers:
+        peer.opens()
+    scene.room(0)
+    for n in range(3):
+        scene.app(n).send(pattern(5 * FULL))
+    for _ in range(5):
+        for _ in peers:
+            scene.room(1)
+        assert [len(peer.drain()) for peer in peers] == [1, 1, 1]
+
+
 # ---------------------------------------------------------------------- super-segments
 
 
