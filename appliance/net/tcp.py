@@ -628,12 +628,13 @@ class Connection(Timers):
             ack == self.snd_una
             and (self.snd_wl1 < seq or (self.snd_wl1 == seq and self.snd_wl2 <= ack))
         ):
+            grown = wnd > self.snd_wnd
             self.snd_wnd = wnd
             self.snd_wl1 = seq
             self.snd_wl2 = ack
             if wnd > self.max_snd_wnd:
                 self.max_snd_wnd = wnd
-            if wnd and self._persist_at < inf:
+            if grown and self._persist_at < inf:
                 self._persist_at = inf
                 if self.probes and ack == self.snd_una == self.snd_nxt - 1 < self._sendq.end:
                     # The probe was refused: its octet leaves anew, with those behind it.

@@ -523,6 +523,18 @@ def test_user_timeout_counts_from_when_there_was_something_to_send(window: int) 
     assert peer.drain(), "a probe, or what fits"
 
 
+def test_what_a_peer_sends_does_not_put_the_override_off() -> None:
+    """RFC 9293 §3.8.6.2.1 (4): 0.1 to 1 s, whatever repeats the same small window meanwhile."""
+    scene, peer, app = passive(rtt=0.1)
+    peer.window = 96
+    peer.sends(".")
+    app.send(bytes(5000))
+    for _ in range(10):
+        scene.advance(0.1)
+        peer.sends("P.", data=bytes(100))
+    assert 96 in [len(s.data) for s in peer.drain()]
+
+
 def test_zero_window_from_the_start() -> None:
     """RFC 9293 §3.8.6.1: a SYN may offer nothing."""
     scene, peer, app = passive(window=0)
