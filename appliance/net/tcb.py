@@ -142,8 +142,8 @@ class Tcb:
 
     __slots__ = (
         "_ack_now", "_challenged_at", "_closed_told", "_cwr_end", "_delack_at",
-        "_dsack_out", "_ece", "_end_at", "_eof_told", "_error", "_fin_seq", "_held",
-        "_held_octets", "_keepalive_at", "_keepalive_sent", "_last_ack_sent", "_marked",
+        "_dsack_out", "_ece", "_end_at", "_eof_told", "_error", "_expires_at", "_fin_seq",
+        "_held", "_held_octets", "_keepalive_at", "_keepalive_sent", "_last_ack_sent", "_marked",
         "_orphan", "_paused", "_peer_fin", "_persist_at", "_quick_acks", "_recent",
         "_reorder_at", "_reset_pending", "_retransmit_at", "_retransmit_is_probe", "_search",
         "_sendq", "_settings", "_shown", "_silent_since", "_small_end", "_straight",
@@ -241,6 +241,7 @@ class Tcb:
         # Timers: absolute times, inf when disarmed.  Disarming is this write and nothing else.
         self._retransmit_at = inf  # RFC 6298, or the tail probe of RFC 8985 §7
         self._retransmit_is_probe = False
+        self._expires_at = inf  # the former, whichever of them is armed
         self._reorder_at = inf  # RFC 8985 §6.3
         self._persist_at = inf  # RFC 9293 §3.8.6.1
         self.probes = 0

@@ -239,7 +239,7 @@ class Output(Tcb):
         self.repair.sent_new(nxt, end, now)
         self.last_sent_at = now
         self._persist_at = inf
-        self._arm_retransmit(now)
+        self._arm_retransmit(now, self.snd_una < nxt and self._retransmit_at < inf)
         return True
 
     def _sendable(self, now: float) -> int:
@@ -416,9 +416,17 @@ class Output(Tcb):
             self._ack_now = False
         self._delack_at = inf
 
-    def _arm_retransmit(self, now: float) -> None:
-        """Start the retransmission timer, or the tail probe's when that comes first."""
+    def _arm_retransmit(self, now: float, running: bool = False) -> None:
+        """Start the retransmission timer, or the tail probe's when that comes first.
+
+        `running`: new octets leave behind others, whose time stays what it is (RFC 6298 §5.1), so
+        that a probe is not put off beyond it either (RFC 8985 §7.2).
+        """
         at, self._retransmit_is_probe = self.repair.timer(now, self.snd_nxt - self.snd_una)
+        if not running:
+            self._expires_at = now + self.repair.rtt.rto
+        elif at > self._expires_at:
+            at = self._expires_at
         self._retransmit_at = at
         if at < self.heap_at:
             self.heap_at = at

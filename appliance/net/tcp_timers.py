@@ -146,7 +146,7 @@ class Timers(Output):
         self.last_sent_at = now
         # §7.3: the retransmission timer takes over.
         self._retransmit_is_probe = False
-        self._retransmit_at = now + self.repair.rtt.rto
+        self._retransmit_at = self._expires_at = now + self.repair.rtt.rto
         self._arm(self._retransmit_at)
 
     def _window_probe(self, now: float) -> None:

@@ -156,6 +156,18 @@ def test_duplicates_after_a_needless_timeout_are_no_loss() -> None:
     assert scene.counter("tcp_fast_recoveries") == 0
 
 
+@pytest.mark.parametrize("sack", [False, True])
+def test_new_octets_do_not_put_the_timer_off(sack: bool) -> None:
+    """RFC 6298 §5.1: "if the timer is not running"; RFC 8985 §7.2: no probe after its time."""
+    scene, peer, app = passive(rtt=RTT, sack=sack, settings=TcpSettings(nodelay=True))
+    for _ in range(20):
+        app.send(b"a little more")
+        scene.advance(0.05)
+    peer.drain()
+    assert scene.counter("tcp_timeouts") >= 1
+    assert scene.counter("tcp_tail_probes") == (1 if sack else 0)
+
+
 def test_timer_stops_when_all_is_acknowledged() -> None:
     """RFC 6298 §5.2."""
     scene, peer, _ = flying(3)
