@@ -363,7 +363,7 @@ class Host:
             batch, self._dirty = self._dirty, []
             for connection in batch:
                 connection.output(now)
-                if self._blocked:
+                if self.blocked():
                     # When there is room again, who has had no turn comes before who filled it.
                     self._dirty = batch[batch.index(connection) + 1 :] + self._dirty
                     break
