@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import gc
 import importlib
-import ipaddress
 import logging
 import os
 import signal
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 from appliance.banner import banner, plural, url
 from appliance.cabling import Cabling, configuration, open_cable, open_more, worth_telling
 from appliance.content import Content, load_content
+from appliance.links import opposite
 from appliance.net.link import Ipv6Settings
 from appliance.net.tcb import TcpSettings
 from appliance.net.transport import Stack
@@ -338,17 +338,16 @@ class Appliance:
         """Put the gateway on the other end of the pair."""
         from appliance.gateway import Gateway
 
-        ours = next(ipaddress.IPv4Interface(c) for c in self.settings.net.address if ":" not in c)
-        address = next(
-            (ipaddress.IPv4Address(text) for text in self.settings.net.gateway
-             if ":" not in text and ipaddress.IPv4Address(text) in ours.network),
-            None,
-        ) or next(ip for ip in ours.network.hosts() if ip != ours.ip)  # fmt: skip
-        stack = await self._stack(vif, [f"{address}/{ours.network.prefixlen}"], ())
+        net = self.settings.net
+        ours = next(cidr.partition("/")[0] for cidr in net.address if ":" not in cidr)
+        theirs = opposite(net.address, net.gateway)
+        if theirs is None:
+            raise StartError(f"the network of {ours} has no room for the gateway")
+        stack = await self._stack(vif, [theirs], ())
         wanted = self.settings.gateway
         self.gateway = Gateway(
             stack,
-            str(ours.ip),
+            ours,
             bind=wanted.bind,
             http=wanted.http,
             dns=wanted.dns,

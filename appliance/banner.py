@@ -7,7 +7,6 @@ system to ask whether the host's side of a tap has an address.
 from __future__ import annotations
 
 import fcntl
-import ipaddress
 import socket
 import struct
 from collections.abc import Collection, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from appliance import __version__
+from appliance.links import opposite
 
 if TYPE_CHECKING:
     from appliance.content import Content
@@ -136,8 +136,10 @@ def _report(vif: Vif) -> str:
 
 def _host_side(net: Cable) -> str | None:
     """How to reach a tap whose host side has no address; None when there is nothing to say."""
-    static = [cidr for cidr in net.address if ":" not in cidr]
-    if not net.link.startswith("tap:") or not static:
+    if not net.link.startswith("tap:"):
+        return None
+    cidr = opposite(net.address, net.gateway)
+    if cidr is None:
         return None
     name = net.link.removeprefix("tap:")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -147,12 +149,6 @@ def _host_side(net: Cable) -> str | None:
             pass
         else:
             return None
-    ours = ipaddress.IPv4Interface(static[0])
-    wanted = next(
-        (text for text in net.gateway if ":" not in text),
-        None,
-    ) or next(str(ip) for ip in ours.network.hosts() if ip != ours.ip)
-    cidr = f"{wanted}/{ours.network.prefixlen}"
     return (
         f"the host's side of {name} has no address: ip address add {cidr} dev {name}, "
         f"or --host-address {cidr}"

@@ -607,3 +607,19 @@ def test_plural() -> None:
     assert banner.plural(1, "page") == "1 page"
     assert banner.plural(0, "page") == "0 pages"
     assert banner.plural(12345, "record") == "12,345 records"
+
+
+def test_a_tap_alone_in_its_network_has_no_hint(tmp_path: Path) -> None:
+    """There is no address left for the host's side."""
+    text = '[net]\nlink = "tap:om-none"\naddress = ["192.0.2.7/{}"]\n'
+    for length, hint in ((32, None), (31, "ip address add 192.0.2.6/31 dev om-none")):
+        net = config.load(write(tmp_path, more=text.format(length))).net
+        found = banner._host_side(net)
+        assert (found is None) == (hint is None)
+        assert hint is None or hint in str(found)
+
+
+def test_a_second_address_on_a_pair_is_not_the_gateway_s(tmp_path: Path) -> None:
+    more = '[net]\naddress = ["10.0.0.2/24", "10.0.0.1/24"]\n'
+    with serving(write(tmp_path, more=more)) as running:
+        assert running.get()[0] == 200

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from appliance import config
+from appliance.links import opposite
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -109,6 +110,22 @@ def test_links(tmp_path: pathlib.Path, link: str) -> None:
         ),
         ('[net]\ngateway = ["10.1.0.1"]', "of a network of ours: 10.0.0.0/24"),
         ('[net]\ngateway = ["10.0.0.2"]', 'net.gateway = "10.0.0.2": must be an address that is'),
+        ('[net]\naddress = ["10.0.0.2/32"]', "on a network with room for the pair's gateway"),
+        ('[net]\naddress = ["10.0.0.2/24", "10.0.0.2/16"]', "a list of different addresses"),
+        ('[net]\naddress = ["fe80::1%eth0/64"]', "must be a list, each an IPv4 or IPv6 host"),
+        (
+            '[net]\naddress = ["10.0.0.2/24", "::ffff:1.2.3.4/96"]',
+            "must be a list, each an IPv4 or IPv6 host",
+        ),
+        ('[net]\ngateway = ["fe80::1%eth0"]', "must be a list of IP addresses"),
+        ('[net]\nipv6 = "off"\ngateway = ["fe80::1"]', "an IPv4 address, since ipv6 is off"),
+        ('[net]\ngateway = ["10.0.0.255"]', "must be a host's, not the network's"),
+        (
+            '[net]\nlink = "tap:a"\naddress = ["10.0.0.2/24"]\nhost_address = "10.0.0.2/24"',
+            '4: net.host_address = "10.0.0.2/24": must be an address that is not our own',
+        ),
+        ('[net]\nlink = "tap:a%d"', 'net.link = "tap:a%d": must be "pair"'),
+        ('[net]\nlink = "tap:a\\u0000b"', 'must be "pair"'),
         ('[net]\nhost_address = "10.0.0.1/24"', "must be absent unless the link is a tap"),
         ("[gateway]\n\nhttp = 0", "appliance.toml:3: gateway.http = 0: must be an integer from 1"),
         ('[gateway]\nhttp = "80"', 'gateway.http = "80": must be an integer from 1 to 65535'),
@@ -291,3 +308,22 @@ def test_suites_without_forward_secrecy_cannot_be_named(
     [problem] = problems(path)
     assert problem.startswith("appliance.toml:2: tls.ciphers = ")
     assert "with ECDHE" in problem
+
+
+@pytest.mark.parametrize(
+    ("addresses", "gateways", "expected"),
+    [
+        (["10.0.0.2/24"], ["10.0.0.9"], "10.0.0.9/24"),
+        (["10.0.0.2/24"], ["fe80::1", "10.1.0.1"], "10.0.0.1/24"),
+        (["fd00::2/64", "10.0.0.2/24", "10.0.0.1/24"], [], "10.0.0.3/24"),
+        (["10.0.0.2/31"], [], "10.0.0.3/31"),
+        (["10.0.0.2/31", "10.0.0.3/31"], [], None),
+        (["10.0.0.2/32"], [], None),
+        (["fd00::2/64"], [], None),
+    ],
+)
+def test_who_is_at_the_other_end(
+    addresses: list[str], gateways: list[str], expected: str | None
+) -> None:
+    """Never one of our own."""
+    assert opposite(addresses, gateways) == expected

@@ -29,6 +29,7 @@ from typing import Any, Final
 from appliance.files import beside, discard, place_beside
 from appliance.image.graph import BuildError
 from appliance.image.tools import find
+from appliance.links import opposite
 
 PROGRAM: Final = "qemu-system-x86_64"
 PROBE: Final = 3.0
@@ -148,12 +149,17 @@ def _network(machine: Machine) -> str:
     if machine.tap:
         return f"tap,id=cable,ifname={machine.tap},script=no,downscript=no"
     settings = machine.settings
-    ours = IPv4Interface(settings["address"][0])
-    inside = (str(ip) for ip in ours.network.hosts() if ip != ours.ip)
-    router = next(iter(settings["gateway"]), "") or next(inside)
-    words = [f"user,id=cable,net={ours.network},host={router},dhcpstart={ours.ip},ipv6=off"]
+    static = [IPv4Interface(cidr) for cidr in settings["address"] if ":" not in cidr]
+    words, address = ["user,id=cable,ipv6=off"], ""  # the one that QEMU's DHCP server lends first
+    if static:
+        router = opposite(settings["address"], settings["gateway"])
+        if router is None:
+            raise BuildError(f"the network of {static[0]} has no room for a router: use --tap")
+        address = str(static[0].ip)
+        network, host = static[0].network, router.partition("/")[0]
+        words.append(f"net={network},host={host},dhcpstart={address}")
     for protocol, port, inner in machine.forwards:
-        words.append(f"hostfwd={protocol}:127.0.0.1:{port}-{ours.ip}:{inner}")
+        words.append(f"hostfwd={protocol}:127.0.0.1:{port}-{address}:{inner}")
     return ",".join(words)
 
 

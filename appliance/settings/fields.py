@@ -46,7 +46,7 @@ def _link(value: str) -> str:
     if (
         kind in ("tap", "packet")
         and 0 < len(name.encode()) < IFNAMSIZ
-        and not re.search(r"[/:\s]", name)
+        and not re.search(r"[/:\s%\0]", name)  # %: a pattern, of which the kernel makes a name
         and name not in (".", "..")
     ):
         return value
@@ -60,16 +60,20 @@ def _no_pair(value: str) -> str:
 
 
 def _interface(value: str) -> str:
-    if "/" not in value:
-        raise ValueError("no prefix length")
+    if "/" not in value or "%" in value:
+        raise ValueError("no prefix length, or a zone")
     interface = ipaddress.ip_interface(value)
     network = interface.network
-    # RFC 1122 §3.2.1.3: the network's and the broadcast address name no host (RFC 3021: /31 does).
-    whole = network.version == 6 or network.prefixlen >= 31
-    if not whole and interface.ip in (network[0], network[-1]):
+    if is_edge(interface.ip, network):
         raise ValueError("names the network itself")
     _unicast(interface.ip)
     return interface.with_prefixlen
+
+
+def is_edge(address: Any, network: Any) -> bool:
+    """Whether an address of a network names no host of it (RFC 1122 §3.2.1.3, RFC 3021: /31)."""
+    whole = network.version == 6 or network.prefixlen >= 31
+    return not whole and address in (network[0], network[-1])
 
 
 def _host(value: str) -> str:
@@ -83,6 +87,9 @@ def _unicast(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
         raise ValueError("not a unicast address")
     if address.version == 4 and address.is_reserved:
         raise ValueError("not a unicast address")
+    # A zone is the business of the link that it is set for; RFC 4291 §2.5.5.2: no host has these.
+    if address.version == 6 and (address.scope_id or address.ipv4_mapped):
+        raise ValueError("not an address of a host")
 
 
 def _bind(value: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from appliance.links import PAIR
+from appliance.links import PAIR, opposite
 from appliance.settings.fields import (
     AN_INTERFACE,
     AnyPath,
@@ -22,6 +22,7 @@ from appliance.settings.fields import (
     Seconds,
     ServerAddress,
     Table,
+    is_edge,
 )
 
 
@@ -54,10 +55,24 @@ class Cable(Table):
     def _together(self) -> Self:
         if self.link == PAIR and not any("." in cidr for cidr in self.address):
             raise ValueError("address|[]|a list with an IPv4 address, since the link is a pair")
+        if self.link == PAIR and opposite(self.address, self.gateway) is None:
+            first = next(cidr for cidr in self.address if "." in cidr)
+            raise ValueError(f"address|{first}|on a network with room for the pair's gateway")
         if self.ipv6 == "off":
-            for cidr in self.address:
-                if ":" in cidr:
-                    raise ValueError(f"address|{cidr}|an IPv4 address, since ipv6 is off")
+            for name in ("address", "gateway"):
+                for text in getattr(self, name):
+                    if ":" in text:
+                        raise ValueError(f"{name}|{text}|an IPv4 address, since ipv6 is off")
+        if self.host_address is not None and not self.link.startswith("tap:"):
+            raise ValueError(f"host_address|{self.host_address}|absent unless the link is a tap")
+        return self
+
+    @model_validator(mode="after")
+    def _ours_and_theirs(self) -> Self:
+        own = [cidr.partition("/")[0] for cidr in self.address]
+        for at, cidr in enumerate(self.address):
+            if own[at] in own[:at]:
+                raise ValueError(f"address|{cidr}|a list of different addresses")
         networks = [ipaddress.ip_interface(cidr).network for cidr in self.address]
         for gateway in self.gateway:
             router = ipaddress.ip_address(gateway)
@@ -66,10 +81,12 @@ class Cable(Table):
             if not any(router in network for network in networks):
                 names = ", ".join(map(str, networks)) or "there is none"
                 raise ValueError(f"gateway|{gateway}|an address of a network of ours: {names}")
-            if any(gateway == cidr.partition("/")[0] for cidr in self.address):
+            if any(is_edge(router, network) for network in networks):
+                raise ValueError(f"gateway|{gateway}|a host's, not the network's or everybody's")
+            if gateway in own:
                 raise ValueError(f"gateway|{gateway}|an address that is not our own")
-        if self.host_address is not None and not self.link.startswith("tap:"):
-            raise ValueError(f"host_address|{self.host_address}|absent unless the link is a tap")
+        if self.host_address is not None and self.host_address.partition("/")[0] in own:
+            raise ValueError(f"host_address|{self.host_address}|an address that is not our own")
         return self
 
 

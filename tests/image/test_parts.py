@@ -154,6 +154,31 @@ def test_a_path_may_have_a_comma(tmp_path: Path) -> None:
     assert drive.startswith(f"file={tmp_path}/a,,b/state.img,format=raw,")
 
 
+@pytest.mark.parametrize(
+    ("addresses", "gateways", "expected"),
+    [
+        (
+            ["fd00::2/64", "10.0.0.2/24"],
+            ["fd00::1", "10.0.0.1"],
+            (
+                "net=10.0.0.0/24,host=10.0.0.1,dhcpstart=10.0.0.2,"
+                "hostfwd=tcp:127.0.0.1:8080-10.0.0.2:80"
+            ),
+        ),
+        ([], [], "hostfwd=tcp:127.0.0.1:8080-:80"),
+    ],
+)
+def test_the_network_of_qemu(
+    tmp_path: Path, addresses: list[str], gateways: list[str], expected: str
+) -> None:
+    """IPv4 alone; a machine that looks for an address is lent one there."""
+    one = machine(tmp_path, forwards=(("tcp", 8080, 80),))
+    told = {"address": addresses, "gateway": gateways}
+    (tmp_path / "settings.json").write_text(json.dumps(told))
+    words = qemu.command(one)
+    assert words[words.index("-netdev") + 1] == f"user,id=cable,ipv6=off,{expected}"
+
+
 def test_an_emulated_machine_is_not_asked_for_what_costs_it_most(tmp_path: Path) -> None:
     """Its timer is not measured; ACPI has the power button, but routes no interrupts."""
     emulated = machine(tmp_path)
