@@ -507,9 +507,10 @@ def test_a_log_that_cannot_be_written_is_named(setting: str, tmp_path: Path) -> 
     assert said == "appliance: /nowhere/x.log: No such file or directory"
 
 
-def test_two_services_on_one_port(tmp_path: Path) -> None:
+def test_two_services_on_one_port(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = write(tmp_path, more="[http]\nport = 53\n")
-    assert refused(settings).startswith("appliance: TCP port 53 is in use")
+    assert cli.main(["check", "-c", str(settings)]) == 1
+    assert "error: http.port = 53: must be another port than dns.port" in capsys.readouterr().out
 
 
 # check.

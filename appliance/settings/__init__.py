@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -118,6 +118,33 @@ class Settings(Table):
         if net.workers > 1 and site is not None and site.watch:
             raise ValueError(f"workers|{net.workers}|1 with site.watch, which is for who writes")
         return net
+
+    @field_validator("http", "metrics", "tls")
+    @classmethod
+    def _of_ports(cls, table: Any, info: ValidationInfo) -> Any:
+        """Each service of the stack has a port of its own."""
+        taken = {
+            getattr(info.data[name], key): f"{name}.{key}"
+            for name, key in (("dns", "port"), ("http", "port"), ("metrics", "port"))
+            if name in info.data
+        }
+        for key in ("port", "dot_port"):
+            if port := getattr(table, key, 0):
+                if port in taken:
+                    raise ValueError(f"{key}|{port}|another port than {taken[port]}")
+                taken[port] = f"{info.field_name}.{key}"
+        return table
+
+    @field_validator("acme")
+    @classmethod
+    def _of_a_certificate(cls, acme: Acme, info: ValidationInfo) -> Acme:
+        """A certificate is for a listener."""
+        tls = info.data.get("tls")
+        if acme.directory is None or tls is None:
+            return acme
+        if not (tls.port or tls.dot_port):
+            raise ValueError(f"directory|{acme.directory}|absent, since there is no port of [tls]")
+        return acme
 
 
 TABLES: Final[Mapping[str, type[Table]]] = {

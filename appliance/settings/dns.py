@@ -6,12 +6,13 @@ Imports pydantic and `fields`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from appliance.settings.fields import (
     AnyPath,
+    CharacterString,
     DomainName,
     Network,
     Pin,
@@ -119,6 +120,14 @@ class DnsForward(Table):
     )
 
 
+def _tables(name: str) -> Any:
+    return Field(
+        default=(),
+        max_length=1000,
+        description=f"at most 1000 tables, each begun by [[dns.{name}]]",
+    )
+
+
 class Dns(Table):
     """[dns]: the zones, the stack's port, what is said besides, and other servers."""
 
@@ -134,7 +143,11 @@ class Dns(Table):
     port: Port = 53
     minimal: bool = Field(default=True, strict=True, description="true or false")
     watch: float = Field(
-        default=0, ge=0, le=3600, description="a number of seconds up to 3600; 0 for never"
+        default=0,
+        strict=True,
+        ge=0,
+        le=3600,
+        description="a number of seconds up to 3600; 0 for never",
     )
     state: AnyPath = Field(default=Path("state/dns"), description="a path, as text")
     journal_mb: int = Field(
@@ -142,8 +155,12 @@ class Dns(Table):
     )
     # RFC 5001: whatever tells an operator which server this is.
     nsid: Text = Field(default="", max_length=64, description="text of at most 64 characters")
-    version: Text = Field(default="", max_length=255, description="text; empty: not told")
-    identity: Text = Field(default="", max_length=255, description="text; empty: not told")
+    version: CharacterString = Field(
+        default="", description="text of at most 255 octets; empty: not told"
+    )
+    identity: CharacterString = Field(
+        default="", description="text of at most 255 octets; empty: not told"
+    )
     cookies: bool = Field(default=True, strict=True, description="true or false")
     cookie_secret: AnyPath | None = Field(
         default=None, description="a path, as text: 32 hexadecimal digits a line, the first makes"
@@ -181,16 +198,20 @@ class Dns(Table):
         default="text", description='"text" or "json"'
     )
     query_log_sample: float = Field(
-        default=1.0, gt=0, le=1, description="a number above 0, up to 1: the part that is logged"
+        default=1.0,
+        strict=True,
+        gt=0,
+        le=1,
+        description="a number above 0, up to 1: the part that is logged",
     )
     catalog: DomainName | None = Field(
         default=None, description="a domain name: the catalog zone that lists ours (RFC 9432)"
     )
-    key: tuple[DnsKey, ...] = Field(default=(), max_length=1000)
-    secondary: tuple[DnsSecondary, ...] = Field(default=(), max_length=1000)
-    primary: tuple[DnsPrimary, ...] = Field(default=(), max_length=1000)
-    update: tuple[DnsUpdate, ...] = Field(default=(), max_length=1000)
-    forward: tuple[DnsForward, ...] = Field(default=(), max_length=1000)
+    key: tuple[DnsKey, ...] = _tables("key")
+    secondary: tuple[DnsSecondary, ...] = _tables("secondary")
+    primary: tuple[DnsPrimary, ...] = _tables("primary")
+    update: tuple[DnsUpdate, ...] = _tables("update")
+    forward: tuple[DnsForward, ...] = _tables("forward")
 
     @model_validator(mode="after")
     def _known_keys(self) -> Dns:

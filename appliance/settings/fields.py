@@ -11,7 +11,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+from appliance import __version__
 from appliance.links import PAIR
 
 IFNAMSIZ: Final = 16
@@ -99,9 +100,14 @@ def _bind(value: str) -> str:
 def _url(value: str) -> str:
     parts = urlsplit(value)
     plain = not (parts.query or parts.fragment or parts.path.strip("/"))
-    if parts.scheme in ("http", "https") and parts.hostname and plain:
+    if parts.scheme in ("http", "https") and _is_place(parts) and plain:
         return value.rstrip("/")
     raise ValueError("not a base URL")
+
+
+def _is_place(parts: SplitResult) -> bool:
+    """Whether a URL names a host, with a port if any, and no user; ValueError if not."""
+    return bool(_server_name(parts.hostname or "")) and parts.port != 0 and "@" not in parts.netloc
 
 
 def host_name(value: str) -> str:
@@ -115,6 +121,18 @@ def host_name(value: str) -> str:
     if len(name) > 253 or not re.fullmatch(rf"{label}(?:\.{label})*", name):
         raise ValueError("not a host name")
     return name
+
+
+def _certified(value: str) -> str:
+    """A host name, or all names below one (RFC 9525 §6.3: the whole of the left-most label)."""
+    return "*." * value.startswith("*.") + host_name(value.removeprefix("*."))
+
+
+def _characters(value: str) -> str:
+    # RFC 1035 §3.3: a length of one octet.
+    if len(value.replace("%v", __version__).encode()) > 255:
+        raise ValueError("no character string")
+    return value
 
 
 def _server_name(value: str) -> str:
@@ -141,8 +159,10 @@ def _uri(value: str) -> str:
 
 def _https(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme != "https" or not parts.hostname or not value.isprintable() or " " in value:
+    if parts.scheme != "https" or not value.isprintable() or " " in value:
         raise ValueError("not an https URL")
+    if not _is_place(parts):
+        raise ValueError("no such host")
     return value
 
 
@@ -170,10 +190,12 @@ AnyPath = Annotated[Path, BeforeValidator(_path)]
 Text = Annotated[str, Field(strict=True)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535, description="an integer from 1 to 65535")]
 Seconds = Annotated[
-    float, Field(gt=0, le=3600, description="a number of seconds above 0, up to 3600")
+    float, Field(strict=True, gt=0, le=3600, description="a number of seconds above 0, up to 3600")
 ]
 Network = Annotated[Text, AfterValidator(_network)]
 HostName = Annotated[Text, AfterValidator(host_name)]
+CertifiedName = Annotated[Text, AfterValidator(_certified)]
+CharacterString = Annotated[Text, AfterValidator(_characters)]
 ServerAddress = Annotated[Text, AfterValidator(_bind)]
 DomainName = Annotated[Text, AfterValidator(_domain)]
 Uri = Annotated[Text, AfterValidator(_uri)]

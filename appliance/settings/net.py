@@ -173,7 +173,11 @@ class Tcp(Table):
     )
     ecn: bool = Field(default=True, strict=True, description="true or false")
     user_timeout: float = Field(
-        default=0, ge=0, le=3600, description="a number of seconds from 0 (none) to 3600"
+        default=0,
+        strict=True,
+        ge=0,
+        le=3600,
+        description="a number of seconds from 0 (none) to 3600",
     )
     fast_open: int = Field(
         default=0, strict=True, ge=0, le=65_536, description="a number from 0 (never) to 65536"

@@ -6,12 +6,13 @@ Imports pydantic and `fields`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from appliance.settings.fields import (
     AnyPath,
+    CertifiedName,
     Host,
     HostName,
     HttpsUrl,
@@ -88,7 +89,7 @@ class Acme(Table):
     staging: HttpsUrl | None = Field(
         default=None, description="an https: URL: where each name is tried first"
     )
-    names: tuple[Text, ...] = Field(
+    names: tuple[CertifiedName, ...] = Field(
         default=(),
         max_length=100,
         description='a list of host names, like ["example.org", "*.example.org"]',
@@ -107,3 +108,16 @@ class Acme(Table):
         default=(), max_length=8, description='a list of IP addresses, like ["192.0.2.53"]'
     )
     tlsa: bool = Field(default=False, strict=True, description="true or false")
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        # RFC 8737 §3 for tls-alpn-01; and http-01 shows nothing of names that nobody can ask.
+        if self.challenge != "dns-01":
+            for name in self.names:
+                if name.startswith("*."):
+                    raise ValueError(f"names|{name}|host names, since the challenge is not dns-01")
+        if (self.eab_kid != "") != (self.eab_key is not None):
+            said = self.eab_kid or "{…}"
+            name = "eab_kid" if self.eab_kid else "eab_key"
+            raise ValueError(f"{name}|{said}|beside its counterpart: eab_kid and eab_key")
+        return self
