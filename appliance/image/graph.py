@@ -242,6 +242,36 @@ def files_below(top: Path, name: str = "", suffixes: tuple[str, ...] = ()) -> di
     return found
 
 
+def site_below(top: Path, name: str) -> dict[str, Path]:
+    """Files of a site, by names that begin with `name`: what `appliance.http.walk` serves.
+
+    And what the site is made with (names with `_`). `.well-known` is no dot file at the top, and a
+    link is what it leads to, unless that is hidden or no part of the site.
+    """
+    real = top.resolve()
+
+    def is_part(path: Path) -> bool:
+        if not path.is_symlink():
+            return True
+        try:
+            inner = path.resolve(strict=True).relative_to(real)
+        except (OSError, RuntimeError, ValueError):
+            return False
+        return not any(part.startswith((".", "_")) for part in inner.parts)
+
+    def below(folder: Path, prefix: str, above: frozenset[Path]) -> Iterator[tuple[str, Path]]:
+        for path in sorted(folder.iterdir()):
+            hidden = path.name[0] == "." and not (path.name == ".well-known" and folder == top)
+            if hidden or not is_part(path):
+                continue
+            if path.is_file():
+                yield f"{prefix}/{path.name}", path
+            elif path.is_dir() and path.resolve() not in above:
+                yield from below(path, f"{prefix}/{path.name}", above | {path.resolve()})
+
+    return dict(below(top, name, frozenset({real}))) if top.is_dir() else {}
+
+
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file's content."""
     with path.open("rb") as file:

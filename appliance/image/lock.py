@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from appliance.files import write_whole
 from appliance.image import closure
-from appliance.image.graph import BuildError, file_digest, files_below
+from appliance.image.graph import BuildError, file_digest, files_below, site_below
 
 FILE: Final = "appliance.lock"
 EPOCH: Final = "SOURCE_DATE_EPOCH"
@@ -70,11 +70,16 @@ def package_facts() -> dict[str, str]:
     return found
 
 
+def files_of(name: str, folder: Path) -> dict[str, Path]:
+    """What an image has of a folder of the settings: zones/, site/ or host/NAME/."""
+    return files_below(folder, name) if name == "zones" else site_below(folder, name)
+
+
 def content_digest(text: str, folders: Mapping[str, Path]) -> str:
     """The digest of settings, and of all files of the folders, by their names."""
     digest = hashlib.sha256(text.encode())
     for name, folder in sorted(folders.items()):
-        for place, path in files_below(folder, name).items():
+        for place, path in files_of(name, folder).items():
             digest.update(f"{place}\0{file_digest(path)}\n".encode())
     return digest.hexdigest()
 

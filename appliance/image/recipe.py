@@ -25,6 +25,7 @@ from typing import Final
 
 from appliance.image import closure
 from appliance.image.graph import Step, files_below
+from appliance.image.lock import files_of
 from appliance.image.make_content import FREEZER, TRIAL, make_content, make_hot
 from appliance.image.make_initramfs import (
     make_base,
@@ -138,7 +139,7 @@ def content_steps(wanted: Content, python: Mapping[str, Step], link: str = "") -
     """
     files: dict[str, Path] = {}
     for name, folder in wanted.folders.items():
-        files |= files_below(folder, name)
+        files |= files_of(name, folder)
     suffix = f"-{link}" if link else ""
     content = Step(
         f"content{suffix}",

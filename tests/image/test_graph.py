@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from appliance.image.graph import Bench, BuildError, Graph, Step, files_below, tree_digest
+from appliance.http.problem import Problem
+from appliance.http.walk import Walk
+from appliance.image.graph import (
+    Bench,
+    BuildError,
+    Graph,
+    Step,
+    files_below,
+    site_below,
+    tree_digest,
+)
 
 CALLS: list[str] = []
 
@@ -149,3 +159,27 @@ def test_the_digest_of_a_tree_sees_names_contents_and_who_may_execute(tmp_path: 
         (tmp_path / name).chmod(mode)
         seen.add(tree_digest(tmp_path))
     assert len(seen) == 4
+
+
+def test_an_image_has_of_a_site_what_is_served(tmp_path: Path) -> None:
+    """RFC 8615's folder; what links lead to within the site, and nothing from elsewhere."""
+    site = tmp_path / "site"
+    for name in (".well-known", "a", "_templates", ".git"):
+        (site / name).mkdir(parents=True)
+    for name in (".well-known/matrix", "a/b.md", "a/.hidden", "_headers", "_templates/x", ".git/y"):
+        (site / name).write_text(name)
+    (tmp_path / "secret").write_text("not for you")
+    for name, target in (
+        ("out", "../secret"), ("hidden", "a/.hidden"), ("gone", "nowhere"),
+        ("c.md", "a/b.md"), ("d", "a"), ("a/round", ".."),
+    ):  # fmt: skip
+        (site / name).symlink_to(target)
+    problems: list[Problem] = []
+    served = [f"site/{source.name}" for source in Walk(site, problems).sources()]
+    found = site_below(site, "site")
+    assert sorted(name for name in found if not name.startswith("site/_")) == sorted(served)
+    assert sorted(found) == [
+        "site/.well-known/matrix", "site/_headers", "site/_templates/x", "site/a/b.md",
+        "site/c.md", "site/d/b.md",
+    ]  # fmt: skip
+    assert site_below(tmp_path / "nowhere", "site") == {}
