@@ -45,8 +45,14 @@ FIRST_WAIT: Final = 60.0
 """Seconds after a first failure; doubled each time."""
 LONGEST_WAIT: Final = 86400.0
 """Seconds: five failures an hour for a name is what Let's Encrypt takes, and a day is patient."""
+LONGEST_ASKED: Final = 7 * 86400.0
+"""Seconds that an authority may have us wait (RFC 8555 §6.6): a week is the longest known limit."""
 ASK_AGAIN: Final = 6 * 3600.0
-"""Seconds between questions for renewal information: RFC 9773 §4.3.3's default."""
+"""Seconds between questions for renewal information that has none to say: RFC 9773 §4.3.3."""
+ASK_SOONEST, ASK_LATEST = 60.0, 86400.0
+"""Bounds of what it says: RFC 9773 §4.3.2."""
+AGAIN: Final = 60.0
+"""Seconds until the next look after one that went wrong unforeseen."""
 LAY_AGAIN: Final = 2.0
 """Seconds; a look costs microseconds, and a proof has to be there when it is asked for."""
 THREAD_SECONDS: Final = 60.0
@@ -69,6 +75,7 @@ class Keeper(Part):
         self._stack: Stack | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failures = 0
+        self._ask_at = 0.0  # when the authority may be asked for a time; the loop's seconds
         self._rng = random.SystemRandom()
         self.orders = 0  # placed
         self.on_proofs: Callable[[bool], None] = lambda _shown: None
@@ -88,23 +95,30 @@ class Keeper(Part):
         now = self._certificates.now()
         store = self._certificates.store
         try:
-            pem = store.read("acme/certificate.pem")
-            if pem is not None:
-                source = str(store.path("acme/certificate.pem"))
-                found = judged(read_chain(pem), read_key(pem), now, source=source)
-                if set(found.names) == set(self.names):
-                    self.held.credential = found
-                    self.held.renew = renewal(found)
+            self._find_kept(now)
             kept = store.read("acme/failures.json")
             if kept is not None:
                 state = json.loads(kept)
                 self._failures = int(state["failures"])
                 self.held.error = str(state["error"])
-                self.held.renew = dt.datetime.fromisoformat(state["not_before"])
-        except (CredentialError, ValueError, KeyError) as exc:
+                self.held.renew = dt.datetime.fromisoformat(state["not_before"]).astimezone(dt.UTC)
+        except (CredentialError, ValueError, KeyError, TypeError, OverflowError) as exc:
             self.held.failed(f"what was kept cannot be used: {exc}", now)
         if self.held.renew is None:
             self.held.renew = now
+
+    def _find_kept(self, now: dt.datetime) -> Credential | None:
+        """Hold the certificate on the disk, if it is for our names; CredentialError, ValueError."""
+        store = self._certificates.store
+        pem = store.read("acme/certificate.pem")
+        if pem is not None:
+            source = str(store.path("acme/certificate.pem"))
+            found = judged(read_chain(pem), read_key(pem), now, source=source)
+            if set(found.names) == set(self.names):
+                self.held.credential = found
+                self.held.renew = renewal(found)
+                return found
+        return None
 
     def look_again(self) -> None:
         """Use what another process of ours has put on the disk."""
@@ -160,15 +174,48 @@ class Keeper(Part):
 
     async def _look_after(self) -> None:
         while True:
-            now = self._certificates.now()
-            due = self.held.renew or now
-            if due <= now:
+            try:
+                await self._look()
+            except Exception:
+                logger.exception("the certificate is not looked after this time")
+                await asyncio.sleep(AGAIN)
+
+    async def _look(self) -> None:
+        """Renew, if that is due, or wait for it."""
+        now = self._certificates.now()
+        due = self._due(now)
+        if due <= now:
+            if not self._kept_will_do(now):
                 await self.renew()
-                continue
-            # The clock may be set: look at it now and then.
-            await asyncio.sleep(min((due - now).total_seconds(), 3600.0))
-            if self.held.credential is not None and not self._failures:
-                await self._ask_when()
+            return
+        # The clock may be set: look at it now and then.
+        await asyncio.sleep(min((due - now).total_seconds(), 3600.0))
+        there = self.held.credential is not None and not self._failures
+        if there and asyncio.get_running_loop().time() >= self._ask_at:
+            await self._ask_when()
+
+    def _due(self, now: dt.datetime) -> dt.datetime:
+        """When to renew: now, if a clock that ran ahead has put it off for longer than we do."""
+        due = self.held.renew or now
+        longest = dt.timedelta(seconds=LONGEST_ASKED)
+        return now if self._failures and due - now > longest else due
+
+    def _kept_will_do(self, now: dt.datetime) -> bool:
+        """Whether what is on the disk can be used by now: the clock may have been set since."""
+        if self.held.credential is not None:
+            return False
+        found = None
+        with contextlib.suppress(CredentialError, ValueError):
+            found = self._find_kept(now)
+        if found is None or renewal(found) <= now:
+            return False
+        self._failures = 0
+        self._keep_failures()
+        self.held.error = ""
+        self._certificates.changed()
+        self.on_new()
+        self._publish_tlsa([found])
+        return True
 
     # -- renewal -----------------------------------------------------------------------------------
 
@@ -205,8 +252,9 @@ class Keeper(Part):
     def _failed(self, exc: Exception, now: dt.datetime) -> None:
         """Say why, and wait longer each time."""
         self._failures += 1
-        wait = min(FIRST_WAIT * 2 ** (self._failures - 1), LONGEST_WAIT)
-        wait = max(wait * self._rng.uniform(0.8, 1.2), getattr(exc, "wait", 0.0))
+        wait = min(FIRST_WAIT * 2 ** min(self._failures - 1, 16), LONGEST_WAIT)
+        asked = min(getattr(exc, "wait", 0.0), LONGEST_ASKED)
+        wait = max(wait * self._rng.uniform(0.8, 1.2), asked)
         text = str(exc) or type(exc).__name__
         self.held.failed(text, now)
         self.held.renew = now + dt.timedelta(seconds=wait)
@@ -219,15 +267,19 @@ class Keeper(Part):
         """Renewal information, where the authority has it."""
         credential = self.held.credential
         assert credential is not None
+        loop = asyncio.get_running_loop()
 
-        def ask() -> tuple[dt.datetime | None, dt.datetime]:
-            return self._orders(self._acme.directory or "").renewal(credential)
+        def ask() -> tuple[dt.datetime | None, float]:
+            when, again = self._orders(self._acme.directory or "").renewal(credential)
+            return when, (again - dt.datetime.now(dt.UTC)).total_seconds()
 
+        self._ask_at = loop.time() + ASK_AGAIN
         try:
-            when, _ = await self._in_thread(ask)
+            when, wait = await self._in_thread(ask)
         except Exception as exc:
             logger.info("no renewal information: %s", exc)
             return
+        self._ask_at = loop.time() + min(max(wait, ASK_SOONEST), ASK_LATEST)
         if when is not None:
             self.held.renew = min(when, renewal(credential))
             self._certificates.save_status()

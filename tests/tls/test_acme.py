@@ -19,7 +19,7 @@ from appliance.parts.overlay import Overlay
 from appliance.settings import Acme, Settings, Site, Tls
 from appliance.tls.acme import AcmeError, Proof
 from appliance.tls.authority import self_signed
-from appliance.tls.credential import Credential
+from appliance.tls.credential import Credential, key_pem
 from appliance.tls.dane import tlsa
 
 NOW = dt.datetime(2026, 5, 4, 12, 0, tzinfo=dt.UTC)
@@ -179,6 +179,117 @@ def test_failures_wait_longer_and_survive_restarts(
 def test_a_rate_limit_is_respected(keeper: Keeper) -> None:
     """RFC 8555 §6.6: Retry-After."""
     assert fail(keeper, AcmeError("order", "rateLimited: too many", wait=7200.0)) == 7200.0
+
+
+def test_a_rate_limit_for_ever_is_one_for_a_week(keeper: Keeper) -> None:
+    assert fail(keeper, AcmeError("order", "later", wait=float("inf"))) == 7 * 86400.0
+
+
+def test_failures_for_years(keeper: Keeper) -> None:
+    """Every day, for longer than a float has room for what is doubled each time."""
+    keeper._failures = 2000
+    assert fail(keeper, AcmeError("order", "no")) <= 1.2 * LONGEST_WAIT
+
+
+def test_a_clock_that_ran_ahead_puts_nothing_off(
+    keeper: Keeper, tmp_path: Path, overlay: Overlay, clock: Clock
+) -> None:
+    """A machine without a clock is years off until it asks for the time, and orders in vain."""
+    clock.now = NOW + dt.timedelta(days=3650)
+    fail(keeper, AcmeError("order", "the authority's certificate has expired"))
+    clock.now = NOW
+    for again in (keeper, build(tmp_path, overlay, clock)):
+        assert again._due(NOW) == NOW
+
+
+def test_a_clock_that_was_set_finds_what_was_kept(
+    tmp_path: Path, overlay: Overlay, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not ordered anew: authorities count."""
+    kept = self_signed(["example.org"], NOW)
+    build(tmp_path, overlay, clock)._certificates.store.write(
+        "acme/certificate.pem", key_pem(kept.key) + kept.pem()
+    )
+    clock.now = NOW - dt.timedelta(days=20_000)
+    keeper = build(tmp_path, overlay, clock)
+    assert not keeper._certificates.ready
+    fail(keeper, AcmeError("order", "the authority's certificate is not valid yet"))
+    clock.now = NOW
+    new: list[int] = []
+    keeper.on_new = lambda: new.append(1)
+    asyncio.run(keeper._look())
+    assert not keeper.orders
+    assert keeper.held.credential is not None
+    assert keeper.held.credential.fingerprint == kept.fingerprint
+    assert (keeper.held.error, keeper._failures, new) == ("", 0, [1])
+
+
+@pytest.mark.parametrize("kept", ["[]", "3", '{"failures": 1, "error": "", "not_before": 7}'])
+def test_failures_that_were_kept_and_are_spoilt(
+    tmp_path: Path, overlay: Overlay, clock: Clock, kept: str
+) -> None:
+    folder = tmp_path / "state/tls/acme"
+    folder.mkdir(parents=True)
+    (folder / "failures.json").write_text(kept)
+    keeper = build(tmp_path, overlay, clock)
+    assert "what was kept cannot be used" in keeper.held.error
+    assert keeper._due(NOW) == NOW
+
+
+def test_it_is_looked_after_whatever_happens(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No error ends the renewals of years to come."""
+    rounds: list[float] = []
+
+    async def look() -> None:
+        raise ZeroDivisionError
+
+    async def sleep(seconds: float) -> None:
+        rounds.append(seconds)
+        if len(rounds) == 2:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(keeper, "_look", look)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(keeper._look_after())
+    assert rounds == [60.0, 60.0]
+    assert "not looked after this time" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("said", "waited"), [(None, 6 * 3600), (7200, 7200), (1, 60), (10**6, 86400)]
+)
+def test_rfc9773_4_3_2_it_is_asked_again_when_the_authority_says(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, said: float | None, waited: float
+) -> None:
+    """Within a minute and a day; and after six hours if that failed (§4.3.3)."""
+    keeper.held.credential = self_signed(["example.org"], NOW)
+    keeper.held.renew = NOW + dt.timedelta(days=30)
+
+    class Orders:
+        def renewal(self, _credential: Credential) -> tuple[None, dt.datetime]:
+            if said is None:
+                raise AcmeError("renewal information", "no answer")
+            asked.append(1)
+            return None, dt.datetime.now(dt.UTC) + dt.timedelta(seconds=said)
+
+    async def scenario() -> None:
+        keeper._loop = loop = asyncio.get_running_loop()
+        await keeper._ask_when()
+        assert abs(keeper._ask_at - loop.time() - waited) < 30
+        before = len(asked)
+        await keeper._look()
+        assert len(asked) == before
+
+    async def sleep(_seconds: float) -> None:
+        """An hour."""
+
+    asked: list[int] = []
+    monkeypatch.setattr(keeper, "_orders", lambda _directory: Orders())
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    asyncio.run(scenario())
 
 
 def test_a_failed_renewal_touches_nothing(keeper: Keeper) -> None:
