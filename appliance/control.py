@@ -45,13 +45,21 @@ def ask(options: argparse.Namespace, request: dict[str, Any]) -> Iterator[dict[s
             raise ControlError(f"{where} belongs to somebody else: run as its owner") from None
         except OSError:
             raise ControlError(f"no appliance listens on {where} (is it running?)") from None
+        for answer in _answers(link, request, str(where)):
+            if "error" in answer:
+                raise ControlError(answer["error"])
+            yield answer
+
+
+def _answers(link: socket.socket, request: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
+    """What comes back, as long as somebody is there; ControlError."""
+    try:
         link.sendall(json.dumps(request).encode() + b"\n")
         with link.makefile("rb") as lines:
             for line in lines:
-                answer: dict[str, Any] = json.loads(line)
-                if "error" in answer:
-                    raise ControlError(answer["error"])
-                yield answer
+                yield json.loads(line)
+    except (OSError, ValueError):  # a line that was cut off is no JSON
+        raise ControlError(f"the appliance on {where} has ended meanwhile") from None
 
 
 def failed(error: ControlError) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import select
 import socket
 import stat
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -235,12 +237,65 @@ def test_a_second_appliance_leaves_the_first_its_socket(
     with_control(tmp_path, script)
 
 
+def test_whoever_took_over_keeps_the_socket(tmp_path: Path) -> None:
+    """One that begins while another drains; the latter then ends."""
+
+    async def script(stack: Stack, part: Control) -> None:
+        part.drain()
+        other = Control(load(settings_file(tmp_path)))
+        await other.begin(stack)
+        await part.end()
+        there = (tmp_path / "run" / "control").exists()
+        await other.end()
+        assert there
+        assert not (tmp_path / "run" / "control").exists()
+
+    with_control(tmp_path, script)
+
+
+@pytest.mark.parametrize("octets", [b"", b'{"address": "10.0'])
+@pytest.mark.parametrize("words", [["arp"], ["capture"], ["ping", "10.0.0.1"]])
+def test_an_appliance_that_is_killed_meanwhile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], octets: bytes, words: list[str]
+) -> None:
+    """A line that says so, whether its answer is cut off or our request was not read."""
+    file = settings_file(tmp_path)
+    (tmp_path / "run").mkdir()
+
+    def killed() -> None:
+        taken, _ = listener.accept()
+        if octets:
+            taken.recv(4096)
+            taken.sendall(octets)
+        else:
+            select.select([taken], [], [])  # ECONNRESET for what was not read: unix(7)
+        taken.close()
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "run" / "control"))
+        listener.listen()
+        thread = threading.Thread(target=killed)
+        thread.start()
+        assert cli.main([words[0], "-c", str(file), *words[1:]]) == 1
+        thread.join()
+    assert "has ended meanwhile" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def script(stack: Stack, part: Control) -> None:
+        assert await command(tmp_path, "capture", "-w", "/dev/full") == 1
+        assert "/dev/full: No space left on device" in capsys.readouterr().err
+
+    with_control(tmp_path, script)
+
+
 def test_misuse_of_the_socket(tmp_path: Path) -> None:
     """Whatever is written to it, it answers with an error and goes on."""
 
     async def script(stack: Stack, part: Control) -> None:
         path = str(tmp_path / "run" / "control")
-        for octets in (b"{}\n", b"nonsense\n", b"[1]\n", b"x" * 9000 + b"\n", b'{"do":"ping"}\n'):
+        for octets in (b"{}\n", b"nonsense\n", b"[1]\n", b"x" * 9000 + b"\n", b'{"do":"ping"}\n',
+                       b'{"do":"capture","count":1e999}\n', b"[" * 4000 + b"\n"):  # fmt: skip
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(octets)
             assert b"error" in await reader.read()

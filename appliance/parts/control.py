@@ -68,6 +68,7 @@ class Control(Part):
         super().__init__()
         self._path: Path = settings.control.socket
         self._server: asyncio.AbstractServer | None = None
+        self._made: tuple[int, int] | None = None  # our socket, once it is there
         self._stack: Stack | None = None
         self._pings = 0
         self._clients: set[asyncio.Task[Any]] = set()
@@ -86,6 +87,7 @@ class Control(Part):
                 self._server = await asyncio.start_unix_server(
                     self._serve, str(self._path), limit=LINE
                 )
+                self._made = _identity(self._path)
             finally:
                 os.umask(before)
         except OSError as error:
@@ -103,7 +105,10 @@ class Control(Part):
         if self._server is not None:
             self.drain()
             self._server = None
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                # While we drained another appliance may have begun to listen there.
+                if _identity(self._path) == self._made:
+                    self._path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -120,7 +125,7 @@ class Control(Part):
                 async for answer in answers:
                     writer.write(json.dumps(answer).encode() + b"\n")
                     await writer.drain()
-        except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
+        except (ValueError, TypeError, KeyError, OSError, RuntimeError, OverflowError) as error:
             text = getattr(error, "strerror", None) or str(error)
             # uvloop raises RuntimeError for what is written to a client that has gone.
             with suppress(OSError, RuntimeError):
@@ -289,6 +294,12 @@ async def _gone(reader: asyncio.StreamReader, task: asyncio.Task[Any]) -> None:
 def _mac(neighbor: Neighbor) -> str | None:
     mac = neighbor.mac or neighbor.last_mac
     return mac_text(mac) if mac else None
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells a socket from another that took its path; numbers are used again. OSError."""
+    found = path.stat()
+    return found.st_ino, found.st_ctime_ns
 
 
 def _answers(path: Path) -> bool:
