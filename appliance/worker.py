@@ -417,11 +417,13 @@ class Worker(Appliance):
             for version, count in server.tally.versions.items():
                 versions[version] = versions.get(version, 0) + count
         host = self._stacks[0].host
+        certificates = self.family.certificates
         times = os.times()
         return {
             "http": http,
             "versions": versions,
             "dns": dict(self._dns.server.counters.as_dict()),
+            "tls": dict(certificates.counters.as_dict()) if certificates is not None else {},
             "net": {**host.counters.as_dict(), **(self.steer.as_dict() if self.steer else {})},
             "process": {
                 "worker": self.index,

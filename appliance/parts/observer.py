@@ -35,6 +35,8 @@ ROWS: Final = 15
 """Rows of a table of pages or names."""
 WATCHED: Final = 10.0
 """Seconds after which nobody is thought to look at the dashboard any more."""
+SET: Final = 2.0
+"""Seconds by which a clock has been set: what it gains or loses by itself shows as no restart."""
 
 Sample = dict[str, float]
 Counts = dict[str, dict[str, float]]
@@ -53,6 +55,7 @@ class Observer:
         self._dns = dns
         self._taster = taster
         self._began = time.time()
+        self._began_at = time.monotonic()  # the clock may be set: of a machine, soon after the boot
         self._asked = -WATCHED
         self._samples: deque[Sample] = deque(maxlen=SECONDS)
         self._registry: Any = None
@@ -147,7 +150,7 @@ class Observer:
         found.sort(key=lambda row: -row["sent"])
         answer = {
             "version": __version__,
-            "uptime": time.time() - self._began,
+            "uptime": now - self._began_at,
             "draining": self.draining,
             "memory": resident() + self._all("process", {}).get("memory", 0),
             "samples": list(self._samples),
@@ -187,6 +190,9 @@ class Observer:
 
         http = self.http()
         yield InfoMetricFamily("appliance", "The program.", value={"version": __version__})
+        began = time.time() - (time.monotonic() - self._began_at)
+        if abs(began - self._began) > SET:
+            self._began = began
         yield GaugeMetricFamily("appliance_start_time_seconds", "When it began.", self._began)
         yield counter(
             "http_responses", "Responses by status.",
@@ -237,18 +243,19 @@ class Observer:
                 workers.add_metric([str(int(process["worker"]))], process["flows"])
         yield workers
 
-    @staticmethod
-    def _tls(certificates: Certificates, counter: Callable[..., Any]) -> Iterator[Any]:
+    def _tls(self, certificates: Certificates, counter: Callable[..., Any]) -> Iterator[Any]:
         """Handshakes, what became of them, and how long certificates last."""
         from prometheus_client.core import GaugeMetricFamily
 
-        counted = certificates.counters
+        counted = self._all("tls", certificates.counters.as_dict())
+        failures = [(k.removeprefix(_FAILED), n) for k, n in counted.items() if k[:8] == _FAILED]
+        events = [(name, counted[name]) for name in certificates.counters.events()]
         yield counter(
             "tls_handshakes", "TLS handshakes done, by version.",
-            [("1.2", counted.tls12), ("1.3", counted.tls13)], "version",
+            [("1.2", counted["tls12"]), ("1.3", counted["tls13"])], "version",
         )  # fmt: skip
-        yield counter("tls_failures", "TLS that failed.", counted.failures.items(), "reason")
-        yield counter("tls_events", "What else TLS counts.", counted.events().items(), "event")
+        yield counter("tls_failures", "TLS that failed.", failures, "reason")
+        yield counter("tls_events", "What else TLS counts.", events, "event")
         days = GaugeMetricFamily(
             "appliance_tls_certificate_days_left", "Until it expires.", labels=["name"]
         )
@@ -261,6 +268,8 @@ _EVENTS: Final = (
     "connections_accepted", "connections_refused", "connections_shed", "timeouts",
     "files_changed", "memo_hits",
 )  # fmt: skip
+_FAILED: Final = "failed: "
+"""Before the reason of a failure, in the counters of TLS."""
 _DNS: Final = (
     ("rcode_", "dns_answers", "rcode"),
     ("type_", "dns_questions", "type"),
