@@ -25,7 +25,8 @@ from appliance.net.udp import UdpSocket
 from appliance.ports import PortsError, bind_near
 
 MAX_CONNECTIONS: Final = 960
-"""Relayed connections at once: a process has 1,024 descriptors unless somebody raised that."""
+"""Relayed connections at once, of all ports together: a process has 1,024 descriptors unless
+somebody raised that, and without one left it can load nothing again."""
 MAX_FLOWS: Final = 1024
 """UDP exchanges remembered at once, one socket of ours each (some 1 KB); the idlest makes room."""
 FLOW_IDLE: Final = 10.0
@@ -41,6 +42,7 @@ class Tally:
     """What the gateway has counted."""
 
     connections: int = 0  # accepted from the kernel
+    relayed: int = 0  # of these, the ones that are there now
     refused: int = 0  # of these, reset because the appliance did not take them
     over_limit: int = 0  # of these, reset because there were MAX_CONNECTIONS
     flows: int = 0  # UDP exchanges begun
@@ -205,7 +207,7 @@ class TcpRelay:
         self._stack = stack
         self._target = target
         self._tally = tally
-        self._sides: set[_Near] = set()  # at most MAX_CONNECTIONS
+        self._sides: set[_Near] = set()  # at most MAX_CONNECTIONS with those of other ports
         self._empty: asyncio.Future[None] | None = None  # drained() waits for it
         self.draining = False
         self._server: asyncio.AbstractServer | None = None
@@ -236,15 +238,18 @@ class TcpRelay:
     def admit(self, near: _Near) -> bool:
         """Count a new connection; False: there are too many."""
         self._tally.connections += 1
-        if len(self._sides) >= MAX_CONNECTIONS:
+        if self._tally.relayed >= MAX_CONNECTIONS:
             self._tally.over_limit += 1
             return False
+        self._tally.relayed += 1
         self._sides.add(near)
         return True
 
     def leave(self, near: _Near) -> None:
         """Forget a connection that is over."""
-        self._sides.discard(near)
+        if near in self._sides:
+            self._sides.remove(near)
+            self._tally.relayed -= 1
         if not self._sides and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
 

@@ -15,7 +15,7 @@ import uvloop
 
 from appliance import gateway as gateway_module
 from appliance import ports
-from appliance.gateway import Gateway
+from appliance.gateway import Gateway, _Near
 from appliance.net import Stack
 from appliance.net.vif.pair import pair
 from tests.ports import free_port
@@ -337,6 +337,29 @@ def test_connections_over_the_limit_are_reset(monkeypatch: pytest.MonkeyPatch) -
                 await reader.read()
             assert fixture.gateway.tally.over_limit == 1
             assert fixture.gateway.connections == 2
+
+    asyncio.run(asyncio.wait_for(scenario(), DEADLINE))
+
+
+def test_the_limit_is_of_all_ports_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is short is descriptors of the process."""
+    monkeypatch.setattr(gateway_module, "MAX_CONNECTIONS", 2)
+
+    async def scenario() -> None:
+        async with served(echo) as fixture:
+            gateway = fixture.gateway
+            for relay, other in zip(gateway._relays, reversed(gateway._relays), strict=True):
+                one, another, third = (_Near(relay), _Near(other), _Near(relay))
+                assert relay.admit(one)
+                assert other.admit(another)
+                assert not relay.admit(third)
+                relay.leave(third)  # which was not among them
+                assert not other.admit(third)
+                relay.leave(one)
+                assert other.admit(third)
+                for near in (another, third):
+                    other.leave(near)
+            assert gateway.tally.relayed == gateway.connections == 0
 
     asyncio.run(asyncio.wait_for(scenario(), DEADLINE))
 
