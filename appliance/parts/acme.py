@@ -170,7 +170,10 @@ class Keeper(Part):
         """Zones are loaded again and updated: what is laid over them has to stay."""
         while True:
             await asyncio.sleep(LAY_AGAIN)
-            self._overlay.lay()
+            try:
+                self._overlay.lay()
+            except Exception:
+                logger.exception("proofs and TLSA records are not laid over the zones this time")
 
     async def _look_after(self) -> None:
         while True:

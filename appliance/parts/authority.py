@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from appliance.dns.service import Connect, Endpoint, Secure
     from appliance.net.transport import Stack
     from appliance.settings import Settings
+
+logger = logging.getLogger("appliance")
 
 
 class Authority(Part):
@@ -147,11 +151,13 @@ class Authority(Part):
         while True:
             await asyncio.sleep(every)
             known = self.server.known()
-            loaded = await loop.run_in_executor(
-                None,
-                lambda: load_zones(self._settings.dns.zones, known=known),  # noqa: B023
-            )
-            problems = set(await self.catalog.reload(loaded))
+            load = partial(load_zones, self._settings.dns.zones, known=known)
+            try:
+                loaded = await loop.run_in_executor(None, load)
+                problems = set(await self.catalog.reload(loaded))
+            except Exception:
+                logger.exception("the zones are not looked at this time")
+                continue
             for problem in sorted(problems - told):
                 self._say(str(problem))
             told = problems

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from appliance.config import ConfigError, load
+from appliance.content import load_content
 from appliance.dns import names
+from appliance.parts.authority import Authority
 from appliance.parts.dns_options import OptionsError, options
 from appliance.parts.query_log import QueryLog
 from tests.dns.util import corner, question
@@ -191,3 +193,26 @@ networks = ["198.51.100.0/24"]
 def test_a_forward_for_nobody(tmp_path: Path, table: str) -> None:
     with pytest.raises(ConfigError, match=r"dns\.forward"):
         made(tmp_path, table)
+
+
+def test_a_look_at_the_zones_that_fails_is_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever went wrong, the next edit is served."""
+    (tmp_path / "zones").mkdir()
+    (tmp_path / "site").mkdir()
+    path = tmp_path / "appliance.toml"
+    path.write_text("[tls]\nport = 0\ndot_port = 0\n")
+    settings = load(path)
+    authority = Authority(settings, load_content(settings))
+    looks: list[int] = []
+
+    def fails(*_: object, **__: object) -> None:
+        looks.append(1)
+        raise MemoryError if len(looks) < 3 else asyncio.CancelledError
+
+    monkeypatch.setattr("appliance.dns.loading.load_zones", fails)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(authority._watch(0.001))
+    assert len(looks) == 3
+    assert caplog.text.count("the zones are not looked at this time") == 2

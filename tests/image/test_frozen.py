@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import sys
@@ -238,3 +239,27 @@ def test_what_a_container_is_asked_for(
         assert asked.is_asked(words)
         assert asked.answer(words, plain(settings), content) == status
         assert said in capsys.readouterr().out
+
+
+def test_an_image_says_as_much_as_its_settings_want(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[log] level, as `serve` has it."""
+    path = tmp_path / "appliance.toml"
+    path.write_text('[log]\nlevel = "error"\n')
+    content = tmp_path / "content.pickle"
+    content.write_bytes(pickle.dumps((plain(load(path)), None)))
+    monkeypatch.setattr(boot, "CONTENT", str(content))
+    levels: list[int] = []
+
+    async def serve(*_: object) -> None:
+        levels.append(logging.getLogger().level)
+
+    monkeypatch.setattr(boot, "_serve", serve)
+    root = logging.getLogger()
+    before = root.level
+    try:
+        assert boot.run([]) == 0
+    finally:
+        root.setLevel(before)
+    assert levels == [logging.ERROR]

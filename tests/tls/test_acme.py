@@ -258,6 +258,26 @@ def test_it_is_looked_after_whatever_happens(
     assert "not looked after this time" in caplog.text
 
 
+def test_records_are_laid_again_whatever_happens(
+    keeper: Keeper, overlay: Overlay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds: list[float] = []
+
+    def lay() -> None:
+        raise ZeroDivisionError
+
+    async def sleep(seconds: float) -> None:
+        rounds.append(seconds)
+        if len(rounds) == 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(overlay, "lay", lay)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(keeper._lay_again())
+    assert len(rounds) == 3
+
+
 @pytest.mark.parametrize(
     ("said", "waited"), [(None, 6 * 3600), (7200, 7200), (1, 60), (10**6, 86400)]
 )

@@ -47,6 +47,7 @@ def run(words: Sequence[str]) -> int:
             from appliance.image.guest.overrides import override
 
             settings, content = override(settings, content, words)
+        logging.getLogger().setLevel(settings.log.level.upper())
         if machine.state_disk():
             from appliance.image.guest import state
 
