@@ -8,7 +8,9 @@ keep up, lines are lost and counted, never answers.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,7 +47,7 @@ class QueryLog:
         self._lines: list[str] = []
         self._lost = 0
         self._path = path
-        self._file = path.open("ab", buffering=0)
+        self._file = _open(path)
         self._moved = False  # the file was renamed
         self._full = False  # said that it cannot be written
         self._timer: asyncio.TimerHandle | None = None
@@ -163,7 +165,7 @@ class QueryLog:
 
     def _open_again(self) -> None:
         try:
-            file = self._path.open("ab", buffering=0)
+            file = _open(self._path)
         except OSError as error:
             why = error.strerror
             self._say(f"error: the query log {self._path}: {why}; going on with the old file")
@@ -188,3 +190,9 @@ class QueryLog:
         self._put(self._lines)
         self._lines = []
         self._file.close()
+
+
+def _open(path: Path) -> io.FileIO:
+    """Append to a file; who asks for what is for its owner's and their group's eyes. OSError."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    return io.FileIO(os.open(path, flags, 0o640), "ab")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +217,27 @@ def test_a_look_at_the_zones_that_fails_is_not_the_last(
         asyncio.run(authority._watch(0.001))
     assert len(looks) == 3
     assert caplog.text.count("the zones are not looked at this time") == 2
+
+
+def test_a_query_log_is_not_for_everybody(tmp_path: Path) -> None:
+    """As the access log: who asked for what is in it."""
+    catalog = corner()
+
+    class Inner:
+        current = catalog
+
+    path = tmp_path / "log"
+
+    async def scenario() -> None:
+        before = os.umask(0)
+        try:
+            log = QueryLog(Inner(), path, "text", 1.0, lambda _line: None)
+            assert path.stat().st_mode & 0o777 == 0o640
+            path.rename(tmp_path / "log.1")
+            log.reopen()
+            await log.close()
+            assert path.stat().st_mode & 0o777 == 0o640
+        finally:
+            os.umask(before)
+
+    asyncio.run(scenario())
