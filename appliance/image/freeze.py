@@ -51,14 +51,16 @@ def freeze(date: int, out: Path, link: str) -> int:
         sys.stderr.write(f"{problem.severity}: {problem}\n")
     if content.errors:
         return content.errors
-    content.site.origins = {}  # where things were found on the machine that builds
-    content.site.pages = ()
+    for site in (content.site, *content.others):
+        site.origins = {}  # where things were found on the machine that builds
+        site.pages = ()
     frozen = plain(settings)
     if link == "pair":
         frozen.net.link, frozen.gateway.bind = link, "0.0.0.0"  # noqa: S104 - of a container
     elif not frozen.net.link.startswith("packet:"):
         frozen.net.link = link
-    frozen.net.host_address = frozen.net.pcap = None
+    # What is recorded of every frame would fill the memory of a machine, and its disk.
+    frozen.net.host_address = frozen.net.pcap = frozen.net.trace = None
     frozen.net.workers = 1  # as `configure` and `build` say
     # Only cards are in a machine; and one that boots in a second asks nobody for five, unless told.
     frozen.net.more = tuple(one for one in frozen.net.more if one.link.startswith("packet:"))

@@ -263,3 +263,28 @@ def test_an_image_says_as_much_as_its_settings_want(
     finally:
         root.setLevel(before)
     assert levels == [logging.ERROR]
+
+
+def test_an_image_records_nothing_and_tells_nothing_of_where_it_was_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any of its sites; and no recording fills its memory."""
+    work, out = small(tmp_path / "work", "one"), tmp_path / "out"
+    other = work / "host" / "two.example"
+    other.mkdir(parents=True)
+    (other / "index.md").write_text("---\ntitle: Two\n---\n\nText.\n")
+    (work / "appliance.toml").write_text(
+        '[net]\npcap = "x.pcap"\ntrace = "y.trace"\n'
+        '[[host]]\nname = "two.example"\ndirectory = "elsewhere"\n'
+    )
+    out.mkdir()
+    monkeypatch.chdir(work)
+    assert freeze(1, out, "packet:eth0") == 0
+    with (out / "content.pickle").open("rb") as file:
+        settings, content = pickle.load(file)
+    assert settings.net.pcap is None
+    assert settings.net.trace is None
+    assert len(content.others) == 1
+    for site in (content.site, *content.others):
+        assert not site.origins
+        assert not site.pages
