@@ -356,11 +356,14 @@ class Appliance:
             streams={
                 name: (port, inner) for part in self._parts for name, port, inner in part.offers()
             },
+            local=[
+                name for part in self._parts for name, *_ in part.offers() if part.is_local(name)
+            ],
         )
         await self.gateway.start()
         for part in self._parts:
             for name, _, _ in part.offers():
-                part.offered(name, self.gateway.place, self.gateway.ports[name])
+                part.offered(name, self.gateway.place_of(name), self.gateway.ports[name])
 
     # Signals.
 

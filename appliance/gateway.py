@@ -13,10 +13,11 @@ May import everything; needs the kernel's sockets, which nothing else in the app
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import struct
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -381,7 +382,8 @@ class Gateway:
 
     `stack` is the one at the other end of the pair, `appliance` the address it reaches. `http` and
     `dns` are wished for; `start` sets them to the ports got. `streams` are further TCP ports by
-    name, each wished for with the appliance's own; `ports` tells what became of them.
+    name, each wished for with the appliance's own; `ports` tells what became of them. Those of
+    `local` are for this host alone, whatever `bind` is.
     """
 
     def __init__(
@@ -395,6 +397,7 @@ class Gateway:
         http_port: int = 80,
         dns_port: int = 53,
         streams: Mapping[str, tuple[int, int]] | None = None,
+        local: Collection[str] = (),
     ) -> None:
         self.bind = bind
         self.http = http
@@ -404,6 +407,7 @@ class Gateway:
         self.tally = Tally()
         self._stack = stack
         self._streams = dict(streams or {})
+        self._local = frozenset(local)
         self._relays = [
             TcpRelay(stack, (appliance, port), self.tally)
             for port in (http_port, dns_port, *(port for _, port in self._streams.values()))
@@ -416,6 +420,15 @@ class Gateway:
         """Where this host finds it; nobody sends to any address (RFC 1122 §3.2.1.3 a)."""
         own = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
         return own.get(self.bind, self.bind)
+
+    def place_of(self, name: str) -> str:
+        """Where this host finds one of the streams."""
+        return self._bind_of(name) if name in self._local else self.place
+
+    def _bind_of(self, name: str) -> str:
+        if name not in self._local or ipaddress.ip_address(self.bind).is_loopback:
+            return self.bind
+        return "::1" if ":" in self.bind else "127.0.0.1"
 
     async def start(self) -> None:
         """Listen; raises PortsError when no port of the address can be had."""
@@ -465,7 +478,7 @@ class Gateway:
 
     def _bound(self, name: str, wanted: int, *kinds: socket.SocketKind) -> list[socket.socket]:
         """Sockets for a service, and a note when its port is another one than wished."""
-        sockets, note = bind_near(self.bind, wanted, kinds)
+        sockets, note = bind_near(self._bind_of(name), wanted, kinds)
         if note:
             self.notes.append(f"{note}: {name} is on {sockets[0].getsockname()[1]} instead")
         return sockets

@@ -620,6 +620,21 @@ def test_a_tap_alone_in_its_network_has_no_hint(tmp_path: Path) -> None:
         assert hint is None or hint in str(found)
 
 
+@pytest.mark.parametrize("allow", ["", 'allow = ["10.0.0.0/24"]\n'])
+def test_the_dashboard_is_for_this_host_unless_others_are_named(tmp_path: Path, allow: str) -> None:
+    """Behind the gateway everybody has its address, whatever that listens on."""
+    more = (
+        f"metrics = {free_port()}\n[metrics]\nport = 9090\n{allow}[tls]\nport = 0\ndot_port = 0\n"
+    )
+    with serving(write(tmp_path, more=more), "--bind", "0.0.0.0") as running:
+        port = int(running.wait_for(r"http://127\.0\.0\.1:(\d+)/  \(dashboard")[1])
+        # Every address of 127.0.0.0/8 is this host's; what listens on one alone is not on another.
+        for address, there in (("127.0.0.1", True), ("127.0.0.2", bool(allow))):
+            with contextlib.closing(socket.socket()) as asked:
+                asked.settimeout(PATIENCE)
+                assert (asked.connect_ex((address, port)) == 0) == there
+
+
 def test_a_second_address_on_a_pair_is_not_the_gateway_s(tmp_path: Path) -> None:
     more = '[net]\naddress = ["10.0.0.2/24", "10.0.0.1/24"]\n'
     with serving(write(tmp_path, more=more)) as running:

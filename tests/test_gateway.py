@@ -68,6 +68,23 @@ def test_rfc1122_no_one_is_sent_to_the_unspecified_address(bind: str, place: str
     assert Gateway(Stack(right), "10.0.0.2", bind=bind).place == place
 
 
+@pytest.mark.parametrize(
+    ("bind", "place", "local"),
+    [
+        ("0.0.0.0", "127.0.0.1", "127.0.0.1"),
+        ("192.0.2.7", "192.0.2.7", "127.0.0.1"),
+        ("127.0.0.5", "127.0.0.5", "127.0.0.5"),
+        ("::", "::1", "::1"),
+    ],
+)
+def test_what_is_for_this_host_alone(bind: str, place: str, local: str) -> None:
+    """Where the others are is another question."""
+    _, right = pair()
+    made = Gateway(Stack(right), "10.0.0.2", bind=bind, local=["metrics"])
+    assert (made.place_of("HTTPS"), made.place_of("metrics")) == (place, local)
+    assert (made._bind_of("HTTPS"), made._bind_of("metrics")) == (bind, local)
+
+
 Service = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 

@@ -50,6 +50,10 @@ class Part:
         """What else the gateway of a pair is to carry: name, port wished for, port of the stack."""
         return []
 
+    def is_local(self, name: str) -> bool:
+        """Whether what is offered under a name is for this host alone, whatever the rest is."""
+        return False
+
     def offered(self, name: str, address: str, port: int) -> None:
         """Learn where this host finds what was offered under a name."""
 
