@@ -409,14 +409,15 @@ class StreamTransport(asyncio.Transport):
             self._loop.call_soon(self._call_connection_lost, error)
 
     def _call_connection_lost(self, error: BaseException | None) -> None:
-        protocol, self._protocol = self._protocol, None
-        self._data_received = _unconnected
         self._held = None
-        # No cycle is left for the collector: a busy server ends thousands of connections a second.
-        self._conn.user = _NOBODY
         try:
-            protocol.connection_lost(error)
+            self._protocol.connection_lost(error)
         finally:
+            # No cycle is left for the collector: a busy server ends thousands of connections a
+            # second.
+            self._protocol = None
+            self._data_received = _unconnected
+            self._conn.user = _NOBODY
             self._owner.detach(self)
 
     def _fatal_error(self, error: BaseException, message: str) -> None:

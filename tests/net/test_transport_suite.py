@@ -536,6 +536,19 @@ async def test_connection_lost_comes_exactly_once(net: Net) -> None:
 
 
 @everywhere
+async def test_a_protocol_can_be_asked_for_until_it_has_heard_of_the_end(net: Net) -> None:
+    class Asking(Recorder):
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.asked = self.transport.get_protocol()
+            super().connection_lost(exc)
+
+    server, transport, _ = await net.joined(Asking, Recorder)
+    transport.close()
+    await until(lambda: server.lost)
+    assert server.asked is server
+
+
+@everywhere
 async def test_no_data_after_close(net: Net) -> None:
     class Hasty(Recorder):
         def data_received(self, data: bytes) -> None:
