@@ -8,7 +8,8 @@ and asks three things: what is to be sent again, how much the network allows, an
     OPEN       nothing seems lost
     RECOVERY   an acknowledgment showed a loss: repair, the window falling by PRR (RFC 9937)
     LOSS       the timer expired: everything is suspect, the window starts anew (RFC 5681 §3.1);
-               or a router told that segments are too large, and the window stays (RFC 1191 §6.5)
+               or a router told that segments are too large, or nothing but the try of a larger
+               one was lost, and the window stays (RFC 1191 §6.5, RFC 4821 §3)
 
 With SACK the detector is RACK (RFC 8985); without it, duplicate acknowledgments are counted
 (RFC 5681 §3.2, RFC 6582).  A repair that turns out to have been needless is undone (RFC 3522,
@@ -54,6 +55,7 @@ class Repair:
         "cc",
         "flight",
         "mss",
+        "path_probe",
         "probing",
         "rack",
         "recover",
@@ -77,6 +79,7 @@ class Repair:
         self.recover = 0  # SND.NXT when the repair began; it ends when all below is acknowledged
         self.reduced = False  # the window; the next new data tells the peer (RFC 3168 §6.1.2, CWR)
         self.reorder_at = inf  # when RACK wants to look again; inf: not
+        self.path_probe = -1  # first number of the last segment that tried a larger path MTU
         self.probing = True  # a tail that is not acknowledged is probed for (RFC 8985 §7)
         self.tlp_end = -1  # SND.NXT when a tail probe left; -1: none is under way
         self._tlp_is_retransmission = False
@@ -377,6 +380,17 @@ class Repair:
 
         `recover_fs` are those of them that the repair will see delivered (RFC 9937 §6).
         """
+        lost = self.flight.first_lost()
+        if (
+            self.sack_on
+            and lost is not None
+            and lost.start == self.path_probe
+            and not lost.retransmitted
+            and lost.end - lost.start == self.flight.lost
+        ):
+            # RFC 4821 §3: the loss of a probe alone tells of an MTU and not of congestion.
+            self.refused(nxt, nxt)
+            return
         self._counters.tcp_fast_recoveries += 1
         self.state = RECOVERY
         self.reduced = True

@@ -227,6 +227,7 @@ class Output(Tcb):
             return False
         if probe and self._search is not None:
             self._search.sent(probe + self._option_octets, nxt, nxt + length)
+            self.repair.path_probe = nxt
             self._straight = False
         self.unsent = unsent - length
         end = nxt + length

@@ -91,16 +91,19 @@ def test_a_path_that_widened_is_used_again() -> None:
 
 
 def test_a_path_that_stayed_narrow_costs_one_segment() -> None:
-    """RFC 4821 §7.6.2: the probe is repaired in smaller pieces, and nothing else changes."""
+    """RFC 4821 §3, §7.6.2: the probe is repaired in smaller pieces, and nothing else changes."""
     scene, peer, app = passive(rtt=RTT, window=1 << 18)
     narrow_data = bytes(20_000)
     app.send(narrow_data)
     assert narrow(scene, peer, 1200, 60) == narrow_data
     small = app.connection.mss
+    threshold = app.connection.repair.cc.ssthresh
     data = bytes(range(250)) * 80
     peer.got = 1 + len(narrow_data)
     assert raised(scene, peer, app, data, 1200) == data
     assert app.connection.mss == small
+    assert app.connection.repair.cc.ssthresh >= threshold, "no sign of congestion"
+    assert scene.counter("tcp_fast_recoveries") == 0
     assert scene.counter("tcp_path_mtu_raised") == 0
 
 
