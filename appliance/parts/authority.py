@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable
 from functools import partial
-from random import Random
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
 from appliance.dns.authority import Authority as Server
@@ -52,7 +51,7 @@ class Authority(Part):
         self._settings = settings
         self._port = settings.dns.port
         self._say = say
-        self._random = Random(secrets.randbits(128))
+        self._random = SystemRandom()  # which two copies of a machine do not share
         self.server = Server(
             made if made is not None else options(settings),
             counters=content.catalog.counters,

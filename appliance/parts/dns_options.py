@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from random import Random
+from random import SystemRandom
 from time import time
 from typing import TYPE_CHECKING, Final
 
@@ -179,7 +179,7 @@ def _notifier(dns: Dns, keys: Mapping[str, Key]) -> Notifier | None:
     return Notifier(
         {zone: [*targets, *everywhere] for zone, targets in some.items()},
         default=everywhere,
-        random=Random(secrets.randbits(128)),
+        random=SystemRandom(),
         wall=time,
     )
 
