@@ -7,6 +7,7 @@ module, run in the server namespace: `python -m bench.http_rows uvicorn ADDRESS 
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 import subprocess
 import sys
@@ -67,6 +68,8 @@ request = function() count = count + 1; return start .. count .. ".0 Safari/537.
 
 @contextmanager
 def _python(bench: Bench, name: str, site: Path) -> Iterator[Server]:
+    if importlib.util.find_spec(name) is None:
+        raise LabError(f"needs {name}: pip install '.[peers]'")
     command = [
         *load.pin(bench.server_cpu),
         *(sys.executable, "-m", "bench.http_rows", name, PEER_ADDRESS, str(site)),
