@@ -470,10 +470,14 @@ class Output(Tcb):
 
         RFC 9293 §3.10.7.4, first: beyond its window a peer drops a segment and all that it says.
         SND.NXT lies there while a window probe is out, or when the window has shrunk; the edge is
-        what Linux takes then.
+        what Linux takes then. A FIN that went with the octets that fill the window lies there too,
+        and whoever has taken it takes nothing before it: two that end at once would never hear it.
         """
         edge = self.snd_una + self.snd_wnd
-        return self.snd_nxt if self.snd_nxt <= edge or self.snd_una == self.iss else edge
+        if self.snd_nxt <= edge or self.snd_una == self.iss:
+            return self.snd_nxt
+        fin_alone = self._fin_seq == edge > self.snd_una and self.snd_nxt == edge + 1
+        return self.snd_nxt if fin_alone else edge
 
     def _options(self, now: float) -> bytes:
         """Timestamp and SACK blocks of an acknowledgment."""

@@ -429,6 +429,25 @@ def test_what_comes_during_a_probe_is_acknowledged_inside_the_window() -> None:
     peer.expects("R.", seq=1 + FULL)
 
 
+def test_a_fin_behind_a_full_window_is_behind_its_acknowledgments_too() -> None:
+    """RFC 9293 §3.10.7.4, first: who has taken it drops what lies before it, and the ACK in that.
+
+    Of two that fill each other's windows and end at once, neither heard that its FIN had come.
+    """
+    _, peer, app = passive(window=FULL)
+    app.send(pattern(FULL))
+    peer.expects(".", seq=1, len=FULL)
+    app.close()
+    peer.expects("F.", seq=1 + FULL)
+    peer.sends("F.", ack=1)
+    peer.expects(".", seq=2 + FULL, ack=2, len=0)
+    # It has the octets, and no room for an end: then an ACK before the FIN is heard.
+    peer.window = 0
+    peer.sends(".", ack=1 + FULL)
+    peer.sends("F.", seq=1, ack=1 + FULL)
+    peer.expects(".", seq=1 + FULL, ack=2, len=0)
+
+
 def test_window_update_lost_is_found_by_the_probe() -> None:
     """RFC 9293 §3.8.6.1: why probes exist."""
     scene, peer, app = closed()
